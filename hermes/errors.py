@@ -1,0 +1,110 @@
+"""Everything that Hermes raises on purpose is a `HermesError`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stretch of one line of a text file.
+
+    Lines and columns count from 1; columns and `width` count characters.
+    """
+
+    path: str
+    line: int
+    column: int
+    width: int
+    text: str
+
+
+class HermesError(Exception):
+    """Something that the user can mend: what is wrong, and where possible how to mend it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"error: {self.message}"]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class HermesFileError(HermesError):
+    """A mistake in a hermes file or in `.hermes_settings`, with its place."""
+
+    def __init__(self, message: str, place: Place, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.place = place
+
+    @property
+    def path(self) -> str:
+        return self.place.path
+
+    @property
+    def line(self) -> int:
+        return self.place.line
+
+    @property
+    def column(self) -> int:
+        return self.place.column
+
+    def __str__(self) -> str:
+        place = self.place
+        # Control characters would move the caret, or reach the terminal
+        text = "".join(c if c.isprintable() else " " for c in place.text)
+        before = place.column - 1
+        if len(text) > 160:
+            start = max(0, before - 60)
+            text, before = text[start : start + 160], before - start
+        caret = "^" * max(1, min(place.width, len(text) - before))
+        gutter = " " * (len(str(place.line)) + 1)
+        lines = [
+            f"error: {self.message}",
+            f"{gutter}--> {escape(place.path)}:{place.line}:{place.column}",
+            f"{gutter} |",
+            f" {place.line} | {text}",
+            f"{gutter} | {' ' * before}{caret}",
+        ]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class PlanError(HermesError):
+    """All that keeps a plan from being executed; nothing was created."""
+
+    SHOWN = 50
+    """Problems that are printed one by one; a sweep may have thousands."""
+
+    def __init__(self, problems: Sequence[HermesError]) -> None:
+        super().__init__("\n".join(problem.message for problem in problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        shown = [str(problem) for problem in self.problems[: self.SHOWN]]
+        more = len(self.problems) - len(shown)
+        return "\n\n".join([*shown, f"error: and {more} more problems"] if more else shown)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A hint that names the known word nearest to `word`, or None if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def escape(text: str) -> str:
+    """`text` made safe for a terminal: what does not print is shown as an escape sequence."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode() if not "\udc80" <= char <= "\udcff" else f"\\x{ord(char) & 0xFF:02x}"

@@ -1,0 +1,147 @@
+"""What a job is, and what became of it. Nothing here touches a disk or a process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+PLACEHOLDER = "{identifier}"
+"""Stands for the identifier in a job's words and paths."""
+
+IDENTIFIER = re.compile(r"(?=(\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}))", re.ASCII)
+"""Finds identifiers in a text, overlapping ones too: the seed's `2021_07_25_160008326976_1930e`."""
+
+
+class Status(StrEnum):
+    """What has become of an experiment."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The hermes options of one job, those of STD-H first.
+
+    Paths are as written (relative ones start at the working directory) and may hold wildcards and
+    `{identifier}`. `log` False means that what the job prints is also shown live.
+    """
+
+    copy_after: tuple[str, ...] = ()
+    copy_before: tuple[str, ...] = ()
+    move_after: tuple[str, ...] = ()
+    log: bool = True
+    comments: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "copy_after": list(self.copy_after),
+            "copy_before": list(self.copy_before),
+            "move_after": list(self.move_after),
+            "log": self.log,
+            "comments": list(self.comments),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command of the EXEC section, after sweeps are expanded.
+
+    `argv` is the whole command; `{identifier}` in it stands for the identifier, which is made only when the job
+    starts. `script` is the name of the script's folder, `position` the index in `argv` of the script word.
+    `items` and `standard` (the STD-E arguments) are what the hermes file said, for writing it down again.
+    `line` is the entry's line in the hermes file, counted from 1.
+    """
+
+    argv: tuple[str, ...]
+    script: str
+    line: int
+    options: Options
+    position: int
+    items: tuple[tuple[str, ...], ...]
+    standard: tuple[str, ...]
+
+    def command(self, identifier: str) -> list[str]:
+        """The words that go to the operating system."""
+        return [word.replace(PLACEHOLDER, identifier) if PLACEHOLDER in word else word for word in self.argv]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What comes after the script word, in order, but for the identifier."""
+        return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
+
+
+@dataclass(slots=True)
+class Keys:
+    """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
+
+    The key covers the command without the identifier, the paths to copy and move, and the repeat index: how many
+    equal jobs came before in this plan. Comments and `log` change nothing about the job, so they do not count.
+    """
+
+    _seen: Counter[int] = field(default_factory=Counter)
+
+    def key(self, job: Job) -> str:
+        options = job.options
+        words = [word for word in job.argv if word != PLACEHOLDER]
+        what = json.dumps([words, options.copy_before, options.copy_after, options.move_after])
+        digest = hashlib.sha256(what.encode())
+        # Eight bytes of the digest keep the memory of 10^6 jobs small
+        short = int.from_bytes(digest.digest()[:8], "big")
+        repeat = self._seen[short]
+        self._seen[short] = repeat + 1
+        digest.update(b"%d" % repeat)
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job ended. `directory` is the experiment directory, None if none could be made.
+
+    Exactly one of `exit_code` and `signal` is set when the job's process ended by itself or by a signal.
+    `duration` is in seconds.
+    """
+
+    identifier: str
+    script: str
+    directory: str | None
+    status: Status
+    exit_code: int | None = None
+    signal: int | None = None
+    duration: float = 0.0
+    problems: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    line: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job succeeded and nothing about its files went wrong."""
+        return self.status is Status.FINISHED and not self.problems
+
+    @property
+    def how(self) -> str:
+        """The status in words: `exit code 1`, `signal 9 (SIGKILL)`, `cancelled`."""
+        if self.status is Status.FAILED and self.exit_code is not None:
+            return f"exit code {self.exit_code}"
+        if self.status is Status.FAILED and self.signal is not None:
+            return f"signal {signal_name(self.signal)}"
+        return self.status.value
+
+
+def signal_name(number: int) -> str:
+    """`9 (SIGKILL)`; only the number where this system has no name for it."""
+    import signal
+
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)

@@ -1,0 +1,514 @@
+"""From a parsed hermes file to a plan: what will be executed, and whether it can be.
+
+Compiling reads the hermes file and `.hermes_settings` and nothing else; the same files give the same plan. `Plan.check`
+looks at the disk for what the jobs need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .errors import HermesError, HermesFileError, PlanError, did_you_mean, escape
+from .model import PLACEHOLDER, Job, Options
+from .settings import Settings, find_root, layered, parse_bool
+from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
+from .syntax import Document, Source, Span, Word, parse
+
+INTERPRETERS = (
+    "python*", "pypy*", "ipython*", "bash", "sh", "dash", "zsh", "ksh", "fish", "Rscript", "julia", "node", "nodejs",
+    "deno", "bun", "perl", "ruby", "lua", "luajit", "php", "tclsh", "octave", "octave-cli", "guile", "racket",
+)  # fmt: skip
+"""Programs that take a script as their argument, by base name; `*` stands for anything."""
+
+CHECK_LIMIT = 20_000
+"""Combinations of a sweep's values that one check tries before the start (0.1 s); the jobs beyond find out for themselves."""
+
+_FLAGS = {
+    "-ca": "copy_after", "--copy-after": "copy_after", "-cb": "copy_before", "--copy-before": "copy_before",
+    "-ma": "move_after", "--move-after": "move_after", "-l": "log", "--log": "log",
+    "-c": "comments", "--comment": "comments", "-leg": "legacy", "--legacy": "legacy",
+}  # fmt: skip
+
+
+def compile_file(
+    path: str | os.PathLike[str],
+    *,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    threads: int | None = None,
+    path_to_experiments: str | None = None,
+    supervise: bool | None = None,
+) -> Plan:
+    """Compiles a hermes file into a plan; its jobs are made only as you iterate over them.
+
+    Relative paths start at `working_directory`, by default the current one. `comments` are added to every job's.
+    `root` and the settings overrule what the files say. Raises `HermesFileError` with the place of the
+    first mistake, and `HermesError` if the file cannot be read.
+    """
+    base = Path(working_directory) if working_directory is not None else Path.cwd()
+    try:
+        data = base.joinpath(path).read_bytes()
+    except OSError as exc:
+        hint = "`hermes create NAME` writes one to start from" if isinstance(exc, FileNotFoundError) else None
+        raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc.strerror}", hint=hint) from None
+    except ValueError as exc:
+        raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc}") from None
+    arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
+    return _compile(os.fspath(path), data, base, root, comments, arguments)
+
+
+def compile_command(
+    command: str,
+    *,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    threads: int | None = None,
+    path_to_experiments: str | None = None,
+    supervise: bool | None = None,
+) -> Plan:
+    """Compiles one command, split as a shell would, as a hermes file with this one job. Otherwise as `compile_file`."""
+    import shlex
+
+    base = Path(working_directory) if working_directory is not None else Path.cwd()
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        raise HermesError(f"cannot split the command `{escape(command)}`: {exc}") from None
+    if not words:
+        raise HermesError("the command is empty, expected a program")
+    text = f"EXEC\n[[{' '.join(map(quote, words))}]]\n"
+    arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
+    return _compile(None, text.encode("utf-8", "surrogateescape"), base, root, comments, arguments)
+
+
+def _compile(
+    path: str | None, data: bytes, base: Path, root: str | os.PathLike[str] | None, comments: Sequence[str], arguments: dict[str, Any]
+) -> Plan:
+    base = Path(os.path.abspath(base))
+    source = Source.of(path or "<command>", data)
+    document = parse(source)
+    top = base.joinpath(os.path.abspath(base / root)) if root is not None else find_root(base)
+    notes: list[str] = []
+    settings = layered(top, source, document.settings, arguments, notes.append)
+    entries = tuple(build(source, entry) for entry in document.entries)
+    plan = Plan(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        working_directory=base,
+        root=top,
+        settings=settings,
+        _document=document,
+        _entries=entries,
+        _comments=tuple(comments),
+        _notes=tuple(notes),
+    )
+    plan.check_options()
+    return plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a hermes file says is to be executed.
+
+    `path` is the hermes file as it was named (None for a single command) and `sha256` the hash of its bytes. Jobs run
+    in `working_directory`; `experiments` is the folder that gets their directories.
+    """
+
+    path: str | None
+    sha256: str
+    working_directory: Path
+    root: Path
+    settings: Settings
+    _document: Document = field(repr=False)
+    _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
+    _comments: tuple[str, ...] = field(repr=False)
+    _notes: tuple[str, ...] = field(repr=False)
+
+    @property
+    def experiments(self) -> Path:
+        """The folder that holds all experiment directories."""
+        return Path(os.path.abspath(self.root / self.settings.path_to_experiments)) / "experiments"
+
+    @property
+    def jobs(self) -> Jobs:
+        """All jobs in order. Iterating makes them one by one; nothing is kept."""
+        return Jobs(self)
+
+    @property
+    def count(self) -> int:
+        """How many jobs there are, also where that is too many for `len`."""
+        return sum(count(tree) for tree, _ in self._entries)
+
+    @property
+    def default_name(self) -> str:
+        """The name of a run for which none is given: the file's stem."""
+        return Path(self.path).stem if self.path else "command"
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but is probably a mistake."""
+        found = dict.fromkeys(self._notes)
+        for binder, above, values in self._binders():
+            for _ in islice(distinct(binder.head_slots, above, values), CHECK_LIMIT):
+                script = binder.script(values)
+                if script.position == 0 and script.is_interpreter and not binder.places_identifier(values):
+                    place = self._document.source.place(binder.words[0].word.span)
+                    found.setdefault(
+                        f"{escape(place.path)}:{place.line}: `{escape(script.word)}` itself gets the identifier as its first argument; "
+                        f"write `{PLACEHOLDER}` where the script expects it"
+                    )
+        return tuple(found)
+
+    def check_options(self) -> None:
+        """Raises `HermesFileError` for hermes options that no value of a sweep makes right or wrong."""
+        for binder, above, values in self._binders():
+            for _ in islice(distinct(binder.options.log_slots, above, values), CHECK_LIMIT):
+                binder.options.bind(values)
+
+    def check(self, name: str | None = None) -> None:
+        """Looks whether the jobs can start: programs, scripts, paths to copy before, and names.
+
+        Sweeps are checked by the distinct words that they can yield, not job by job. Raises `PlanError` with all problems.
+        """
+        problems: dict[str, HermesError] = {}
+
+        def report(message: str, word: Word, near: str | None = None) -> None:
+            if message not in problems:
+                hint = self._near(near) if near is not None and len(problems) < PlanError.SHOWN else None
+                problems[message] = self._document.source.error(message, word.span, hint=hint)
+
+        unusable = why_unusable(self.default_name if name is None else name)
+        if unusable:
+            shown = escape(self.default_name if name is None else name)
+            problems[""] = HermesError(f"the name `{shown}` {unusable}", hint="`-n NAME` names a folder")
+        for binder, above, values in self._binders():
+            for _ in islice(distinct(binder.head_slots, above, values), CHECK_LIMIT):
+                self._check_head(binder, values, report)
+            for template in binder.options.copy_before:
+                for _ in islice(distinct(template.slots, above, values), CHECK_LIMIT):
+                    self._check_copy_before(template.fill(values), template.word, report)
+        if problems:
+            raise PlanError(list(problems.values()))
+
+    def _check_head(self, binder: _Binder, values: Values, report: Callable[..., None]) -> None:
+        program = binder.words[0].fill(values)
+        wrong = why_not_runnable(program, self.working_directory)
+        if wrong:
+            report(f"program `{escape(program)}` {wrong}", binder.words[0].word)
+        script = binder.script(values)
+        word = binder.words[script.position].word
+        if script.is_file and PLACEHOLDER not in script.word:
+            path = self.working_directory / script.word
+            if not path.exists():
+                report(f"script file `{escape(script.word)}` does not exist", word, script.word)
+            elif path.is_dir() and not (path / "__main__.py").exists():
+                report(f"script `{escape(script.word)}` is a directory, expected a file", word)
+        unusable = why_unusable(script.folder)
+        if unusable:
+            report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
+
+    def _check_copy_before(self, path: str, word: Word, report: Callable[..., None]) -> None:
+        import glob
+
+        if PLACEHOLDER in path:
+            return
+        whole = self.working_directory / path
+        if not os.path.lexists(whole) and not (glob.has_magic(path) and glob.glob(path, root_dir=self.working_directory, recursive=True)):
+            report(f"`-cb {escape(path)}`: no such file or directory", word, path)
+
+    def _near(self, path: str) -> str | None:
+        folder, base = os.path.split(self.working_directory / path)
+        try:
+            hint = did_you_mean(base, os.listdir(folder))
+        except OSError:
+            hint = None
+        return hint or f"relative paths start at `{escape(str(self.working_directory))}`"
+
+    def _binders(self) -> Iterator[tuple[_Binder, tuple[Sweep, ...], Values]]:
+        """Every job entry with the sweeps around it, and the values of its first job."""
+        for tree, slots in self._entries:
+            values = [""] * slots
+            for template, above in templates(tree):
+                for sweep in above:
+                    for column in sweep.columns:
+                        values[column.slot] = column.values[0]
+                yield self._binder(template), above, values
+
+    def _binder(self, template: JobTemplate) -> _Binder:
+        return _Binder(self._document, template, self._comments)
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The jobs of a plan: iterable any number of times, with a length."""
+
+    plan: Plan
+
+    def __iter__(self) -> Iterator[Job]:
+        for tree, slots in self.plan._entries:
+            values = [""] * slots
+            binders: dict[int, _Binder] = {}
+            for template in expand(tree, values):
+                binder = binders.get(id(template))
+                if binder is None:
+                    binder = binders[id(template)] = self.plan._binder(template)
+                yield binder.job(values)
+
+    def __len__(self) -> int:
+        return self.plan.count
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The script word of a command, and what it means.
+
+    `position` is its index among the words of all items, `folder` the name of the folder for its experiments.
+    `is_file` says that there has to be such a file; `is_interpreter` that the word itself is an interpreter.
+    """
+
+    word: str
+    position: int
+    is_file: bool = False
+    is_interpreter: bool = False
+
+    @property
+    def folder(self) -> str:
+        return os.path.basename(self.word.rstrip("/")).removesuffix(".py")
+
+
+def is_interpreter(program: str) -> bool:
+    base = os.path.basename(program)
+    return any(fnmatchcase(base, pattern) for pattern in INTERPRETERS)
+
+
+def find_script(items: Sequence[Sequence[str]]) -> Script:
+    """Which word of a command is its script: the first rule that fits."""
+    first = items[0]
+    second = items[1] if len(items) > 1 else ()
+    interpreter = is_interpreter(first[0])
+    if "/" in first[0] and not interpreter:
+        return Script(first[0], 0)
+    if len(second) > 1 and second[0] == "-m":
+        return Script(second[1], len(first) + 1)
+    if second and first[-1] == "-m":
+        return Script(second[0], len(first))
+    if second and not second[0].startswith("-"):
+        word = second[0]
+        return Script(word, len(first), is_file=interpreter or "/" in word or bool(os.path.splitext(word)[1]))
+    if interpreter and len(first) > 1 and not first[1].startswith("-"):
+        return Script(first[1], 1, is_file=True)
+    return Script(first[0], 0, is_interpreter=interpreter)
+
+
+class _Binder:
+    """Puts values into one job entry. What no value changes is worked out once."""
+
+    def __init__(self, document: Document, template: JobTemplate, comments: tuple[str, ...]) -> None:
+        source = document.source
+        self.words = [word for item in template.items for word in item]
+        self.options = _OptionsTemplate(source, document.hermes_options, template.options, comments)
+        self.line = source.line(template.entry.span.start)
+        self.standard = tuple(word.text for word in document.script_arguments)
+        self.lengths = [len(item) for item in template.items]
+        self._fixed = [word.fill([]) if not word.slots else "" for word in self.words]
+        self._open = [(index, word) for index, word in enumerate(self.words) if word.slots]
+        # The words that `find_script` looks at
+        head = [*template.items[0][:2], template.items[0][-1], *(template.items[1][:2] if len(template.items) > 1 else ())]
+        self.head_slots = frozenset().union(*(word.slots for word in head))
+        self._script: Script | None = None
+
+    def script(self, values: Values) -> Script:
+        return self._script_of(self._split(self._filled(values)))
+
+    def places_identifier(self, values: Values) -> bool:
+        return any(PLACEHOLDER in word for word in (*self._filled(values), *self.standard))
+
+    def job(self, values: Values) -> Job:
+        words = self._filled(values)
+        items = self._split(words)
+        script = self._script_of(items)
+        after = script.position + 1
+        placed = any([PLACEHOLDER in word for word in words]) or any([PLACEHOLDER in word for word in self.standard])
+        identifier = () if placed else (PLACEHOLDER,)
+        argv = (*words[:after], *identifier, *self.standard, *words[after:])
+        return Job(argv, script.folder, self.line, self.options.bind(values), script.position, items, self.standard)
+
+    def _filled(self, values: Values) -> list[str]:
+        words = self._fixed.copy()
+        for index, word in self._open:
+            words[index] = word.fill(values)
+        return words
+
+    def _split(self, words: list[str]) -> tuple[tuple[str, ...], ...]:
+        items, start = [], 0
+        for length in self.lengths:
+            items.append(tuple(words[start : start + length]))
+            start += length
+        return tuple(items)
+
+    def _script_of(self, items: tuple[tuple[str, ...], ...]) -> Script:
+        if self.head_slots:
+            return find_script(items)
+        if self._script is None:
+            self._script = find_script(items)
+        return self._script
+
+
+class _OptionsTemplate:
+    """The hermes options of one job entry, before values are put in. Raises `HermesFileError` for unusable ones."""
+
+    def __init__(self, source: Source, standard: Sequence[Word], own: Sequence[Template], comments: tuple[str, ...]) -> None:
+        self.source = source
+        self.fields: dict[str, list[Template]] = {"copy_after": [], "copy_before": [], "move_after": [], "comments": []}
+        self.log: Template | None = None
+        self._parse([Template((word.text,), word) for word in standard])
+        self._parse(own)
+        self.fields["comments"] += [Template((text,), Word(text, Span(0, 0))) for text in comments]
+        self.copy_before = self.fields["copy_before"]
+        self.log_slots = self.log.slots if self.log else frozenset[int]()
+        everything = [template for found in self.fields.values() for template in found]
+        self._bound = None if self.log_slots or any(template.slots for template in everything) else self._bind([])
+
+    def bind(self, values: Values) -> Options:
+        return self._bound or self._bind(values)
+
+    def _bind(self, values: Values) -> Options:
+        filled = {name: tuple([template.fill(values) for template in found]) for name, found in self.fields.items()}
+        return Options(**filled, log=self._log(values))
+
+    def _log(self, values: Values) -> bool:
+        if self.log is None:
+            return True
+        text = self.log.fill(values)
+        try:
+            return parse_bool(text)
+        except ValueError as exc:
+            raise self.source.error(f"bad value `{text}` for `-l`: {exc}", self.log.word.span) from None
+
+    def _parse(self, words: Sequence[Template]) -> None:
+        index = 0
+        while index < len(words):
+            template = words[index]
+            word = template.word
+            flag, equals, attached = word.text.partition("=") if word.text.startswith("--") else (word.text, "", "")
+            if flag not in _FLAGS:
+                raise self._unknown(template)
+            index += 1
+            name = _FLAGS[flag]
+            if equals:
+                value: Template | None = Template(_attached(template), Word(attached, word.span))
+            elif name == "log":
+                value = words[index] if index < len(words) and self._is_bool(words[index]) else None
+                index += value is not None
+            elif name == "legacy":
+                value = None
+            else:
+                value = words[index] if index < len(words) and words[index].word.text not in _FLAGS else None
+                index += 1
+            self._set(name, flag, word, value)
+
+    def _set(self, name: str, flag: str, word: Word, value: Template | None) -> None:
+        if name == "log":
+            self.log = value or Template(("true",), word)
+        elif name in self.fields:
+            if value is None or not value.word.text:
+                raise self.source.error(f"`{flag}` needs {'a text' if name == 'comments' else 'a path'} after it", word.span)
+            self.fields[name].append(value)
+
+    def _is_bool(self, template: Template) -> bool:
+        """Whether this word belongs to the `-l` before it: all that is not itself an option."""
+        return bool(template.slots) or not template.word.text.startswith("-")
+
+    def _unknown(self, template: Template) -> HermesFileError:
+        word = template.word
+        if word.text.startswith("-"):
+            return self.source.error(f"unknown hermes option `{word.text}`", word.span, hint=did_you_mean(word.text, _FLAGS))
+        return self.source.error(
+            f"expected a hermes option, found `{word.text}`", word.span, hint="an option takes one word; quote a text that holds spaces"
+        )
+
+
+def _attached(template: Template) -> tuple[str | int, ...]:
+    """What comes after the `=` of `--option=value`."""
+    first = template.parts[0]
+    assert isinstance(first, str), "it starts with the option's name"
+    return (first.partition("=")[2], *template.parts[1:])
+
+
+def why_unusable(folder: str) -> str | None:
+    """Why no folder of `experiments/` can have this name; None if it can."""
+    if not folder:
+        return "is empty"
+    if folder in (".", "..", ".hermes") or "/" in folder:
+        return "is not a plain folder name"
+    if not folder.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in folder):
+        return "holds control characters"
+    if len(os.fsencode(folder)) > 255:
+        return "is longer than 255 bytes"
+    return None
+
+
+def find_program(program: str, working_directory: Path) -> str | None:
+    """The path of a program as the operating system would find it; None if there is none that can be executed."""
+    if "/" in program:
+        path = working_directory / program
+        return str(path) if path.is_file() and os.access(path, os.X_OK) else None
+    found = shutil.which(program) if program else None
+    return sys.executable if found is None and program == "python" else found
+
+
+def why_not_runnable(program: str, working_directory: Path) -> str | None:
+    if find_program(program, working_directory):
+        return None
+    path = working_directory / program
+    if "/" not in program:
+        local = program and path.is_file()
+        return f"was not found on PATH{f'; for the file here write `./{program}`' if local else ''}"
+    if path.is_dir():
+        return "is a directory"
+    return "is not executable" if path.exists() else "does not exist"
+
+
+_UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
+
+
+def quote(word: str) -> str:
+    """`word` as it can stand in a hermes file."""
+    if _UNQUOTED.fullmatch(word):
+        return word
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def _around(text: str) -> str:
+    """A setting's value in quotes; nothing in it can be escaped, so the quotes are of the kind that it does not hold."""
+    return f"'{text}'" if '"' in text else f'"{text}"'
+
+
+def re_execution(job: Job, settings: Settings) -> str:
+    """A hermes file that runs `job` again, with the settings in force."""
+    options = job.options
+    named = (("-cb", options.copy_before), ("-ca", options.copy_after), ("-ma", options.move_after), ("-c", options.comments))
+    words = [f"{flag} {quote(value)}" for flag, values in named for value in values]
+    if not options.log:
+        words.append("-l false")
+    items = ", ".join(" ".join(map(quote, item)) for item in job.items)
+    lines = ["PRE"]
+    for key, value in settings.as_json().items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"{key}: {text if _UNQUOTED.fullmatch(text) else _around(text)}")
+    if job.standard:
+        lines += ["STD-E", " ".join(map(quote, job.standard))]
+    return "\n".join([*lines, "EXEC", f"[[{items}],[{', '.join(words)}]]", ""])
