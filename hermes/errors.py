@@ -66,14 +66,14 @@ class HermesFileError(HermesError):
         caret = "^" * max(1, min(place.width, len(text) - before))
         gutter = " " * (len(str(place.line)) + 1)
         lines = [
-            f"error: {self.message}",
+            f"error: {escape(self.message)}",
             f"{gutter}--> {escape(place.path)}:{place.line}:{place.column}",
             f"{gutter} |",
             f" {place.line} | {text}",
             f"{gutter} | {' ' * before}{caret}",
         ]
         if self.hint:
-            lines.append(f"hint: {self.hint}")
+            lines.append(f"hint: {escape(self.hint)}")
         return "\n".join(lines)
 
 
@@ -95,8 +95,14 @@ class PlanError(HermesError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the known word nearest to `word`, or None if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean `{near[0]}`?" if near else None
+    near = difflib.get_close_matches(word, list(known), n=10, cutoff=0.5)
+
+    def distance(found: str) -> tuple[int, int, str]:
+        # `-cc` is nearer to `-ca` than to `-c`: a wrong character is likelier than one too many
+        kept = sum(block.size for block in difflib.SequenceMatcher(None, word, found).get_matching_blocks())
+        return -kept, abs(len(found) - len(word)), found
+
+    return f"did you mean `{min(near, key=distance)}`?" if near else None
 
 
 def escape(text: str) -> str:

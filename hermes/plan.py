@@ -23,7 +23,7 @@ from .errors import HermesError, HermesFileError, PlanError, did_you_mean, escap
 from .model import PLACEHOLDER, Job, Options
 from .settings import Settings, find_root, layered, parse_bool
 from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
-from .syntax import Document, Source, Span, Word, parse
+from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES, Document, Source, Span, Word, parse
 
 INTERPRETERS = (
     "python*", "pypy*", "ipython*", "bash", "sh", "dash", "zsh", "ksh", "fish", "Rscript", "julia", "node", "nodejs",
@@ -177,6 +177,10 @@ class Plan:
         for binder, above, values in self._binders():
             for _ in islice(distinct(binder.options.log_slots, above, values), CHECK_LIMIT):
                 binder.options.bind(values)
+            for flag, template in binder.options.maybe_empty:
+                for _ in islice(distinct(template.slots, above, values), CHECK_LIMIT):
+                    if not template.fill(values):
+                        raise self._document.source.error(f"`{flag}` needs a path, a value of the sweep gives none", template.word.span)
 
     def check(self, name: str | None = None) -> None:
         """Looks whether the jobs can start: programs, scripts, paths to copy before, and names.
@@ -212,7 +216,8 @@ class Plan:
         word = binder.words[script.position].word
         if script.is_file and PLACEHOLDER not in script.word:
             path = self.working_directory / script.word
-            if not path.exists():
+            # Not `Path.exists`, which raises for words that are too long for a name
+            if not os.path.exists(path):
                 report(f"script file `{escape(script.word)}` does not exist", word, script.word)
             elif path.is_dir() and not (path / "__main__.py").exists():
                 report(f"script `{escape(script.word)}` is a directory, expected a file", word)
@@ -341,7 +346,7 @@ class _Binder:
         items = self._split(words)
         script = self._script_of(items)
         after = script.position + 1
-        placed = any([PLACEHOLDER in word for word in words]) or any([PLACEHOLDER in word for word in self.standard])
+        placed = any([PLACEHOLDER in word for word in words]) or any([PLACEHOLDER in word for word in self.standard])  # noqa: C419
         identifier = () if placed else (PLACEHOLDER,)
         argv = (*words[:after], *identifier, *self.standard, *words[after:])
         return Job(argv, script.folder, self.line, self.options.bind(values), script.position, items, self.standard)
@@ -373,6 +378,8 @@ class _OptionsTemplate:
     def __init__(self, source: Source, standard: Sequence[Word], own: Sequence[Template], comments: tuple[str, ...]) -> None:
         self.source = source
         self.fields: dict[str, list[Template]] = {"copy_after": [], "copy_before": [], "move_after": [], "comments": []}
+        self.maybe_empty: list[tuple[str, Template]] = []
+        """The paths that values of a sweep can make empty, with their flags."""
         self.log: Template | None = None
         self._parse([Template((word.text,), word) for word in standard])
         self._parse(own)
@@ -424,8 +431,10 @@ class _OptionsTemplate:
         if name == "log":
             self.log = value or Template(("true",), word)
         elif name in self.fields:
-            if value is None or not value.word.text:
+            if value is None or not (value.word.text or name == "comments"):
                 raise self.source.error(f"`{flag}` needs {'a text' if name == 'comments' else 'a path'} after it", word.span)
+            if name != "comments" and not any(part for part in value.parts if isinstance(part, str)):
+                self.maybe_empty.append((flag, value))
             self.fields[name].append(value)
 
     def _is_bool(self, template: Template) -> bool:
@@ -465,7 +474,7 @@ def find_program(program: str, working_directory: Path) -> str | None:
     """The path of a program as the operating system would find it; None if there is none that can be executed."""
     if "/" in program:
         path = working_directory / program
-        return str(path) if path.is_file() and os.access(path, os.X_OK) else None
+        return str(path) if os.path.isfile(path) and os.access(path, os.X_OK) else None
     found = shutil.which(program) if program else None
     return sys.executable if found is None and program == "python" else found
 
@@ -475,11 +484,11 @@ def why_not_runnable(program: str, working_directory: Path) -> str | None:
         return None
     path = working_directory / program
     if "/" not in program:
-        local = program and path.is_file()
+        local = program and os.path.isfile(path)
         return f"was not found on PATH{f'; for the file here write `./{program}`' if local else ''}"
-    if path.is_dir():
+    if os.path.isdir(path):
         return "is a directory"
-    return "is not executable" if path.exists() else "does not exist"
+    return "is not executable" if os.path.exists(path) else "does not exist"
 
 
 _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
@@ -487,21 +496,34 @@ _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
 
 def quote(word: str) -> str:
     """`word` as it can stand in a hermes file."""
-    if _UNQUOTED.fullmatch(word):
+    # A section's name could be alone on its line and open the section
+    if _UNQUOTED.fullmatch(word) and word not in SECTIONS:
         return word
-    return "'" + word.replace("'", "'\\''") + "'"
+    # CRLF becomes LF wherever it stands in the text, so the two are kept apart
+    return "'" + word.replace("'", "'\\''").replace("\r\n", "\r''\n") + "'"
 
 
 def _around(text: str) -> str:
-    """A setting's value in quotes; nothing in it can be escaped, so the quotes are of the kind that it does not hold."""
-    return f"'{text}'" if '"' in text else f'"{text}"'
+    """A setting's value as it can stand in PRE, where nothing can be escaped."""
+    for quotes in (DOUBLE_QUOTES, SINGLE_QUOTES):
+        if not any(char in quotes for char in text):
+            return f"{quotes[0]}{text}{quotes[0]}"
+    return text
 
 
 def re_execution(job: Job, settings: Settings) -> str:
     """A hermes file that runs `job` again, with the settings in force."""
     options = job.options
-    named = (("-cb", options.copy_before), ("-ca", options.copy_after), ("-ma", options.move_after), ("-c", options.comments))
-    words = [f"{flag} {quote(value)}" for flag, values in named for value in values]
+    named = (
+        ("-cb", "--copy-before", options.copy_before),
+        ("-ca", "--copy-after", options.copy_after),
+        ("-ma", "--move-after", options.move_after),
+        ("-c", "--comment", options.comments),
+    )
+    # A value that reads as an option would be taken for one
+    words = [
+        quote(f"{long}={value}") if value in _FLAGS else f"{short} {quote(value)}" for short, long, values in named for value in values
+    ]
     if not options.log:
         words.append("-l false")
     items = ", ".join(" ".join(map(quote, item)) for item in job.items)

@@ -35,6 +35,8 @@ def _parse_threads(text: str) -> int:
 def _parse_folder(text: str) -> str:
     if not text:
         raise ValueError("expected a folder, relative to the root")
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError("expected a folder without control characters")
     return text
 
 

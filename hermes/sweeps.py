@@ -266,7 +266,7 @@ class _Builder:
             number = Decimal("nan")
         if not number.is_finite() or "_" in word.text:
             raise self.source.error(f"expected a number, found `{word.text}`", word.span)
-        if len(word.text) > _EXPONENT_LIMIT or abs(number.adjusted()) > _EXPONENT_LIMIT or abs(int(number.as_tuple().exponent)) > _EXPONENT_LIMIT:
+        if max(len(word.text), abs(number.adjusted()), abs(int(number.as_tuple().exponent))) > _EXPONENT_LIMIT:
             raise self.source.error(f"the number has more than {_EXPONENT_LIMIT} digits", word.span)
         return number
 

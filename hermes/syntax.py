@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from .errors import HermesFileError, Place, did_you_mean
@@ -40,11 +41,11 @@ class Source:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as exc:
-            good = data[: exc.start].decode("utf-8", "replace")
+            # `exc.object` is the data without the byte order mark
+            good = exc.object[: exc.start].decode("utf-8", "replace")
             source = cls._of_text(path, good + "\ufffd")
-            raise source.error(
-                f"not UTF-8: byte 0x{data[exc.start]:02x}", Span(len(source.text) - 1, len(source.text)), hint="save the file as UTF-8"
-            ) from None
+            at = Span(len(source.text) - 1, len(source.text))
+            raise source.error(f"not UTF-8: byte 0x{exc.object[exc.start]:02x}", at, hint="save the file as UTF-8") from None
         source = cls._of_text(path, text)
         nul = source.text.find("\0")
         if nul >= 0:
@@ -149,8 +150,8 @@ _HEADER = re.compile(r"[^\S\n]*(PRE|STD-H|STD-E|EXEC)[^\S\n]*(?:(?<=\s)(?:#|//)[
 _PLAIN = re.compile(r"[^\s,\[\](){}'\"\\]+", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 _COMMENT_IN_LINE = re.compile(r"(?<=\s)(?:#|//)", re.ASCII)
-_SINGLE = "'‘’‚‛"
-_DOUBLE = '"“”„‟'
+SINGLE_QUOTES = "'‘’‚‛"
+DOUBLE_QUOTES = '"“”„‟'
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _JOB_HINT = "a job is `[[item, item, ...],[option, option, ...]]`"
 
@@ -246,7 +247,7 @@ class _Parser:
             start += 1
         if _COMMENT.match(self.text, start, end) and self.text[start - 1] in _SPACE:
             end = start
-        quotes = next((kind for kind in (_SINGLE, _DOUBLE) if start < end and self.text[start] in kind), None)
+        quotes = next((kind for kind in (SINGLE_QUOTES, DOUBLE_QUOTES) if start < end and self.text[start] in kind), None)
         if quotes:
             stop = next((i for i in range(start + 1, end) if self.text[i] in quotes), -1)
             if stop < 0:
@@ -272,6 +273,7 @@ class _Parser:
 
     def _entries(self, entries: list[Entry]) -> None:
         """Reads the entries that start on this line, each to its end, and the rest of the last one's line."""
+        self._skip_blanks()
         while True:
             entries.append(self._entry(0))
             self._skip_blanks()
@@ -373,7 +375,7 @@ class _Parser:
     def _value(self, item: Item) -> Word:
         """A sweep's value is text: the white space inside it stays."""
         text = item[0].text
-        for before, word in zip(item, item[1:], strict=False):
+        for before, word in pairwise(item):
             gap = self.text[before.span.end : word.span.start]
             text += (gap if gap.isspace() and "\n" not in gap else " ") + word.text
         return Word(text, Span(item[0].span.start, item[-1].span.end))
@@ -461,15 +463,18 @@ class _Parser:
     def _escaped(self, multiline: bool) -> str:
         follows = self.text[self.pos + 1 : self.pos + 2]
         if not follows or (follows == "\n" and not multiline):
-            raise self._error("nothing comes after the `\\`, expected a character", self.pos, self.pos + 1, hint="write `\\\\` for a backslash")
+            hint = "write `\\\\` for a backslash"
+            raise self._error("nothing comes after the `\\`, expected a character", self.pos, self.pos + 1, hint=hint)
         self.pos += 2
         return "" if follows == "\n" else follows
 
     def _skip_gaps(self, *, after_entry: bool = False) -> None:
-        """Skips white space, line ends and comments between the parts of an entry."""
+        """Skips white space, line ends (also those after a `\\`) and comments between the parts of an entry."""
         while not self._at_end():
             if self.text[self.pos] in _SPACE:
                 self.pos += 1
+            elif self.text.startswith("\\\n", self.pos):
+                self.pos += 2
             elif _COMMENT.match(self.text, self.pos) and (after_entry or self.text[self.pos - 1] in _SPACE):
                 self._skip_line()
             else:

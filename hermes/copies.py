@@ -1,0 +1,108 @@
+"""The hermes options `-cb`, `-ca` and `-ma`: copying and moving into the experiment directory, and never out of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .files import Report, copy, free_name, lstat, move, real_folder, size_of
+from .model import PLACEHOLDER, Options
+
+Origin = Literal["copied-before", "copied-after", "moved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stowed:
+    """Something that is in the experiment directory now: `path` relative to it, size in bytes, how it got there."""
+
+    path: str
+    bytes: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Stowage:
+    """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is never copied into itself.
+
+    `collected` tells of a path, relative to the working directory, whether collection will bring it to the same place anyway.
+    """
+
+    options: Options
+    identifier: str
+    working_directory: str
+    directory: str
+    experiments: str
+    collected: Callable[[str], bool]
+    report: Report
+
+    def before(self) -> list[Stowed]:
+        return list(self._stow("-cb", self.options.copy_before, "copied-before"))
+
+    def after(self) -> list[Stowed]:
+        """Copies first: the same file may be asked to be copied and moved."""
+        return [
+            *self._stow("-ca", self.options.copy_after, "copied-after"),
+            *self._stow("-ma", self.options.move_after, "moved"),
+        ]
+
+    def _stow(self, flag: str, paths: tuple[str, ...], origin: Origin) -> Iterator[Stowed]:
+        if not paths:
+            return
+        shared = self._shared_names()
+        for path in dict.fromkeys(paths):
+            path = path.replace(PLACEHOLDER, self.identifier)
+            found = self._found(path)
+            if not found:
+                self.report(f"`{flag} {path}`: no such file or directory")
+            for source in found:
+                try:
+                    stowed = self._bring(source, os.path.basename(source) in shared, origin)
+                except OSError as exc:
+                    self.report(f"`{flag} {path}`: {exc.strerror}")
+                else:
+                    if stowed is not None:
+                        yield Stowed(stowed, size_of(f"{self.directory}/{stowed}"), origin)
+
+    def _found(self, path: str) -> list[str]:
+        """Absolute paths. What exists under just this name is meant, even if the name holds a wildcard's characters."""
+        whole = os.path.normpath(os.path.join(self.working_directory, path))
+        if lstat(whole) is not None or not glob.has_magic(path):
+            return [whole] if lstat(whole) is not None else []
+        matches = glob.glob(path, root_dir=self.working_directory, recursive=True)
+        return sorted({os.path.normpath(os.path.join(self.working_directory, match)) for match in matches})
+
+    def _shared_names(self) -> set[str]:
+        """Base names that different paths of this job have in common."""
+        options = self.options
+        patterns = {p.replace(PLACEHOLDER, self.identifier) for p in (*options.copy_before, *options.copy_after, *options.move_after)}
+        sources = {os.path.normpath(os.path.join(self.working_directory, p)) for p in patterns} | {s for p in patterns for s in self._found(p)}
+        return {name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1}
+
+    def _bring(self, source: str, under_relative_path: bool, origin: Origin) -> str | None:
+        """Where `source` was stored, relative to the experiment directory; None if nothing of it could be."""
+        from_working_directory = os.path.relpath(source, self.working_directory)
+        name = os.path.basename(source) or "root"
+        if under_relative_path:
+            name = "/".join(part for part in from_working_directory.split("/") if part != "..")
+        if from_working_directory == name and self.collected(name):
+            # Collection links it to this very place; a second copy would only stand beside it
+            return None
+        if origin == "moved" and self.directory.startswith(f"{source}/"):
+            raise OSError(0, "it holds the experiment directory")
+        if not real_folder(self.directory, os.path.dirname(name)):
+            raise OSError(0, "its place in the experiment directory is taken")
+        target = free_name(f"{self.directory}/{name}")
+        if origin == "moved":
+            move(source, target, self.report)
+        else:
+            status = os.stat(source)
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise OSError(0, "neither a file nor a directory")
+            within = f"{source}/".startswith(f"{self.experiments}/")
+            copy(source, target, self.report, skip=self.directory if within else self.experiments, follow=True)
+        return os.path.relpath(target, self.directory)

@@ -1,0 +1,59 @@
+"""Where a job's process runs. An executor starts one command and tells how it ended; all else is the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One command to start. `stdout` and `stderr` are file descriptors that stay the caller's.
+
+    The command leaves its exit status in the file `exit_file`, unless that is None.
+    """
+
+    argv: Sequence[str]
+    working_directory: str
+    environment: Mapping[str, str]
+    stdout: int
+    stderr: int
+    exit_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: exactly one of `code` and `signal` is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class Process(Protocol):
+    """A started command, with all processes of its group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> Exit:
+        """Returns when the command itself has ended, whatever others of its group still do."""
+        ...
+
+    async def end(self, grace: float) -> Exit:
+        """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL. Is to be called in a shielded scope."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL for the whole group, at once."""
+        ...
+
+    def left_behind(self) -> list[int]:
+        """Process ids of the group that are still alive after the command has ended. Blocks for some system calls."""
+        ...
+
+
+class Executor(Protocol):
+    async def start(self, launch: Launch) -> Process:
+        """Raises `OSError` if the command cannot be started."""
+        ...

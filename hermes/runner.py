@@ -1,0 +1,469 @@
+"""Running a plan: at most `threads` jobs at a time, each from its directory to its final metadata.
+
+    prepare (worker thread) -> start -> wait -> copies (worker thread) -> finish (one worker-thread call for all that ended)
+
+Nothing else publishes what state a job is in.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from .collect import Claim, Collector, collected
+from .copies import Stowage
+from .events import Event, Feed, FileCollected, JobEnded, JobStarted, LogChunk, RunEnded, RunStarted, RunWarning
+from .executors import Executor, Exit, Launch, Process
+from .executors.local import LocalExecutor
+from .logs import Follower, Stream
+from .model import Job, Keys, Outcome, Status
+from .plan import Plan, compile_file, find_program
+from .provenance import process_start
+from .store import SYNC_AFTER, Experiment, RunFolder, now
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
+
+FINISHING = 256
+"""Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
+
+UNREAD = 1000
+"""Events that a listener may leave waiting before log chunks wait for it; other events never do."""
+
+PATIENCE = 5.0
+"""Seconds after which a listener that takes nothing gets no more log chunks of a job."""
+
+FollowLogs = Literal["all", "shown", "none"]
+"""Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run. `outcomes` are in the order in which the jobs ended."""
+
+    run_id: str
+    name: str
+    outcomes: Sequence[Outcome]
+    cancelled: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all jobs ran and succeeded, without problems."""
+        return not self.cancelled and all(outcome.ok for outcome in self.outcomes)
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.ok]
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job between its start and its final metadata."""
+
+    index: int
+    job: Job
+    experiment: Experiment
+    stowage: Stowage
+    process: Process | None = None
+    exit: Exit | None = None
+    began: float = 0.0
+    duration: float = 0.0
+    cancelled: bool = False
+
+
+class Run:
+    """A run in progress, as `open_run` gives it. Iterate over it for its events."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, *, executor: Executor, grace: float, follow_logs: FollowLogs) -> None:
+        self.plan = plan
+        self.name = folder.name
+        self.run_id = folder.run_id
+        self._folder = folder
+        self._executor = executor
+        self._grace = grace
+        self._follow_logs = follow_logs
+        self._feed = Feed()
+        self._events = self._feed.listen()
+        self._iterated = False
+        self._outcomes: list[Outcome] = []
+        self._warnings: list[str] = list(plan.warnings)
+        self._started = 0
+        self._cancelled = False
+        self._running: dict[str, _Running] = {}
+        self._limiter = anyio.CapacityLimiter(plan.settings.threads)
+        self._slots = list(range(min(plan.settings.threads, plan.count)))
+        self._starting = anyio.CancelScope()
+        # Own limiters: a host that is busy with threads of its own cannot hold up the jobs
+        self._file_work = anyio.CapacityLimiter(4)
+        self._collector = Collector(
+            str(plan.working_directory), str(plan.experiments), self._files_collected_in_thread, self._warn_in_thread
+        )
+        self._follower = Follower(self._chunk)
+        self._ended, self._to_finish = anyio.create_memory_object_stream[_Running](FINISHING)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """The events of the run, from its very start, to its end."""
+        self._iterated = True
+        return self._events
+
+    def cancel(self) -> None:
+        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected."""
+        self._cancelled = True
+        self._starting.cancel()
+
+    def kill(self) -> None:
+        """As `cancel`, without the grace."""
+        self.cancel()
+        for running in self._running.values():
+            if running.process is not None:
+                running.process.kill()
+
+    @property
+    def result(self) -> RunResult:
+        """What has come of the run so far; of the whole run once its block is left."""
+        return RunResult(self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings))
+
+    # The flow
+
+    async def _execute(self) -> None:
+        settings = self.plan.settings
+        self._feed.publish(
+            RunStarted(
+                run_id=self.run_id, name=self.name, total=self.plan.count, threads=settings.threads,
+                experiments=str(self.plan.experiments),
+            )
+        )  # fmt: skip
+        try:
+            async with anyio.create_task_group() as services:
+                services.start_soon(_shielded, self._watch)
+                services.start_soon(_shielded, self._finish_jobs)
+                services.start_soon(_shielded, self._follower.run)
+                try:
+                    await self._start_jobs()
+                except anyio.get_cancelled_exc_class():
+                    self._cancelled = True
+                    raise
+                finally:
+                    self._ended.close()
+        finally:
+            succeeded = sum(outcome.ok for outcome in self._outcomes)
+            self._feed.publish(
+                RunEnded(run_id=self.run_id, started=self._started, succeeded=succeeded, cancelled=self._cancelled)
+            )
+            self._feed.close()
+
+    async def _start_jobs(self) -> None:
+        keys = Keys()
+        with self._starting:
+            async with anyio.create_task_group() as jobs:
+                for index, job in enumerate(self.plan.jobs):
+                    # Acquired here and not in the task: there is one task per running job, not per planned one
+                    await self._limiter.acquire_on_behalf_of(index)
+                    jobs.start_soon(self._run_job, index, job, keys.key(job), heapq.heappop(self._slots))
+
+    async def _run_job(self, index: int, job: Job, key: str, slot: int) -> None:
+        try:
+            await self._run_in_slot(index, job, key, slot)
+        finally:
+            heapq.heappush(self._slots, slot)
+            self._limiter.release_on_behalf_of(index)
+
+    async def _run_in_slot(self, index: int, job: Job, key: str, slot: int) -> None:
+        running = await self._prepare(index, job, key)
+        if running is None:
+            return
+        try:
+            if await self._start(running, slot):
+                await self._wait(running)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._after(running)
+
+    async def _prepare(self, index: int, job: Job, key: str) -> _Running | None:
+        """Makes the experiment; None, with the job failed, if that is not possible."""
+        try:
+            return await anyio.to_thread.run_sync(self._make, index, job, key, limiter=self._file_work)
+        except OSError as exc:
+            where = f" `{exc.filename}`" if exc.filename else ""
+            problem = f"the experiment directory could not be made: {exc.strerror}{where}"
+            outcome = Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
+            self._publish_end(index, outcome)
+            return None
+
+    def _make(self, index: int, job: Job, key: str) -> _Running:
+        experiment = self._folder.experiment(job, key)
+        stowage = Stowage(
+            job.options, experiment.identifier, self._collector.top, experiment.directory, str(self.plan.experiments),
+            partial(self._collector.owned, experiment.identifier), experiment.problem,
+        )  # fmt: skip
+        self._collector.add(experiment.identifier, experiment.directory)
+        return _Running(index, job, experiment, stowage)
+
+    async def _start(self, running: _Running, slot: int) -> bool:
+        """Starts the job's process. False if it could not be started; then the experiment's problems tell why."""
+        experiment, job = running.experiment, running.job
+        try:
+            launch = await anyio.to_thread.run_sync(self._ready, running, slot, limiter=self._file_work)
+        except OSError as exc:
+            experiment.problem(f"the job could not be started: {exc.strerror}")
+            return False
+        if launch is None:
+            return False
+        running.began = time.monotonic()
+        experiment.state["start"] = now()
+        try:
+            running.process = await self._executor.start(launch)
+        except (OSError, ValueError) as exc:
+            told = exc.strerror if isinstance(exc, OSError) else str(exc)
+            running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
+            experiment.problem(f"the job could not be started: {told}")
+            return False
+        finally:
+            os.close(launch.stdout)
+            os.close(launch.stderr)
+        self._started += 1
+        self._running[experiment.identifier] = running
+        if self._follow_logs == "all" or (self._follow_logs == "shown" and not job.options.log):
+            self._follower.add(experiment.identifier, experiment.directory)
+        self._feed.publish(
+            JobStarted(
+                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=running.process.pid,
+                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
+                line=job.line, log=job.options.log,
+            )
+        )  # fmt: skip
+        return True
+
+    def _ready(self, running: _Running, slot: int) -> Launch | None:
+        """The last things before the start: copies, log files. None if a file to copy before is missing."""
+        experiment = running.experiment
+        experiment.files += [asdict(stowed) for stowed in running.stowage.before()]
+        if experiment.problems:
+            return None
+        argv = running.job.command(experiment.identifier)
+        if argv[0] == "python":
+            argv[0] = find_program("python", self.plan.working_directory) or "python"
+        stdout, stderr = experiment.open_logs()
+        supervised = self.plan.settings.supervise
+        exit_file = self._folder.exit_file(experiment.identifier) if supervised else None
+        return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file)
+
+    async def _wait(self, running: _Running) -> None:
+        process = running.process
+        assert process is not None
+        try:
+            await anyio.to_thread.run_sync(self._record_process, running.experiment, process.pid, limiter=self._file_work)
+            running.exit = await process.wait()
+        except anyio.get_cancelled_exc_class():
+            running.cancelled = True
+            with anyio.CancelScope(shield=True):
+                running.exit = await process.end(self._grace)
+            raise
+        finally:
+            running.duration = time.monotonic() - running.began
+
+    def _record_process(self, experiment: Experiment, pid: int) -> None:
+        experiment.state |= {"pid": pid, "pid_start": process_start(pid)}
+        try:
+            experiment.write(sync=False)
+        except OSError as exc:
+            experiment.problem(f"the metadata could not be written: {exc.strerror}")
+
+    async def _after(self, running: _Running) -> None:
+        """What a job still does in its slot when its process has ended."""
+        running.experiment.state["end"] = now()
+        options = running.job.options
+        if running.process is not None and (options.copy_after or options.move_after):
+            stowed = await anyio.to_thread.run_sync(running.stowage.after, limiter=self._file_work)
+            running.experiment.files += [asdict(each) for each in stowed]
+        await self._ended.send(running)
+
+    # Finishing
+
+    async def _finish_jobs(self) -> None:
+        """Finishes the jobs that have ended, all at once that have ended meanwhile: they share the final look at the tree."""
+        async with self._to_finish:
+            async for running in self._to_finish:
+                batch = [running]
+                while True:
+                    try:
+                        batch.append(self._to_finish.receive_nowait())
+                    except (anyio.WouldBlock, anyio.EndOfStream):
+                        break
+                finished = await anyio.to_thread.run_sync(self._finish, batch, limiter=self._file_work)
+                for each, (outcome, claim) in zip(batch, finished, strict=True):
+                    self._running.pop(outcome.identifier, None)
+                    await self._follower.finish(outcome.identifier)
+                    self._files_collected([(outcome.identifier, path) for path in claim.fresh])
+                    self._publish_end(each.index, outcome)
+        self._collector.stop()
+        self._follower.stop()
+
+    def _finish(self, batch: list[_Running]) -> list[tuple[Outcome, Claim]]:
+        claims = self._collector.finish([running.experiment.identifier for running in batch])
+        finished = []
+        for running in batch:
+            claim = claims[running.experiment.identifier]
+            finished.append((self._finalize(running, claim), claim))
+        return finished
+
+    def _finalize(self, running: _Running, claim: Claim) -> Outcome:
+        """Writes the final metadata of one job."""
+        experiment, exit_ = running.experiment, running.exit or Exit()
+        status = Status.FINISHED if exit_.code == 0 else Status.FAILED
+        if running.cancelled or (running.process is None and not experiment.problems):
+            status = Status.CANCELLED
+        if running.process is not None:
+            left = running.process.left_behind()
+            if left:
+                experiment.problem(f"left processes behind: {', '.join(map(str, left))}")
+        for problem in claim.problems:
+            experiment.problem(problem)
+        experiment.files += [{"path": path, "bytes": size, "origin": "collected"} for path, size in collected(claim)]
+        experiment.state |= {"status": status.value, "exit_code": exit_.code, "signal": exit_.signal, "duration": running.duration}
+        try:
+            experiment.write(sync=running.duration > SYNC_AFTER)
+        except OSError as exc:
+            experiment.problem(f"the metadata could not be written: {exc.strerror}")
+            status = status if status is Status.CANCELLED else Status.FAILED
+        else:
+            self._remove_exit_file(experiment.identifier)
+        return Outcome(
+            experiment.identifier, running.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
+            tuple(experiment.problems), tuple(running.job.command(experiment.identifier)), running.job.line,
+        )  # fmt: skip
+
+    def _remove_exit_file(self, identifier: str) -> None:
+        if self.plan.settings.supervise:
+            with suppress(OSError):
+                os.unlink(self._folder.exit_file(identifier))
+
+    def _publish_end(self, index: int, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._feed.publish(JobEnded(index=index, outcome=outcome))
+
+    # From the services
+
+    async def _watch(self) -> None:
+        await anyio.to_thread.run_sync(self._collector.watch, limiter=anyio.CapacityLimiter(1))
+
+    def _files_collected_in_thread(self, files: list[tuple[str, str]]) -> None:
+        if self._feed.followed:
+            anyio.from_thread.run_sync(self._files_collected, files)
+
+    def _files_collected(self, files: list[tuple[str, str]]) -> None:
+        for identifier, path in files:
+            self._feed.publish(FileCollected(identifier=identifier, path=path))
+
+    def _warn_in_thread(self, message: str) -> None:
+        anyio.from_thread.run_sync(self._warn, message)
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._feed.publish(RunWarning(message=message))
+
+    async def _chunk(self, identifier: str, stream: Stream, data: bytes) -> bool:
+        """Publishes a piece of a log, and waits for listeners that are behind, so that a fast job cannot fill the memory."""
+        if not self._iterated:
+            return self._feed.followed
+        self._feed.publish(LogChunk(identifier=identifier, stream=stream, data=data))
+        ends, waiting = time.monotonic() + PATIENCE, math.inf
+        while self._feed.waiting > UNREAD:
+            if self._feed.waiting < waiting:
+                ends, waiting = time.monotonic() + PATIENCE, self._feed.waiting
+            elif time.monotonic() > ends:
+                return False
+            await anyio.sleep(0.01)
+        return True
+
+
+@asynccontextmanager
+async def open_run(
+    file: str | os.PathLike[str] | Plan,
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    executor: Executor | None = None,
+    grace: float = GRACE,
+    follow_logs: FollowLogs = "all",
+) -> AsyncIterator[Run]:
+    """Executes a hermes file, or a plan, while the block runs; iterate over the run for its events.
+
+    `name` groups the experiments; by default it is the file's stem. `threads`, `root`, `working_directory` and `comments` are as
+    for `compile_file`, and are not used for a plan. Leaving the block waits for the jobs; leaving it by an exception, or being
+    cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is collected.
+
+    Raises `HermesError` before anything is started if the file, the plan or the folder for experiments cannot be used.
+    """
+    if isinstance(file, Plan):
+        plan = file
+    else:
+        options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads)
+        plan = await anyio.to_thread.run_sync(options, file)
+    name = plan.default_name if name is None else name
+    await anyio.to_thread.run_sync(plan.check, name)
+    folder = await anyio.to_thread.run_sync(RunFolder.create, plan, name)
+    try:
+        run = Run(plan, folder, executor=executor or LocalExecutor(), grace=grace, follow_logs=follow_logs)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run._execute)
+            try:
+                yield run
+            except Exception as exc:
+                # Raised outside of the group, which would wrap it
+                failure = exc
+                run.cancel()
+            finally:
+                if not run._iterated:
+                    run._feed.close()
+        if failure is not None:
+            raise failure
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(folder.close)
+
+
+async def run_file(
+    file: str | os.PathLike[str] | Plan,
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    executor: Executor | None = None,
+    grace: float = GRACE,
+) -> RunResult:
+    """Executes a hermes file, or a plan, to its end. A job that fails raises nothing: see the result.
+
+    Arguments and errors are those of `open_run`. In a notebook the progress is shown below the cell.
+    """
+    async with open_run(
+        file, name, threads=threads, root=root, working_directory=working_directory, comments=comments, executor=executor,
+        grace=grace, follow_logs="none",
+    ) as run:  # fmt: skip
+        pass
+    return run.result
+
+
+async def _shielded(service: Callable[[], Awaitable[object]]) -> None:
+    """A service ends when it is told to, not when the run is cancelled: cancelled jobs are finished like all others."""
+    with anyio.CancelScope(shield=True):
+        await service()
+

@@ -1,0 +1,283 @@
+"""The experiment directory: made once and exclusively, its metadata replaced whole, its provenance beside the results.
+
+All functions here block; callers run them in worker threads, one call for all that a phase has to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import HermesError, escape
+from .files import write_atomic
+from .model import Job
+from .plan import Plan, re_execution
+from .provenance import Git, boot_id, machine, read_git
+
+FORMAT = 1
+"""Version of `hermes.json`. A reader takes what it knows and ignores other keys."""
+
+METADATA = "hermes.json"
+STDOUT = "stdout.log"
+STDERR = "stderr.log"
+RE_EXECUTION = "re_execution.hermes"
+PATCH = "uncommitted.patch"
+RECORDS = ".hermes"
+"""The folder in `experiments/` with what runs need for themselves."""
+
+SYNC_AFTER = 1.0
+"""Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
+
+_STAMP = "%Y_%m_%d_%H%M%S%f"
+_MICROSECOND = timedelta(microseconds=1)
+_FAR_AHEAD = timedelta(hours=2)
+
+
+class Clock:
+    """Gives identifiers that no other process of this root gives, also when clocks step back.
+
+    The last stamp is kept in a file under a lock; a stamp that is not later than it counts on from it by microseconds. So
+    identifiers sort in the order of their starts, through the end of summer time too. A last stamp more than two hours ahead
+    comes from a clock that was wrong, and is ignored. Where locks do not work, the exclusive `mkdir` remains.
+    """
+
+    def __init__(self, folder: str, suffix: str) -> None:
+        self._fd = os.open(f"{folder}/clock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._suffix = suffix
+        # The file lock keeps other processes out, and other openings of the file in this one
+        self._lock = threading.Lock()
+
+    def identifier(self) -> str:
+        with self._lock:
+            locked = self._try(fcntl.LOCK_EX)
+            try:
+                stamp = self._next()
+                os.pwrite(self._fd, stamp.encode(), 0)
+            finally:
+                if locked:
+                    self._try(fcntl.LOCK_UN)
+        return f"{stamp}_{self._suffix}"
+
+    def _try(self, operation: int) -> bool:
+        try:
+            fcntl.flock(self._fd, operation)
+        except OSError:
+            return False
+        return True
+
+    def _next(self) -> str:
+        now = datetime.now()
+        stamp = now.strftime(_STAMP)
+        last = os.pread(self._fd, 64, 0).decode("ascii", "replace")
+        if stamp > last:
+            return stamp
+        try:
+            then = datetime.strptime(last, _STAMP)
+        except ValueError:
+            return stamp
+        return stamp if then - now > _FAR_AHEAD else (then + _MICROSECOND).strftime(_STAMP)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@dataclass(slots=True)
+class RunFolder:
+    """What all experiments of one run share, and the run's own folder `experiments/.hermes/<run id>`."""
+
+    plan: Plan
+    name: str
+    run_id: str
+    folder: str
+    clock: Clock
+    git: Git
+    shared: str
+    """The part of the metadata that is the same for every job of the run, as JSON lines."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    _parents: set[str] = field(default_factory=set)
+
+    @classmethod
+    def create(cls, plan: Plan, name: str) -> RunFolder:
+        """Reads the provenance and makes the run's folder. Raises `HermesError` if that is not possible."""
+        git = read_git(plan.working_directory, plan.experiments)
+        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        records = f"{plan.experiments}/{RECORDS}"
+        folder = f"{records}/{run_id}"
+        try:
+            os.makedirs(records, exist_ok=True)
+            os.mkdir(folder)
+            clock = Clock(records, git.suffix)
+            if git.patch is not None:
+                write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
+        except OSError as exc:
+            raise HermesError(
+                f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
+                hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments elsewhere",
+            ) from None
+        shared = _lines(
+            {
+                "run_id": run_id,
+                "name": name,
+                "working_directory": str(plan.working_directory),
+                "root": str(plan.root),
+                "settings": plan.settings.as_json(),
+                "git": git.as_json(),
+                "boot_id": boot_id(),
+            }
+            | machine(__version__)
+        )
+        environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+        environment.setdefault("PYTHONUNBUFFERED", "1")
+        return cls(plan, name, run_id, folder, clock, git, shared, environment)
+
+    def exit_file(self, identifier: str) -> str:
+        """Where a supervised job leaves its exit status."""
+        return f"{self.folder}/{identifier}"
+
+    def experiment(self, job: Job, key: str) -> Experiment:
+        """Makes the directory of a new experiment, exclusively, and what stands in it before the job starts.
+
+        Raises `OSError` if that is not possible.
+        """
+        parent = f"{self.plan.experiments}/{job.script}/{self.name}"
+        if parent not in self._parents:
+            os.makedirs(parent, exist_ok=True)
+            self._parents.add(parent)
+        while True:
+            identifier = self.clock.identifier()
+            directory = f"{parent}/{identifier}"
+            try:
+                os.mkdir(directory)
+                break
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                # Somebody has cleaned up meanwhile
+                os.makedirs(parent, exist_ok=True)
+        experiment = Experiment(self, job, key, identifier, directory)
+        experiment.write(sync=False)
+        with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8") as file:
+            file.write(re_execution(job, self.plan.settings))
+        if self.git.patch is not None:
+            _link_or_copy(f"{self.folder}/{PATCH}", f"{directory}/{PATCH}")
+        return experiment
+
+    def close(self) -> None:
+        """Ends the run: its folder goes, for the experiment directories tell everything now."""
+        self.clock.close()
+        with contextlib.suppress(OSError):
+            if self.git.patch is not None:
+                os.unlink(f"{self.folder}/{PATCH}")
+            os.rmdir(self.folder)
+
+
+@dataclass(slots=True)
+class Experiment:
+    """One job's execution on the disk."""
+
+    run: RunFolder
+    job: Job
+    key: str
+    identifier: str
+    directory: str
+    state: dict[str, Any] = field(default_factory=lambda: {"status": "running"})
+    """The part of the metadata that changes."""
+
+    files: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def open_logs(self) -> tuple[int, int]:
+        """File descriptors for the job's output. Both append, so that all who write to them keep in order."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        stdout = os.open(f"{self.directory}/{STDOUT}", flags, 0o666)
+        try:
+            return stdout, os.open(f"{self.directory}/{STDERR}", flags, 0o666)
+        except OSError:
+            os.close(stdout)
+            raise
+
+    def environment(self, slot: int) -> dict[str, str]:
+        return {
+            **self.run.environment,
+            "HERMES_IDENTIFIER": self.identifier,
+            "HERMES_EXPERIMENT_DIR": self.directory,
+            "HERMES_SLOT": str(slot),
+        }
+
+    def problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def write(self, *, sync: bool) -> None:
+        """Replaces the metadata. Raises `OSError` if that fails; the old one is whole then."""
+        job, plan = self.job, self.run.plan
+        own = {
+            "format": FORMAT,
+            "identifier": self.identifier,
+            "script": job.script,
+            "argv": job.command(self.identifier),
+            "arguments": [word.replace("{identifier}", self.identifier) for word in job.arguments],
+            "options": job.options.as_json(),
+            "comments": list(job.options.comments),
+            "key": self.key,
+            "attempts": 1,
+            "hermes_file": {"path": plan.path, "line": job.line, "sha256": plan.sha256},
+            **self.state,
+            "files": self.files,
+            "problems": self.problems,
+        }
+        text = f"{{\n{_lines(own)},\n{self.run.shared}\n}}\n"
+        write_atomic(f"{self.directory}/{METADATA}", text.encode(), sync=sync)
+
+
+def rerun_command(directory: str, name: str, plan: Plan) -> str:
+    """The shell command that runs an experiment's job again, from the run's working directory."""
+    path = os.path.relpath(f"{directory}/{RE_EXECUTION}", plan.working_directory)
+    return shlex.join(["hermes", "exec", "-f", path, "-n", name])
+
+
+def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of an experiment directory. Raises `HermesError` if there is none that can be read."""
+    path = Path(directory) / METADATA
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise HermesError(f"`{escape(os.fspath(directory))}` is no experiment directory: {exc.strerror}: `{METADATA}`") from None
+    except ValueError as exc:
+        raise HermesError(f"`{escape(str(path))}` is not JSON: {exc}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise HermesError(f"`{escape(str(path))}` was not written by Hermes")
+    if data["format"] > FORMAT:
+        raise HermesError(f"`{escape(str(path))}` was written by a newer Hermes (format {data['format']}, this one reads {FORMAT})")
+    return data
+
+
+def _lines(values: dict[str, Any]) -> str:
+    """JSON members, one a line: readable, and ten times as fast as `json.dumps` with `indent`."""
+    return ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def now() -> str:
+    """The time of day in ISO 8601 with offset, to the microsecond."""
+    return datetime.now().astimezone().isoformat(timespec="microseconds")
+
