@@ -39,7 +39,8 @@ STEP_MS = 10
 DEBOUNCE_MS = 50
 LOOK_MS = 500
 """A batch of notifications ends after a quiet `STEP_MS`, at the latest after `DEBOUNCE_MS`: 15 ms from a file's creation to
-its link, where the defaults of watchfiles (50 and 1600 ms) take 84 ms. `LOOK_MS` is the pause between two looks at what cannot be watched."""
+its link, where the defaults of watchfiles (50 and 1600 ms) take 84 ms. `LOOK_MS` is the pause between two looks at what
+cannot be watched."""
 
 Key = tuple[int, int] | str
 """What a path held when it was collected: device and inode of a file, target of a link."""

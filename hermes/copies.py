@@ -80,7 +80,8 @@ class Stowage:
         """Base names that different paths of this job have in common."""
         options = self.options
         patterns = {p.replace(PLACEHOLDER, self.identifier) for p in (*options.copy_before, *options.copy_after, *options.move_after)}
-        sources = {os.path.normpath(os.path.join(self.working_directory, p)) for p in patterns} | {s for p in patterns for s in self._found(p)}
+        sources = {os.path.normpath(os.path.join(self.working_directory, pattern)) for pattern in patterns}
+        sources |= {source for pattern in patterns for source in self._found(pattern)}
         return {name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1}
 
     def _bring(self, source: str, under_relative_path: bool, origin: Origin) -> str | None:

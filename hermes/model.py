@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,6 +76,14 @@ class Job:
         return [word.replace(PLACEHOLDER, identifier) if PLACEHOLDER in word else word for word in self.argv]
 
     @property
+    def shell(self) -> str:
+        """The command as a shell would read it, one line, with `{identifier}` standing for the identifier."""
+        return " ".join([word if word == PLACEHOLDER else _shell_quoted(word) for word in self.argv])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"argv": list(self.argv), "script": self.script, "line": self.line, "options": self.options.as_json()}
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """What comes after the script word, in order, but for the identifier."""
         return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
@@ -135,6 +144,18 @@ class Outcome:
         if self.status is Status.FAILED and self.signal is not None:
             return f"signal {signal_name(self.signal)}"
         return self.status.value
+
+
+def _shell_quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # One line a command: control characters are written as the escapes of `$'...'`
+    return "$'" + "".join(c if c.isprintable() and c not in "'\\" else _ansi_c(c) for c in word) + "'"
+
+
+def _ansi_c(char: str) -> str:
+    code = ord(char)
+    return f"\\{char}" if char in "'\\" else f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
 def signal_name(number: int) -> str:

@@ -79,7 +79,10 @@ def compile_command(
     path_to_experiments: str | None = None,
     supervise: bool | None = None,
 ) -> Plan:
-    """Compiles one command, split as a shell would, as a hermes file with this one job. Otherwise as `compile_file`."""
+    """Compiles one command, split as a shell would, as a hermes file with this one job. Otherwise as `compile_file`.
+
+    In a hermes file commas show where an interpreter's own options end; here its options are told by their `-`.
+    """
     import shlex
 
     base = Path(working_directory) if working_directory is not None else Path.cwd()
@@ -89,9 +92,20 @@ def compile_command(
         raise HermesError(f"cannot split the command `{escape(command)}`: {exc}") from None
     if not words:
         raise HermesError("the command is empty, expected a program")
-    text = f"EXEC\n[[{' '.join(map(quote, words))}]]\n"
+    items = ", ".join(" ".join(map(quote, item)) for item in _items(words))
+    text = f"EXEC\n[[{items}]]\n"
     arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
     return _compile(None, text.encode("utf-8", "surrogateescape"), base, root, comments, arguments)
+
+
+def _items(words: list[str]) -> list[list[str]]:
+    """Splits a command after an interpreter's own options, so that the script rules find its script."""
+    end = 1
+    while end < len(words) and words[end].startswith("-") and words[end] not in ("-c", "-m"):
+        end += 1
+    if not is_interpreter(words[0]) or end == len(words) or words[end] == "-c":
+        return [words]
+    return [words[:end], words[end:]]
 
 
 def _compile(
@@ -276,6 +290,10 @@ class Jobs:
         return self.plan.count
 
 
+_SUFFIX = re.compile(r"[^/]\.[A-Za-z]\w*$")
+"""What makes a word look like a file; `0.5` does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """The script word of a command, and what it means.
@@ -295,8 +313,9 @@ class Script:
 
 
 def is_interpreter(program: str) -> bool:
+    """Whether a program takes a script as its argument; `python_train.py` is a script itself."""
     base = os.path.basename(program)
-    return any(fnmatchcase(base, pattern) for pattern in INTERPRETERS)
+    return not base.endswith(".py") and any(fnmatchcase(base, pattern) for pattern in INTERPRETERS)
 
 
 def find_script(items: Sequence[Sequence[str]]) -> Script:
@@ -312,7 +331,7 @@ def find_script(items: Sequence[Sequence[str]]) -> Script:
         return Script(second[0], len(first))
     if second and not second[0].startswith("-"):
         word = second[0]
-        return Script(word, len(first), is_file=interpreter or "/" in word or bool(os.path.splitext(word)[1]))
+        return Script(word, len(first), is_file=interpreter or "/" in word or bool(_SUFFIX.search(word)))
     if interpreter and len(first) > 1 and not first[1].startswith("-"):
         return Script(first[1], 1, is_file=True)
     return Script(first[0], 0, is_interpreter=interpreter)

@@ -111,6 +111,9 @@ class Run:
             str(plan.working_directory), str(plan.experiments), self._files_collected_in_thread, self._warn_in_thread
         )
         self._follower = Follower(self._chunk)
+        self.ended = anyio.Event()
+        """Set when all jobs have ended and the last event is published."""
+
         self._ended, self._to_finish = anyio.create_memory_object_stream[_Running](FINISHING)
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -163,6 +166,7 @@ class Run:
                 RunEnded(run_id=self.run_id, started=self._started, succeeded=succeeded, cancelled=self._cancelled)
             )
             self._feed.close()
+            self.ended.set()
 
     async def _start_jobs(self) -> None:
         keys = Keys()
@@ -430,8 +434,8 @@ async def open_run(
                 failure = exc
                 run.cancel()
             finally:
-                if not run._iterated:
-                    run._feed.close()
+                # Nobody listens any more
+                run._feed.close()
         if failure is not None:
             raise failure
     finally:
@@ -458,8 +462,16 @@ async def run_file(
         file, name, threads=threads, root=root, working_directory=working_directory, comments=comments, executor=executor,
         grace=grace, follow_logs="none",
     ) as run:  # fmt: skip
-        pass
+        await _to_its_end(run)
     return run.result
+
+
+async def _to_its_end(run: Run) -> None:
+    from .notebook import in_notebook, shown
+
+    if in_notebook():
+        async with shown(run):
+            await run.ended.wait()
 
 
 async def _shielded(service: Callable[[], Awaitable[object]]) -> None:

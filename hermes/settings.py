@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ def find_root(working_directory: Path) -> Path:
     ancestors = (working_directory, *working_directory.parents)
     for marker in (SETTINGS_FILE, ".git"):
         for folder in ancestors:
-            if (folder / marker).exists():
+            if os.path.exists(folder / marker):
                 return folder
     return working_directory
 

@@ -167,7 +167,7 @@ class RunFolder:
                 os.makedirs(parent, exist_ok=True)
         experiment = Experiment(self, job, key, identifier, directory)
         experiment.write(sync=False)
-        with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8") as file:
+        with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write(re_execution(job, self.plan.settings))
         if self.git.patch is not None:
             _link_or_copy(f"{self.folder}/{PATCH}", f"{directory}/{PATCH}")

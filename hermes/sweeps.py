@@ -242,7 +242,7 @@ class _Builder:
         if not axis.is_range:
             return tuple(value.text for value in axis.values)
         if len(axis.values) not in (2, 3):
-            raise self.source.error(f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)} numbers", axis.span)
+            raise self.source.error(f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)}", axis.span)
         numbers = [self._number(value) for value in axis.values]
         if len(numbers) == 2:
             numbers.append(Decimal(1))

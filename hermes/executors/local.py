@@ -98,7 +98,7 @@ class LocalProcess:
         self._signal(signal.SIGCONT)
         with anyio.move_on_after(grace):
             await self._process.wait()
-            while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:
+            while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:  # noqa: ASYNC110 (nothing tells when a group is gone)
                 await anyio.sleep(POLL)
         self.kill()
         return await self.wait()

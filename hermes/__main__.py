@@ -1,0 +1,5 @@
+"""`python -m hermes` is `hermes`."""
+
+from .cli.main import main
+
+main()

@@ -1,0 +1,215 @@
+"""The commands and their options. What a command needs is imported when it runs, so that `hermes --help` stays light."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import hermes
+
+# Plain help: rich would take as long as all the rest of start-up, for boxes around the same text
+app = typer.Typer(
+    name="hermes",
+    help="Run the jobs of a hermes file, each with an identifier, a directory and logs of its own.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Comments = Annotated[list[str] | None, typer.Option("-c", "--comment", help="Store a comment with every experiment; repeatable.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder that experiments/ goes into.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hermes {hermes.__version__}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True, invoke_without_command=True)
+def _hermes(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Run the jobs of a hermes file, each with an identifier, a directory and logs of its own."""
+
+
+@app.command("exec")
+def execute(
+    file: Annotated[str | None, typer.Option("-f", "--file", help="Hermes file to execute.", show_default=False)] = None,
+    command: Annotated[
+        str | None, typer.Option("-e", "--execute", metavar="COMMAND", help="Execute this one command.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("-n", "--name", help="Name that groups the experiments.  [default: the file's stem]", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Most jobs at the same time.", show_default=False)] = None,
+    comments: Comments = None,
+    root: Root = None,
+    compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print failures and nothing else.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Execute a hermes file, or one command.
+
+    Exit code 0: all jobs succeeded; 1: a job failed or has problems; 2: the call or the hermes file is wrong;
+    128+n: ended by signal n.
+    """
+    if (file is None) == (command is None):
+        raise hermes.HermesError("expected either `-f FILE` or `-e COMMAND`", hint="`hermes exec -f sweep.hermes -n first_try`")
+    if command is not None:
+        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads)
+    else:
+        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads)
+    if compile_only:
+        _print_plan(plan, as_json)
+    else:
+        from .run import run_plan
+
+        run_plan(plan, name, quiet=quiet, as_json=as_json)
+
+
+@app.command("compile")
+def compile_(
+    file: Annotated[str, typer.Argument(help="Hermes file to compile.", show_default=False)],
+    as_json: AsJson = False,
+    root: Root = None,
+) -> None:
+    """Print the commands of a hermes file, one a line, and execute nothing.
+
+    {identifier} stands for the identifier that a job gets when it starts.
+    """
+    _print_plan(hermes.compile_file(file, root=root), as_json)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name of the new file; `.hermes` is added.", show_default=False)],
+    scripts: Annotated[
+        list[str] | None, typer.Option("-s", "--script", help="Script to execute; repeatable.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a commented hermes file to start from. Never overwrites."""
+    from .templates import new_file
+
+    path = Path(name if name.endswith(".hermes") else f"{name}.hermes")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(new_file(scripts or ()))
+    except FileExistsError:
+        raise hermes.HermesError(f"`{hermes.escape(str(path))}` exists already, it was left as it is") from None
+    except (OSError, ValueError) as exc:
+        told = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise hermes.HermesError(f"cannot write `{hermes.escape(str(path))}`: {told}") from None
+    print(path)
+    _say(f"edit it, look at it with `hermes compile {path}`, run it with `hermes exec -f {path} -n NAME`")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path("hermes_demo"),
+) -> None:
+    """Write a small example, two agents that learn to balance a pole, and run it. Takes a few seconds."""
+    from .run import run_plan
+    from .templates import write_demo
+
+    write_demo(folder)
+    _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
+    _say(f"$ cd {folder} && hermes exec -f example_file.hermes -n test_agents")
+    plan = hermes.compile_file("example_file.hermes", working_directory=folder)
+    run_plan(plan, "test_agents", after=lambda result: _show_results(folder, result))
+
+
+def _show_results(folder: Path, result: hermes.RunResult) -> None:
+    for outcome in result.outcomes:
+        if outcome.directory is not None:
+            directory = Path(outcome.directory)
+            print(os.path.relpath(directory))
+            for stored in hermes.load_experiment(directory).files:
+                print(f"    {hermes.escape(stored.path)}  ({stored.origin}, {stored.bytes} bytes)")
+
+
+@app.command("help")
+def help_(
+    context: typer.Context, command: Annotated[str | None, typer.Argument(help="Command to explain.", show_default=False)] = None
+) -> None:
+    """Show help for hermes or for one of its commands."""
+    parent = context.parent
+    assert parent is not None, "a command always has the group above it"
+    if command is None:
+        print(parent.get_help())
+        return
+    group = typer.main.get_command(app)
+    found = getattr(group, "commands", {}).get(command)
+    if found is None:
+        raise hermes.HermesError(f"no command `{command}`", hint=hermes.did_you_mean(command, getattr(group, "commands", {})))
+    with found.make_context(command, [], parent=parent, resilient_parsing=True) as own:
+        print(own.get_help())
+
+
+def _print_plan(plan: hermes.Plan, as_json: bool) -> None:
+    import json
+
+    for warning in plan.warnings:
+        _say(f"warning: {warning}")
+    line: Callable[[hermes.Job], str] = (lambda job: json.dumps(job.as_json())) if as_json else (lambda job: job.shell)
+    _write_lines(line(job) for job in plan.jobs)
+
+
+def _write_lines(lines: Iterable[str]) -> None:
+    # A sweep may have millions of lines: no call per line, and no list of all
+    from itertools import islice
+
+    lines = iter(lines)
+    while block := list(islice(lines, 1000)):
+        sys.stdout.write("\n".join(block) + "\n")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def main() -> NoReturn:
+    """The command `hermes`."""
+    # Whoever starts Hermes with SIGCHLD ignored would make every job end with exit code 255
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        # Names are bytes: what is not UTF-8 in them must not end the program
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    try:
+        app()
+    except hermes.HermesError as exc:
+        sys.stdout.flush()
+        _say(_coloured(str(exc)))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _die(signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read has seen enough, as `head` does; nothing may be flushed to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _die(signal.SIGPIPE)
+    sys.exit(0)
+
+
+def _die(number: int) -> NoReturn:
+    """Ends as the signal would have ended this process, so that a shell loop around it ends too."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    sys.exit(128 + number)
+
+
+def _coloured(text: str) -> str:
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    colours = {"error:": "\033[1;31merror:\033[0m", "hint:": "\033[1;36mhint:\033[0m"}
+    lines = []
+    for line in text.split("\n"):
+        word = line.partition(" ")[0]
+        lines.append(colours[word] + line[len(word) :] if word in colours else line)
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""Executing a plan from the command line: signals in, one of the displays out, an exit code at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import anyio
+
+import hermes
+
+from .display import Display, JsonDisplay, PlainDisplay
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_plan(
+    plan: hermes.Plan,
+    name: str | None,
+    *,
+    quiet: bool = False,
+    as_json: bool = False,
+    after: Callable[[hermes.RunResult], None] | None = None,
+) -> NoReturn:
+    """Executes a plan and exits: 0 if all went well, 1 if not, by the signal if one ended the run."""
+    display = _display(plan, quiet, as_json)
+    result, ended_by = anyio.run(_execute, plan, name, display)
+    if result is not None and after is not None:
+        after(result)
+    _leave(ended_by, 0 if result is not None and result.ok else 1)
+
+
+def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
+    if as_json:
+        return JsonDisplay()
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return PlainDisplay(plan, quiet=quiet)
+    from .progress import ProgressDisplay
+
+    return ProgressDisplay(plan)
+
+
+async def _execute(plan: hermes.Plan, name: str | None, display: Display) -> tuple[hermes.RunResult | None, int | None]:
+    """The result, None if there was none yet, and the signal that ended the run, if one did."""
+    control = _Control(display)
+    failure: hermes.HermesError | None = None
+    async with anyio.create_task_group() as outer:
+        # Outlives the clean-up of the jobs, and is entered before the first one starts
+        await outer.start(control.receive)
+        with anyio.CancelScope() as control.opening:
+            try:
+                async with hermes.open_run(plan, name, follow_logs="shown") as run:
+                    control.run = run
+                    # From here a signal ends the jobs, not this task
+                    if control.ended_by is not None:
+                        run.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await display.show(run)
+            except hermes.HermesError as exc:
+                failure = exc
+        outer.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    result = control.run.result if control.run is not None else None
+    if result is not None:
+        display.summary(result)
+    return result, control.ended_by
+
+
+class _Control:
+    """What signals do: the first ends the run gently, the second at once, the third leaves everything as it is."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.run: hermes.Run | None = None
+        self.opening = anyio.CancelScope()
+        self.ended_by: int | None = None
+
+    async def receive(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(*SIGNALS) as received:
+            task_status.started()
+            count = 0
+            async for number in received:
+                count += 1
+                self.ended_by = number
+                if self.run is None:
+                    self.opening.cancel()
+                elif count == 1:
+                    self.display.note("stopping: jobs get 10 s to end; once more to kill them")
+                    self.run.cancel()
+                elif count == 2:
+                    self.display.note("killing the jobs; once more to leave at once")
+                    self.run.kill()
+                else:
+                    _leave(number, 1)
+
+
+def _leave(ended_by: int | None, code: int) -> NoReturn:
+    """Exits; after a signal by the same signal, so that a shell loop around it ends too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The terminal is gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if ended_by is not None:
+        signal.signal(ended_by, signal.SIG_DFL)
+        os.kill(os.getpid(), ended_by)
+    sys.exit(code)

@@ -1,0 +1,101 @@
+"""Progress below a notebook's cell, updated in place."""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from . import report
+from .events import Event, JobEnded
+from .runner import Run
+
+REFRESH = 0.2
+"""Seconds between two updates. An interrupted cell is noticed at the next one at the latest, for an idle event loop does not
+wake up by the interrupt itself."""
+
+ROWS = 32
+"""Running jobs that are listed."""
+
+FAILURES = 5
+"""Failed jobs that are told in full; all are in the result."""
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+@asynccontextmanager
+async def shown(run: Run) -> AsyncIterator[None]:
+    """Shows the progress of a run while the block runs."""
+    board = _Board(run)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(board.listen)
+        tasks.start_soon(board.keep_updating)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+    board.update([])
+
+
+class _Board:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._progress = report.Progress(run.plan)
+        self._events: AsyncIterator[Event] = run.__aiter__()
+        self._failures: list[str] = []
+        self._handle: Any = None
+
+    async def listen(self) -> None:
+        async for event in self._events:
+            self._progress.take(event)
+            if isinstance(event, JobEnded) and not event.outcome.ok and len(self._failures) < FAILURES:
+                self._failures += ["\n".join(report.failure(event.outcome, self._run.name, self._run.plan))]
+
+    async def keep_updating(self) -> None:
+        while True:
+            self.update(await anyio.to_thread.run_sync(self._progress.rows, ROWS))
+            await anyio.sleep(REFRESH)
+
+    def update(self, rows: list[report.Row]) -> None:
+        from IPython.display import display
+
+        bundle = {"text/plain": self._text(rows), "text/html": self._html(rows)}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+    def _status(self) -> str:
+        progress = self._progress
+        if progress.ended is not None:
+            return report.summary(self._run.result, self._run.plan, progress.elapsed)
+        left = "" if progress.time_left is None else f", about {report.duration(progress.time_left)} left"
+        counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running, {progress.failed} failed"
+        return f"{counts}; {report.duration(progress.elapsed)}{left}"
+
+    def _text(self, rows: list[report.Row]) -> str:
+        lines = [f"{row.script}  {row.differences}  {report.duration(row.elapsed)}  {row.line}" for row in rows]
+        return "\n".join([self._status(), *lines, *self._failures])
+
+    def _html(self, rows: list[report.Row]) -> str:
+        progress = self._progress
+        cells = "".join(
+            f"<tr><td>{html.escape(row.script)}</td><td>{html.escape(row.differences)}</td>"
+            f"<td style='text-align:right'>{report.duration(row.elapsed)}</td><td><code>{html.escape(row.line)}</code></td></tr>"
+            for row in rows
+        )
+        failures = "".join(f"<pre style='color:#b00020'>{html.escape(failure)}</pre>" for failure in self._failures)
+        bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}' style='width:16em'></progress>"
+        return f"<div>{bar} {html.escape(self._status())}</div><table>{cells}</table>{failures}"

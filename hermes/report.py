@@ -1,0 +1,193 @@
+"""What people are told about a run, as plain text: the terminal, the notebook and pipes all show the same.
+
+What comes from jobs, files or arguments is escaped here: nothing in it can move a cursor or change a colour.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from .errors import escape
+from .events import Event, JobEnded, JobStarted, RunEnded, RunStarted
+from .model import Outcome, Status
+from .plan import Plan
+from .runner import RunResult
+from .store import STDERR, STDOUT, rerun_command
+
+TAIL_LINES = 10
+"""Lines of stderr that are shown of a failed job."""
+
+TAIL_BYTES = 8192
+"""Bytes at the end of a log in which its last lines are looked for."""
+
+SAMPLE = 1000
+"""Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others are as they start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A running job, as one line of a progress display. `elapsed` is in seconds, `line` is what it printed last."""
+
+    script: str
+    differences: str
+    elapsed: float
+    line: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands, by its events."""
+
+    plan: Plan
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    running: dict[str, tuple[JobStarted, float]] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    _differences: Differences | None = None
+
+    def take(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.total = event.total
+            case JobStarted():
+                self.running[event.identifier] = (event, time.monotonic())
+                if self._differences is not None:
+                    self._differences.add(event.script, event.arguments)
+            case JobEnded(outcome=outcome):
+                self.running.pop(outcome.identifier, None)
+                self.done += 1
+                self.failed += not outcome.ok
+            case RunEnded():
+                self.ended = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, up to its end."""
+        return (self.ended or time.monotonic()) - self.began
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until all jobs have ended, if the rest takes as long as those that have; None if none has."""
+        return self.elapsed / self.done * (self.total - self.done) if self.done else None
+
+    def rows(self, room: int) -> list[Row]:
+        """Up to `room` running jobs, the oldest first. Reads the ends of their logs, so call it in a worker thread."""
+        if self._differences is None:
+            self._differences = Differences(self.plan)
+        now = time.monotonic()
+        rows = []
+        for event, since in list(islice(self.running.values(), room)):
+            differences = " ".join(self._differences.of(event.script, event.arguments))
+            rows.append(Row(escape(event.script), escape(differences), now - since, last_line(event.directory)))
+        return rows
+
+
+class Differences:
+    """Finds the arguments in which a job differs from the others of the same script."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._common: dict[str, frozenset[str]] = {}
+        self._several: set[str] = set()
+        for job in islice(plan.jobs, SAMPLE):
+            self.add(job.script, job.arguments)
+
+    def add(self, script: str, arguments: Sequence[str]) -> None:
+        groups = frozenset(_grouped(arguments))
+        common = self._common.setdefault(script, groups)
+        if groups != common:
+            self._several.add(script)
+            self._common[script] = common & groups
+
+    def of(self, script: str, arguments: Sequence[str]) -> list[str]:
+        """The arguments, an option together with its values, that not all jobs have. All of them if the jobs do not differ."""
+        groups = _grouped(arguments)
+        return [group for group in groups if group not in self._common.get(script, ())] if script in self._several else groups
+
+
+def _grouped(arguments: Iterable[str]) -> list[str]:
+    groups: list[str] = []
+    for word in arguments:
+        is_value = not word.startswith("-") or word[1:2].isdigit()
+        if is_value and groups and groups[-1].startswith("-"):
+            groups[-1] += f" {word}"
+        else:
+            groups.append(word)
+    return groups
+
+
+def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
+    """All that somebody needs who comes back and sees that a job went wrong, line by line."""
+    kind = "problems" if outcome.status is Status.FINISHED else outcome.status.value
+    how = f": {outcome.how}," if outcome.how not in (kind, Status.FINISHED) else ""
+    lines = [f"{kind}: {escape(outcome.script)} {outcome.identifier}{how} after {duration(outcome.duration)}"]
+    lines += [f"    problem: {escape(problem)}" for problem in outcome.problems]
+    if outcome.status is Status.CANCELLED:
+        return lines
+    lines.append(f"    command: {escape(shlex.join(outcome.argv))}")
+    if outcome.directory is not None:
+        if outcome.status is not Status.FINISHED:
+            lines += [f"    stderr | {line}" for line in tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)]
+        lines.append(f"    directory: {escape(os.path.relpath(outcome.directory))}")
+        lines.append(f"    run again: {escape(rerun_command(outcome.directory, name, plan))}")
+    return lines
+
+
+def summary(result: RunResult, plan: Plan, seconds: float) -> str:
+    """The last line: what came of the run, and where it is."""
+    counts: dict[str, int] = {}
+    for outcome in result.outcomes:
+        kind = "finished with problems" if outcome.status is Status.FINISHED and outcome.problems else outcome.status.value
+        counts[kind] = counts.get(kind, 0) + 1
+    never = plan.count - len(result.outcomes)
+    if never:
+        counts["never started"] = never
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {os.path.relpath(plan.experiments)}")
+
+
+def printable(line: bytes) -> str:
+    """A line of a log as a terminal may get it: no control characters, no bytes that are not text."""
+    return escape(line.decode("utf-8", "backslashreplace").rstrip("\r").expandtabs())
+
+
+def tail(path: str, lines: int) -> list[str]:
+    """The last lines of a log; none if there is no such log."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            found = file.read().rstrip(b"\n").split(b"\n")
+    except OSError:
+        return []
+    # A progress bar draws its line again and again, each time after a carriage return
+    return [printable(line.rstrip(b"\r").rpartition(b"\r")[2]) for line in found[-lines:]] if found != [b""] else []
+
+
+def last_line(directory: str) -> str:
+    """What the job of an experiment directory printed last, on stdout or stderr, whichever changed later."""
+    logs = (f"{directory}/{STDOUT}", f"{directory}/{STDERR}")
+    try:
+        latest = max((log for log in logs if os.path.getsize(log)), key=os.path.getmtime, default=None)
+    except OSError:
+        return ""
+    return "".join(tail(latest, 1)) if latest else ""
+
+
+def jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `4:07`, `2:03:10`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
