@@ -1,0 +1,102 @@
+"""Every example of the README is executed, from top to bottom, in the folder that `hermes demo` makes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hermes.cli.templates import write_demo
+
+README = Path(__file__).parent.parent / "README.md"
+IDENTIFIER = r"\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}"
+
+RUN_CELL = """\
+import ast, asyncio, inspect, sys
+code = compile(sys.stdin.read(), "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+async def cell():
+    done = eval(code, {"__name__": "__main__"})
+    if inspect.isawaitable(done):
+        await done
+asyncio.run(cell())
+"""
+
+
+def blocks() -> Iterator[tuple[int, str, str]]:
+    """Line, language and text of every fenced block."""
+    text = README.read_text()
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text[: match.start()].count("\n") + 1, match[1], match[2]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The demo's folder, and an environment in which `hermes` and `python` are those of this test."""
+    folder, programs = tmp_path / "demo", tmp_path / "bin"
+    write_demo(folder)
+    programs.mkdir()
+    for name, command in (("hermes", "-m hermes"), ("python", "")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
+        program.chmod(0o755)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    return folder, {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", "TERM": "dumb"}
+
+
+def run_console(block: str, folder: Path, environment: dict[str, str]) -> None:
+    """Runs the commands after `$` in one shell and compares what they print with the lines below them."""
+    commands = [part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    script = "".join(f"{command}\nprintf '\\036'\n" for command, _ in commands)
+    done = subprocess.run(
+        ["bash", "-c", f"exec 2>&1\n{script}"], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
+    for (command, expected), printed in zip(commands, done.stdout.split("\036"), strict=False):
+        assert re.fullmatch(pattern_of(expected), printed), f"$ {command}\n{printed}\ninstead of\n{expected}"
+
+
+def pattern_of(expected: str) -> str:
+    """`...` alone on a line stands for any lines, within a line for any text; an identifier for any identifier."""
+    lines = []
+    for line in expected.splitlines():
+        if line.strip() == "...":
+            lines.append(r"(?:.*\n)*?")
+        else:
+            pieces = (re.escape(piece) for piece in re.split(rf"\.\.\.|{IDENTIFIER}", line))
+            wild = (".*" if piece == "..." else IDENTIFIER for piece in re.findall(rf"\.\.\.|{IDENTIFIER}", line))
+            lines.append(next(pieces) + "".join(a + b for a, b in zip(wild, pieces, strict=True)) + r"\n")
+    return "".join(lines)
+
+
+@pytest.mark.timeout(120)
+def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = shell
+    counts = {"sh": 0, "hermes": 0, "console": 0, "python": 0}
+    for line, language, text in blocks():
+        counts[language] += 1
+        if language == "hermes":
+            (folder / "block.hermes").write_text(text)
+            done = subprocess.run(["hermes", "compile", "block.hermes"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
+        elif language == "console":
+            run_console(text, folder, environment)
+        elif language == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", RUN_CELL, "2021_07_25_160008326976_1930e"],
+                input=text, cwd=folder, env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
+    # The two of the Quick start are executed by whoever sets this up
+    assert counts["sh"] == 2
+    assert all(counts.values()), counts
+
+
+def test_the_hermes_file_of_the_tutorial_is_that_of_the_demo() -> None:
+    demo = Path(__file__).parent.parent / "hermes/cli/demo_files/example_file.hermes"
+    lines = [line for line in demo.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    tutorial = next(text for _, language, text in blocks() if language == "hermes")
+    assert tutorial.splitlines() == lines
