@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,14 +110,18 @@ class Feed:
 
     def __init__(self) -> None:
         self._listeners: list[MemoryObjectSendStream[Event]] = []
+        self._closed = False
 
-    def listen(self) -> AsyncIterator[Event]:
+    def listen(self) -> Listener:
         """From now on, all events up to the end of the run."""
         import anyio
 
         send, receive = anyio.create_memory_object_stream[Event](math.inf)
-        self._listeners.append(send)
-        return _received(receive)
+        if self._closed:
+            send.close()
+        else:
+            self._listeners.append(send)
+        return Listener(receive)
 
     def publish(self, event: Event) -> None:
         import anyio
@@ -141,12 +144,28 @@ class Feed:
         return bool(self._listeners)
 
     def close(self) -> None:
+        self._closed = True
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
 
 
-async def _received(stream: MemoryObjectReceiveStream[Event]) -> AsyncIterator[Event]:
-    with stream:
-        async for event in stream:
-            yield event
+class Listener:
+    """The events of a run, in order. No more are kept for it once nobody holds it, as after a loop that was left early."""
+
+    def __init__(self, stream: MemoryObjectReceiveStream[Event]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Event:
+        import anyio
+
+        try:
+            return await self._stream.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    def __del__(self) -> None:
+        self._stream.close()

@@ -99,12 +99,18 @@ def compile_command(
 
 
 def _items(words: list[str]) -> list[list[str]]:
-    """Splits a command after an interpreter's own options, so that the script rules find its script."""
+    """Splits a command after an interpreter's own options, so that the script rules find its script.
+
+    After `-c` there is code and no script: it gets the identifier as its first argument.
+    """
     end = 1
     while end < len(words) and words[end].startswith("-") and words[end] not in ("-c", "-m"):
         end += 1
-    if not is_interpreter(words[0]) or end == len(words) or words[end] == "-c":
+    if not is_interpreter(words[0]) or end == len(words):
         return [words]
+    if words[end] == "-c":
+        placed = any(PLACEHOLDER in word for word in words)
+        return [words if placed else [*words[: end + 2], PLACEHOLDER, *words[end + 2 :]]]
     return [words[:end], words[end:]]
 
 
@@ -124,6 +130,7 @@ def _compile(
         working_directory=base,
         root=top,
         settings=settings,
+        _data=data,
         _document=document,
         _entries=entries,
         _comments=tuple(comments),
@@ -131,6 +138,12 @@ def _compile(
     )
     plan.check_options()
     return plan
+
+
+def from_recipe(recipe: dict[str, Any]) -> Plan:
+    """Makes a plan again from its `Plan.recipe`. Raises `KeyError`, `TypeError` or `HermesError` for a foreign one."""
+    base, root = Path(recipe["working_directory"]), recipe["root"]
+    return _compile(recipe["path"], recipe["text"].encode(), base, root, recipe["comments"], recipe["settings"])
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,7 @@ class Plan:
     working_directory: Path
     root: Path
     settings: Settings
+    _data: bytes = field(repr=False)
     _document: Document = field(repr=False)
     _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
     _comments: tuple[str, ...] = field(repr=False)
@@ -155,6 +169,18 @@ class Plan:
     def experiments(self) -> Path:
         """The folder that holds all experiment directories."""
         return Path(os.path.abspath(self.root / self.settings.path_to_experiments)) / "experiments"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that `from_recipe` needs to make this plan again when its files have changed, as JSON types."""
+        return {
+            "path": self.path,
+            "text": self._data.decode(),
+            "working_directory": str(self.working_directory),
+            "root": str(self.root),
+            "comments": list(self._comments),
+            "settings": self.settings.as_json(),
+        }
 
     @property
     def jobs(self) -> Jobs:

@@ -134,8 +134,11 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     if outcome.directory is not None:
         if outcome.status is not Status.FINISHED:
             lines += [f"    stderr | {line}" for line in tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)]
-        lines.append(f"    directory: {escape(os.path.relpath(outcome.directory))}")
-        lines.append(f"    run again: {escape(rerun_command(outcome.directory, name, plan))}")
+        lines.append(f"    directory: {escape(relative(outcome.directory))}")
+        # The command is for the run's working directory, which need not be this one
+        elsewhere = relative(plan.working_directory)
+        change = f"cd {shlex.quote(elsewhere)} && " if elsewhere != "." else ""
+        lines.append(f"    run again: {escape(change + rerun_command(outcome.directory, name, plan))}")
     return lines
 
 
@@ -149,12 +152,22 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {os.path.relpath(plan.experiments)}")
+    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}")
+
+
+def relative(path: str | os.PathLike[str]) -> str:
+    """The path from the current directory, which is the shorter one to read and to type; the path itself if that is gone."""
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:
+        return os.fspath(path)
 
 
 def printable(line: bytes) -> str:
     """A line of a log as a terminal may get it: no control characters, no bytes that are not text."""
-    return escape(line.decode("utf-8", "backslashreplace").rstrip("\r").expandtabs())
+    # A progress bar draws its line again and again, each time after a carriage return
+    shown = line.rstrip(b"\r").rpartition(b"\r")[2]
+    return escape(shown.decode("utf-8", "backslashreplace").expandtabs())
 
 
 def tail(path: str, lines: int) -> list[str]:
@@ -166,8 +179,7 @@ def tail(path: str, lines: int) -> list[str]:
             found = file.read().rstrip(b"\n").split(b"\n")
     except OSError:
         return []
-    # A progress bar draws its line again and again, each time after a carriage return
-    return [printable(line.rstrip(b"\r").rpartition(b"\r")[2]) for line in found[-lines:]] if found != [b""] else []
+    return [printable(line) for line in found[-lines:]] if found != [b""] else []
 
 
 def last_line(directory: str) -> str:

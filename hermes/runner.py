@@ -23,17 +23,21 @@ import anyio.to_thread
 
 from .collect import Claim, Collector, collected
 from .copies import Stowage
-from .events import Event, Feed, FileCollected, JobEnded, JobStarted, LogChunk, RunEnded, RunStarted, RunWarning
+from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Exit, Launch, Process
 from .executors.local import LocalExecutor
 from .logs import Follower, Stream
 from .model import Job, Keys, Outcome, Status
 from .plan import Plan, compile_file, find_program
-from .provenance import process_start
+from .provenance import process_start, start_ticks
 from .store import SYNC_AFTER, Experiment, RunFolder, now
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
+
+RECORD_AFTER = 0.05
+"""Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
+until then, and also after, the process can be told by its environment and by its supervisor's record."""
 
 FINISHING = 256
 """Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
@@ -76,6 +80,7 @@ class _Running:
     job: Job
     experiment: Experiment
     stowage: Stowage
+    launch: Launch | None = None
     process: Process | None = None
     exit: Exit | None = None
     began: float = 0.0
@@ -95,7 +100,7 @@ class Run:
         self._grace = grace
         self._follow_logs = follow_logs
         self._feed = Feed()
-        self._events = self._feed.listen()
+        self._events: Listener | None = self._feed.listen()
         self._iterated = False
         self._outcomes: list[Outcome] = []
         self._warnings: list[str] = list(plan.warnings)
@@ -117,9 +122,10 @@ class Run:
         self._ended, self._to_finish = anyio.create_memory_object_stream[_Running](FINISHING)
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        """The events of the run, from its very start, to its end."""
+        """The events of the run to its end: for the first who asks from its very start, for others from now on."""
         self._iterated = True
-        return self._events
+        events, self._events = self._events, None
+        return events or self._feed.listen()
 
     def cancel(self) -> None:
         """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected."""
@@ -132,6 +138,11 @@ class Run:
         for running in self._running.values():
             if running.process is not None:
                 running.process.kill()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was told to end before its last job was done."""
+        return self._cancelled
 
     @property
     def result(self) -> RunResult:
@@ -162,9 +173,7 @@ class Run:
                     self._ended.close()
         finally:
             succeeded = sum(outcome.ok for outcome in self._outcomes)
-            self._feed.publish(
-                RunEnded(run_id=self.run_id, started=self._started, succeeded=succeeded, cancelled=self._cancelled)
-            )
+            self._feed.publish(RunEnded(run_id=self.run_id, started=self._started, succeeded=succeeded, cancelled=self._cancelled))
             self._feed.close()
             self.ended.set()
 
@@ -185,20 +194,20 @@ class Run:
             self._limiter.release_on_behalf_of(index)
 
     async def _run_in_slot(self, index: int, job: Job, key: str, slot: int) -> None:
-        running = await self._prepare(index, job, key)
+        running = await self._prepare(index, job, key, slot)
         if running is None:
             return
         try:
-            if await self._start(running, slot):
+            if running.launch is not None and await self._start(running, running.launch, slot):
                 await self._wait(running)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._after(running)
 
-    async def _prepare(self, index: int, job: Job, key: str) -> _Running | None:
+    async def _prepare(self, index: int, job: Job, key: str, slot: int) -> _Running | None:
         """Makes the experiment; None, with the job failed, if that is not possible."""
         try:
-            return await anyio.to_thread.run_sync(self._make, index, job, key, limiter=self._file_work)
+            return await anyio.to_thread.run_sync(self._make, index, job, key, slot, limiter=self._file_work)
         except OSError as exc:
             where = f" `{exc.filename}`" if exc.filename else ""
             problem = f"the experiment directory could not be made: {exc.strerror}{where}"
@@ -206,49 +215,19 @@ class Run:
             self._publish_end(index, outcome)
             return None
 
-    def _make(self, index: int, job: Job, key: str) -> _Running:
+    def _make(self, index: int, job: Job, key: str, slot: int) -> _Running:
         experiment = self._folder.experiment(job, key)
         stowage = Stowage(
             job.options, experiment.identifier, self._collector.top, experiment.directory, str(self.plan.experiments),
             partial(self._collector.owned, experiment.identifier), experiment.problem,
         )  # fmt: skip
         self._collector.add(experiment.identifier, experiment.directory)
-        return _Running(index, job, experiment, stowage)
-
-    async def _start(self, running: _Running, slot: int) -> bool:
-        """Starts the job's process. False if it could not be started; then the experiment's problems tell why."""
-        experiment, job = running.experiment, running.job
+        running = _Running(index, job, experiment, stowage)
         try:
-            launch = await anyio.to_thread.run_sync(self._ready, running, slot, limiter=self._file_work)
+            running.launch = self._ready(running, slot)
         except OSError as exc:
             experiment.problem(f"the job could not be started: {exc.strerror}")
-            return False
-        if launch is None:
-            return False
-        running.began = time.monotonic()
-        experiment.state["start"] = now()
-        try:
-            running.process = await self._executor.start(launch)
-        except (OSError, ValueError) as exc:
-            told = exc.strerror if isinstance(exc, OSError) else str(exc)
-            running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
-            experiment.problem(f"the job could not be started: {told}")
-            return False
-        finally:
-            os.close(launch.stdout)
-            os.close(launch.stderr)
-        self._started += 1
-        self._running[experiment.identifier] = running
-        if self._follow_logs == "all" or (self._follow_logs == "shown" and not job.options.log):
-            self._follower.add(experiment.identifier, experiment.directory)
-        self._feed.publish(
-            JobStarted(
-                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=running.process.pid,
-                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
-                line=job.line, log=job.options.log,
-            )
-        )  # fmt: skip
-        return True
+        return running
 
     def _ready(self, running: _Running, slot: int) -> Launch | None:
         """The last things before the start: copies, log files. None if a file to copy before is missing."""
@@ -264,12 +243,45 @@ class Run:
         exit_file = self._folder.exit_file(experiment.identifier) if supervised else None
         return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file)
 
+    async def _start(self, running: _Running, launch: Launch, slot: int) -> bool:
+        """Starts the job's process. False if it could not be started; then the experiment's problems tell why."""
+        experiment, job = running.experiment, running.job
+        running.began = time.monotonic()
+        experiment.state["start"] = now()
+        try:
+            running.process = await self._executor.start(launch)
+        except (OSError, ValueError) as exc:
+            told = exc.strerror if isinstance(exc, OSError) else str(exc)
+            running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
+            experiment.problem(f"the job could not be started: {told}")
+            return False
+        finally:
+            os.close(launch.stdout)
+            os.close(launch.stderr)
+        experiment.state |= {"pid": running.process.pid, "pid_start": start_ticks(running.process.pid)}
+        self._started += 1
+        self._running[experiment.identifier] = running
+        if self._follow_logs == "all" or (self._follow_logs == "shown" and not job.options.log):
+            self._follower.add(experiment.identifier, experiment.directory)
+        self._feed.publish(
+            JobStarted(
+                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=running.process.pid,
+                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
+                line=job.line, log=job.options.log,
+            )
+        )  # fmt: skip
+        return True
+
     async def _wait(self, running: _Running) -> None:
         process = running.process
         assert process is not None
+        experiment = running.experiment
         try:
-            await anyio.to_thread.run_sync(self._record_process, running.experiment, process.pid, limiter=self._file_work)
-            running.exit = await process.wait()
+            with anyio.move_on_after(RECORD_AFTER):
+                running.exit = await process.wait()
+            if running.exit is None:
+                await anyio.to_thread.run_sync(self._record_process, experiment, process.pid, limiter=self._file_work)
+                running.exit = await process.wait()
         except anyio.get_cancelled_exc_class():
             running.cancelled = True
             with anyio.CancelScope(shield=True):
@@ -279,7 +291,8 @@ class Run:
             running.duration = time.monotonic() - running.began
 
     def _record_process(self, experiment: Experiment, pid: int) -> None:
-        experiment.state |= {"pid": pid, "pid_start": process_start(pid)}
+        if experiment.state["pid_start"] is None:
+            experiment.state["pid_start"] = process_start(pid)
         try:
             experiment.write(sync=False)
         except OSError as exc:
@@ -478,4 +491,3 @@ async def _shielded(service: Callable[[], Awaitable[object]]) -> None:
     """A service ends when it is told to, not when the run is cancelled: cancelled jobs are finished like all others."""
     with anyio.CancelScope(shield=True):
         await service()
-

@@ -134,4 +134,3 @@ def _check_argument(name: str, value: Any) -> Any:
         return _PARSERS[name](str(value))
     except ValueError as exc:
         raise HermesError(f"bad value `{value}` for `{name}`: {exc}") from None
-

@@ -280,4 +280,3 @@ def _link_or_copy(source: str, target: str) -> None:
 def now() -> str:
     """The time of day in ISO 8601 with offset, to the microsecond."""
     return datetime.now().astimezone().isoformat(timespec="microseconds")
-

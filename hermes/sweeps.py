@@ -232,7 +232,8 @@ class _Builder:
             else:
                 known = ", ".join(f"`{key}`" for key in scope)
                 raise self.source.error(
-                    f"no sweep around this job gives `{match[0]}`, it gives {known}", word.span,
+                    f"no sweep around this job gives `{match[0]}`, it gives {known}",
+                    word.span,
                     hint=did_you_mean(match[2], scope) or f"write `{{{match[0]}}}` for braces that are text",
                 )
         parts.append(word.text[end:])
@@ -280,4 +281,3 @@ def _joined(parts: list[str | int]) -> tuple[str | int, ...]:
         elif part != "":
             joined.append(part)
     return tuple(joined) or ("",)
-

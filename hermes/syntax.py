@@ -175,9 +175,7 @@ class _Parser:
             if header:
                 section = header[1]
                 if section in seen:
-                    raise self._error(
-                        f"section `{section}` appears twice, first on line {seen[section]}", header.start(1), header.end(1)
-                    )
+                    raise self._error(f"section `{section}` appears twice, first on line {seen[section]}", header.start(1), header.end(1))
                 seen[section] = self.source.line(self.pos)
                 self.pos = header.end()
             elif self._skip_blank_line():
@@ -193,7 +191,9 @@ class _Parser:
                 words.extend(self._words_of_line())
         if "EXEC" not in seen:
             raise self._error(
-                "no EXEC section, expected the header `EXEC` alone on a line", len(self.text), len(self.text),
+                "no EXEC section, expected the header `EXEC` alone on a line",
+                len(self.text),
+                len(self.text),
                 hint="the jobs to execute come after it",
             )
         if not document.entries:
@@ -210,9 +210,7 @@ class _Parser:
     def _not_a_header(self) -> HermesFileError:
         word = self._first_word()
         hint = did_you_mean(word.text.upper().rstrip(":"), SECTIONS)
-        return self.source.error(
-            "expected a section header: `PRE`, `STD-H`, `STD-E` or `EXEC`, alone on a line", word.span, hint=hint
-        )
+        return self.source.error("expected a section header: `PRE`, `STD-H`, `STD-E` or `EXEC`, alone on a line", word.span, hint=hint)
 
     def _first_word(self) -> Word:
         match = _FIRST_WORD.match(self.text, self.pos)
@@ -447,7 +445,9 @@ class _Parser:
                 at = self.source.place(Span(nested[-1], nested[-1] + 1))
                 raise self._error(
                     f"expected `{_CLOSING[opening]}` to close the `{opening}` of {at.line}:{at.column}, found `{char}`",
-                    self.pos, self.pos + 1, hint="quote brackets that are text",
+                    self.pos,
+                    self.pos + 1,
+                    hint="quote brackets that are text",
                 )
             nested.pop()
 

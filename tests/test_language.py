@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from hermes.errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
 from hermes.model import IDENTIFIER, PLACEHOLDER, Job, Keys, Options, Outcome, Status, signal_name
-from hermes.plan import Plan, compile_command, compile_file, quote, re_execution
+from hermes.plan import Plan, compile_command, compile_file, from_recipe, quote, re_execution
 from hermes.settings import Settings, find_root
 from hermes.sweeps import Range
 
@@ -254,7 +255,36 @@ def test_command_is_a_file_with_one_job(tmp_path: Path) -> None:
 @example(["EXEC"])
 def test_command_keeps_its_words(folder: Path, words: list[str]) -> None:
     job = only_job(compile_command(shlex.join(words), working_directory=folder, root=folder))
-    assert job.items == (tuple(words),)
+    assert [word for item in job.items for word in item if word != "{identifier}" or word in words] == words
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "argv"),
+    [
+        ("python train.py --lr 1,2", "train", "python train.py {identifier} --lr 1,2"),
+        ("python -u train.py x", "train", "python -u train.py {identifier} x"),
+        ("python -m pkg.train -x", "pkg.train", "python -m pkg.train {identifier} -x"),
+        ("bash -c 'exit 3' x", "bash", "bash -c 'exit 3' {identifier} x"),
+        ("bash -c 'echo {identifier}'", "bash", "bash -c 'echo {identifier}'"),
+        ("./run.sh a", "run.sh", "./run.sh {identifier} a"),
+        ("hostname", "hostname", "hostname {identifier}"),
+    ],
+)
+def test_command_finds_its_script(tmp_path: Path, command: str, script: str, argv: str) -> None:
+    job = only_job(compile_command(command, working_directory=tmp_path, root=tmp_path))
+    assert (job.script, list(job.argv)) == (script, shlex.split(argv))
+
+
+def test_recipe_makes_the_same_plan_when_the_files_have_changed(tmp_path: Path) -> None:
+    (tmp_path / ".hermes_settings").write_text("threads: 3\n")
+    (tmp_path / "a.hermes").write_text("STD-E\n-x 1\nEXEC\nPROD([[python, t.py, {n}]], n=[a, b])\n")
+    plan = compile_file("a.hermes", working_directory=tmp_path, comments=["c"], supervise=False)
+    recipe = json.loads(json.dumps(plan.recipe))
+    (tmp_path / ".hermes_settings").write_text("threads: 5\n")
+    (tmp_path / "a.hermes").unlink()
+    again = from_recipe(recipe)
+    assert list(again.jobs) == list(plan.jobs)
+    assert (again.settings, again.sha256, again.experiments) == (plan.settings, plan.sha256, plan.experiments)
 
 
 @pytest.mark.parametrize("command", ["", "  ", "python 'train.py", "python \\", "python a\0b"])

@@ -24,6 +24,10 @@ class Display(Protocol):
 
     def summary(self, result: hermes.RunResult) -> None: ...
 
+    def leave(self) -> None:
+        """Gives the terminal back, in the middle of `show`."""
+        ...
+
 
 class JsonDisplay:
     """One event a line on stdout."""
@@ -32,25 +36,30 @@ class JsonDisplay:
         self._out = Writer(sys.stdout)
 
     async def show(self, run: hermes.Run) -> None:
+        for warning in run.plan.warnings:
+            self.note(f"warning: {warning}")
         async for event in run:
             self._out.line(json.dumps(event.as_json()))
 
     def note(self, message: str) -> None:
-        Writer(sys.stderr).line(message)
+        Writer(sys.stderr).line(hermes.escape(message))
 
     def summary(self, result: hermes.RunResult) -> None:
         """The last event says it all."""
+
+    def leave(self) -> None:
+        """There is nothing to give back."""
 
 
 class PlainDisplay:
     """One line a change on stderr; what jobs with `-l false` print on stdout and stderr."""
 
-    def __init__(self, plan: hermes.Plan, *, quiet: bool) -> None:
+    def __init__(self, plan: hermes.Plan, *, quiet: bool, out: Lines | None = None, err: Lines | None = None) -> None:
         self.plan = plan
         self.progress = report.Progress(plan)
         self._quiet = quiet
-        self._shown = Shown(plan, {"stdout": Writer(sys.stdout), "stderr": Writer(sys.stderr)})
-        self._err = Writer(sys.stderr)
+        self._err = err or Writer(sys.stderr)
+        self._shown = Shown(plan, {"stdout": out or Writer(sys.stdout), "stderr": self._err})
 
     async def show(self, run: hermes.Run) -> None:
         for warning in self.plan.warnings:
@@ -66,7 +75,7 @@ class PlainDisplay:
                 self._change(f"{event.name}: {report.jobs(event.total)}, at most {event.threads} at the same time")
             case hermes.JobStarted():
                 self._change(f"started {event.script} {event.identifier}  {shlex.join(event.arguments)}".rstrip())
-            case hermes.JobEnded(outcome=outcome) if outcome.ok:
+            case hermes.JobEnded(outcome=outcome) if outcome.ok or (outcome.status is hermes.Status.CANCELLED and not outcome.problems):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
                 self._change(f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome):
@@ -87,6 +96,15 @@ class PlainDisplay:
     def summary(self, result: hermes.RunResult) -> None:
         if not self._quiet or not result.ok:
             self._err.line(report.summary(result, self.plan, self.progress.elapsed))
+
+    def leave(self) -> None:
+        """There is nothing to give back."""
+
+
+class Lines(Protocol):
+    """Takes whole lines of text, several at once too."""
+
+    def line(self, text: str) -> None: ...
 
 
 class Writer:
@@ -109,7 +127,7 @@ class Writer:
 class Shown:
     """What jobs with `-l false` print: whole lines, each with its job's name before it if there are several jobs."""
 
-    def __init__(self, plan: hermes.Plan, writers: dict[str, Writer]) -> None:
+    def __init__(self, plan: hermes.Plan, writers: dict[str, Lines]) -> None:
         self._writers = writers
         self._several = plan.count > 1
         self._names: dict[str, str] = {}

@@ -22,8 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Comments = Annotated[list[str] | None, typer.Option("-c", "--comment", help="Store a comment with every experiment; repeatable.")]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder that experiments/ goes into.", show_default=False)]
+Comments = Annotated[
+    list[str] | None,
+    typer.Option("-c", "--comment", metavar="TEXT", help="Store a comment with every experiment; repeatable.", show_default=False),
+]
+Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder that experiments/ goes into.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -42,14 +45,17 @@ def _hermes(
 
 @app.command("exec")
 def execute(
-    file: Annotated[str | None, typer.Option("-f", "--file", help="Hermes file to execute.", show_default=False)] = None,
+    file: Annotated[str | None, typer.Option("-f", "--file", metavar="FILE", help="Hermes file to execute.", show_default=False)] = None,
     command: Annotated[
         str | None, typer.Option("-e", "--execute", metavar="COMMAND", help="Execute this one command.", show_default=False)
     ] = None,
     name: Annotated[
-        str | None, typer.Option("-n", "--name", help="Name that groups the experiments.  [default: the file's stem]", show_default=False)
+        str | None,
+        typer.Option("-n", "--name", metavar="NAME", help="Name that groups the experiments.  [default: FILE's stem]", show_default=False),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="Most jobs at the same time.", show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)
+    ] = None,
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
@@ -75,9 +81,9 @@ def execute(
         run_plan(plan, name, quiet=quiet, as_json=as_json)
 
 
-@app.command("compile")
+@app.command("compile", short_help="Print the commands of a hermes file.")
 def compile_(
-    file: Annotated[str, typer.Argument(help="Hermes file to compile.", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Hermes file to compile.", show_default=False)],
     as_json: AsJson = False,
     root: Root = None,
 ) -> None:
@@ -90,9 +96,9 @@ def compile_(
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name of the new file; `.hermes` is added.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new file; `.hermes` is added.", show_default=False)],
     scripts: Annotated[
-        list[str] | None, typer.Option("-s", "--script", help="Script to execute; repeatable.", show_default=False)
+        list[str] | None, typer.Option("-s", "--script", metavar="SCRIPT", help="Script to execute; repeatable.", show_default=False)
     ] = None,
 ) -> None:
     """Write a commented hermes file to start from. Never overwrites."""
@@ -111,7 +117,7 @@ def create(
     _say(f"edit it, look at it with `hermes compile {path}`, run it with `hermes exec -f {path} -n NAME`")
 
 
-@app.command()
+@app.command(short_help="Write a small example and run it.")
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path("hermes_demo"),
 ) -> None:
@@ -123,21 +129,24 @@ def demo(
     _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
     _say(f"$ cd {folder} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
-    run_plan(plan, "test_agents", after=lambda result: _show_results(folder, result))
+    run_plan(plan, "test_agents", after=_show_results)
 
 
-def _show_results(folder: Path, result: hermes.RunResult) -> None:
+def _show_results(result: hermes.RunResult) -> None:
+    from .display import Writer
+
+    out = Writer(sys.stdout)
     for outcome in result.outcomes:
         if outcome.directory is not None:
-            directory = Path(outcome.directory)
-            print(os.path.relpath(directory))
-            for stored in hermes.load_experiment(directory).files:
-                print(f"    {hermes.escape(stored.path)}  ({stored.origin}, {stored.bytes} bytes)")
+            out.line(os.path.relpath(outcome.directory))
+            for stored in hermes.load_experiment(outcome.directory).files:
+                out.line(f"    {hermes.escape(stored.path)}  ({stored.origin}, {stored.bytes} bytes)")
 
 
 @app.command("help")
 def help_(
-    context: typer.Context, command: Annotated[str | None, typer.Argument(help="Command to explain.", show_default=False)] = None
+    context: typer.Context,
+    command: Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="Command to explain.", show_default=False)] = None,
 ) -> None:
     """Show help for hermes or for one of its commands."""
     parent = context.parent
@@ -156,6 +165,8 @@ def help_(
 def _print_plan(plan: hermes.Plan, as_json: bool) -> None:
     import json
 
+    # Whoever reads may have seen enough, as `head` does
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for warning in plan.warnings:
         _say(f"warning: {warning}")
     line: Callable[[hermes.Job], str] = (lambda job: json.dumps(job.as_json())) if as_json else (lambda job: job.shell)
@@ -179,33 +190,27 @@ def main() -> NoReturn:
     """The command `hermes`."""
     # Whoever starts Hermes with SIGCHLD ignored would make every job end with exit code 255
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # As long as no job runs there is nothing to clean up; a shell loop around this ends too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Closed by the caller: the next file that is opened would get its number, and whatever is printed
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # Names are bytes: what is not UTF-8 in them must not end the program
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="hermes")
     except hermes.HermesError as exc:
         sys.stdout.flush()
         _say(_coloured(str(exc)))
         sys.exit(2)
-    except KeyboardInterrupt:
-        _die(signal.SIGINT)
-    except BrokenPipeError:
-        # Whoever read has seen enough, as `head` does; nothing may be flushed to it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _die(signal.SIGPIPE)
     sys.exit(0)
 
 
-def _die(number: int) -> NoReturn:
-    """Ends as the signal would have ended this process, so that a shell loop around it ends too."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    sys.exit(128 + number)
-
-
 def _coloured(text: str) -> str:
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
         return text
     colours = {"error:": "\033[1;31merror:\033[0m", "hint:": "\033[1;36mhint:\033[0m"}
     lines = []

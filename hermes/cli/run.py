@@ -80,22 +80,25 @@ class _Control:
         self.ended_by: int | None = None
 
     async def receive(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(*SIGNALS) as received:
+        # Whoever ignores one, such as `nohup`, wants the run to go on
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as received:
             task_status.started()
             count = 0
             async for number in received:
                 count += 1
                 self.ended_by = number
-                if self.run is None:
+                if count > 2:
+                    self.display.leave()
+                    _leave(number, 1)
+                elif self.run is None:
                     self.opening.cancel()
                 elif count == 1:
                     self.display.note("stopping: jobs get 10 s to end; once more to kill them")
                     self.run.cancel()
-                elif count == 2:
+                else:
                     self.display.note("killing the jobs; once more to leave at once")
                     self.run.kill()
-                else:
-                    _leave(number, 1)
 
 
 def _leave(ended_by: int | None, code: int) -> NoReturn:

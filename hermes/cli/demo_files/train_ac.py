@@ -1,4 +1,4 @@
-"""Actor-critic with n-step advantages (Mnih et al., 2016, but with a single actor), small enough to watch.
+"""Actor-critic with n-step advantages (Mnih et al., 2016, with one actor), small enough to watch.
 
 `python train_ac.py IDENTIFIER -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001`
 Hermes gives the identifier. Files that have it in their names are moved into the experiment's directory.
@@ -11,11 +11,10 @@ import random
 
 from networks.cnn import ENVIRONMENTS, Cnn, Window
 
-BATCH = 32  # steps between two updates
+BATCH = 16  # steps between two updates
 LAMBDA = 0.95  # how far advantages look ahead (Schulman et al., 2016)
 
-Transition = tuple[Window, int, Window, bool, bool]  # the last two: failed, episode over
-ENTROPY = 0.01
+Transition = tuple[Window, int, Window, bool, bool]  # seen, done, seen then, pole fell, episode over
 
 
 def policy(actor: Cnn, window: Window) -> list[float]:

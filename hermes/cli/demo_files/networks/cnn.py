@@ -1,7 +1,7 @@
 """What both training scripts share: the cart-pole to balance, and a small convolutional network. Standard library only.
 
-They are in one file so that a single line of the hermes file, `-ca networks/cnn.py`, archives with every experiment all
-the code that its result depends on (beside the script itself).
+Both are in one file so that one line of the hermes file, `-ca networks/cnn.py`, keeps with every experiment all the code
+that its result depends on, beside the script itself.
 """
 
 import math
@@ -39,10 +39,10 @@ class CartPole:
     def step(self, action: int) -> tuple[Window, bool]:
         """Push once; gives what is seen then, and whether the pole has fallen (or the cart has left the track)."""
         force = self.force if action else -self.force
-        sin, cos, total = math.sin(self.angle), math.cos(self.angle), self.cart + self.pole
-        swing = self.pole * self.half_length * self.spin**2 * sin
-        spin_rate = (self.gravity * sin - cos * (force + swing) / total) / (self.half_length * (4 / 3 - self.pole * cos**2 / total))
-        v_rate = (force + swing - self.pole * self.half_length * spin_rate * cos) / total
+        sin, cos, total, lever = math.sin(self.angle), math.cos(self.angle), self.cart + self.pole, self.pole * self.half_length
+        push = (force + lever * self.spin**2 * sin) / total
+        spin_rate = (self.gravity * sin - cos * push) / (self.half_length * (4 / 3 - self.pole * cos**2 / total))
+        v_rate = push - lever * spin_rate * cos / total
         self.x += self.seconds * self.v
         self.v += self.seconds * v_rate
         self.angle += self.seconds * self.spin
@@ -61,18 +61,17 @@ ENVIRONMENTS = {"cartpole": CartPole}  # what `--env` may name
 class Cnn:
     """A convolution over time, ReLU, and a linear layer, with gradients by hand and Adam (Kingma & Ba, 2015).
 
-    Each kernel sees two observations at a time, and so can tell how things change.
+    Each kernel slides along the window and sees two observations at a time, and so can tell how things change.
     In every row of weights the last one is the bias.
     """
 
-    channels, width, stride = 8, 2 * SIZE, 2 * SIZE
+    channels, width, stride = 8, 2 * SIZE, SIZE
 
     def __init__(self, outputs: int, rng: random.Random) -> None:
         self.starts = range(0, FRAMES * SIZE - self.width + 1, self.stride)
-        features = self.channels * len(self.starts)
-        spread = math.sqrt(2 / self.width)
+        spread = math.sqrt(2 / self.width)  # He et al., 2015
         self.kernels = [[rng.gauss(0, spread) for _ in range(self.width)] + [0.0] for _ in range(self.channels)]
-        self.heads = [[0.0] * (features + 1) for _ in range(outputs)]
+        self.heads = [[0.0] * (self.channels * len(self.starts) + 1) for _ in range(outputs)]
         self.rows = self.kernels + self.heads
         self.gradients, self.means, self.squares = ([[0.0] * len(row) for row in self.rows] for _ in range(3))
         self.updates = 0
@@ -80,12 +79,12 @@ class Cnn:
     def forward(self, window: Window) -> list[float]:
         """The outputs for a window. What `backward` needs is kept until the next call."""
         self.patches = [(*window[start : start + self.width], 1.0) for start in self.starts]
-        self.features = [max(0.0, sum(map(mul, kernel, patch))) for patch in self.patches for kernel in self.kernels]
-        self.features.append(1.0)
+        sums = [sum(map(mul, kernel, patch)) for patch in self.patches for kernel in self.kernels]
+        self.features = [value if value > 0.0 else 0.0 for value in sums] + [1.0]
         return [sum(map(mul, head, self.features)) for head in self.heads]
 
     def backward(self, slopes: Sequence[float]) -> None:
-        """Add the gradient of a loss, given its slope at each output of the last `forward`."""
+        """Add up the gradient of a loss, given its slope at each output of the last `forward`."""
         down = [0.0] * len(self.features)
         for head, gradient, slope in zip(self.heads, self.gradients[self.channels :], slopes, strict=True):
             if slope:
