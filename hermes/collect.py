@@ -52,6 +52,8 @@ class Link:
 
     key: Key
     stored: str
+    inherited: bool = False
+    """Collected by an earlier runner: that the job's own file is missing does not mean that the job has deleted it."""
 
 
 @dataclass(slots=True)
@@ -112,10 +114,16 @@ class Collector:
 
     # Jobs come and go
 
-    def add(self, identifier: str, directory: str) -> None:
-        """From now on what carries `identifier` belongs into `directory`."""
+    def add(self, identifier: str, directory: str, *, adopted: bool = False) -> None:
+        """From now on what carries `identifier` belongs into `directory`.
+
+        With `adopted`, what carries it there already was collected by an earlier runner.
+        """
+        claim = Claim(identifier, directory)
+        if adopted:
+            claim.links = dict(_inherited(claim))
         with self._lock:
-            self._claims[identifier] = Claim(identifier, directory)
+            self._claims[identifier] = claim
 
     def finish(self, identifiers: Sequence[str]) -> dict[str, Claim]:
         """The final look for jobs that have ended: what they left is in their directories afterwards, and nowhere else.
@@ -455,6 +463,9 @@ class Collector:
         if lstat(self._absolute(path)) is not None:
             return
         link = claim.links.pop(path)
+        if link.inherited:
+            claim.taken.append(link.stored)
+            return
         target = f"{claim.directory}/{link.stored}"
         with contextlib.suppress(OSError):
             os.unlink(target)
@@ -549,6 +560,19 @@ def collected(claim: Claim) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of everything collected, paths relative to the experiment directory."""
     for path in claim.taken:
         yield path, size_of(f"{claim.directory}/{path}")
+
+
+def _inherited(claim: Claim) -> Iterator[tuple[str, Link]]:
+    """What stands in the experiment directory under a path that carries the identifier."""
+    start = len(claim.directory) + 1
+    for folder, folders, names in os.walk(claim.directory):
+        for name in (*names, *(each for each in folders if os.path.islink(f"{folder}/{each}"))):
+            path = f"{folder}/{name}"[start:]
+            status = lstat(f"{folder}/{name}")
+            if claim.identifier in path and status is not None:
+                is_link = stat.S_ISLNK(status.st_mode)
+                key: Key = os.readlink(f"{folder}/{name}") if is_link else (status.st_dev, status.st_ino)
+                yield path, Link(key, path, inherited=True)
 
 
 def _hard_link(source: str, target: str, key: Key) -> None:

@@ -57,7 +57,7 @@ def compile_file(
     `root` and the settings overrule what the files say. Raises `HermesFileError` with the place of the
     first mistake, and `HermesError` if the file cannot be read.
     """
-    base = Path(working_directory) if working_directory is not None else Path.cwd()
+    base = _base(working_directory)
     try:
         data = base.joinpath(path).read_bytes()
     except OSError as exc:
@@ -85,7 +85,7 @@ def compile_command(
     """
     import shlex
 
-    base = Path(working_directory) if working_directory is not None else Path.cwd()
+    base = _base(working_directory)
     try:
         words = shlex.split(command)
     except ValueError as exc:
@@ -96,6 +96,13 @@ def compile_command(
     text = f"EXEC\n[[{items}]]\n"
     arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
     return _compile(None, text.encode("utf-8", "surrogateescape"), base, root, comments, arguments)
+
+
+def _base(working_directory: str | os.PathLike[str] | None) -> Path:
+    try:
+        return Path(working_directory) if working_directory is not None else Path.cwd()
+    except FileNotFoundError:
+        raise HermesError("the current directory does not exist any more") from None
 
 
 def _items(words: list[str]) -> list[list[str]]:

@@ -170,5 +170,3 @@ def machine(version: str) -> dict[str, Any]:
         "user": user_name(),
         "versions": {"hermes": version, "python": platform.python_version(), "platform": platform.platform(terse=True)},
     }
-
-

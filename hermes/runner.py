@@ -14,7 +14,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import anyio
@@ -23,14 +25,19 @@ import anyio.to_thread
 
 from .collect import Claim, Collector, collected
 from .copies import Stowage
+from .errors import HermesError, escape
 from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
-from .executors import Executor, Exit, Launch, Process
+from .executors import Executor, Exit, Launch, Process, Trace
 from .executors.local import LocalExecutor
 from .logs import Follower, Stream
 from .model import Job, Keys, Outcome, Status
 from .plan import Plan, compile_file, find_program
 from .provenance import process_start, start_ticks
+from .records import Record, unfinished
+from .resume import Leftover, Survey, survey_name, survey_run
+from .settings import find_root, layered
 from .store import SYNC_AFTER, Experiment, RunFolder, now
+from .syntax import Source
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
@@ -61,11 +68,17 @@ class RunResult:
     outcomes: Sequence[Outcome]
     cancelled: bool
     warnings: tuple[str, ...]
+    succeeded_before: int = 0
+    """Jobs that were not started because they had succeeded before, in a resumed run."""
+
+    failed_before: int = 0
+    """Jobs that had failed before and were not started again, in a resumed run."""
 
     @property
     def ok(self) -> bool:
-        """Whether all jobs ran and succeeded, without problems."""
-        return not self.cancelled and all(outcome.ok for outcome in self.outcomes)
+        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded when it was run again did."""
+        counting = (outcome for outcome in self.outcomes if outcome.status is not Status.LOST)
+        return not self.cancelled and not self.failed_before and all(outcome.ok for outcome in counting)
 
     @property
     def failures(self) -> list[Outcome]:
@@ -86,16 +99,18 @@ class _Running:
     began: float = 0.0
     duration: float = 0.0
     cancelled: bool = False
+    adopted: bool = False
 
 
 class Run:
     """A run in progress, as `open_run` gives it. Iterate over it for its events."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, *, executor: Executor, grace: float, follow_logs: FollowLogs) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, survey: Survey, *, executor: Executor, grace: float, follow_logs: FollowLogs) -> None:
         self.plan = plan
         self.name = folder.name
         self.run_id = folder.run_id
         self._folder = folder
+        self._survey = survey
         self._executor = executor
         self._grace = grace
         self._follow_logs = follow_logs
@@ -147,7 +162,10 @@ class Run:
     @property
     def result(self) -> RunResult:
         """What has come of the run so far; of the whole run once its block is left."""
-        return RunResult(self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings))
+        survey = self._survey
+        return RunResult(
+            self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings), survey.succeeded, survey.failed
+        )
 
     # The flow
 
@@ -181,19 +199,50 @@ class Run:
         keys = Keys()
         with self._starting:
             async with anyio.create_task_group() as jobs:
+                for leftover in self._survey.leftovers:
+                    jobs.start_soon(self._in_slot, await self._slot(), partial(self._take_up, leftover))
                 for index, job in enumerate(self.plan.jobs):
-                    # Acquired here and not in the task: there is one task per running job, not per planned one
-                    await self._limiter.acquire_on_behalf_of(index)
-                    jobs.start_soon(self._run_job, index, job, keys.key(job), heapq.heappop(self._slots))
+                    key = keys.key(job)
+                    if key not in self._survey.settled:
+                        jobs.start_soon(self._in_slot, await self._slot(), partial(self._run_job, index, job, key))
+
+    async def _slot(self) -> _Slot:
+        """Waits until a job may start. Not done in the job's task: there is one task per running job, not per planned one."""
+        borrower = object()
+        await self._limiter.acquire_on_behalf_of(borrower)
+        return _Slot(heapq.heappop(self._slots), borrower)
+
+    async def _in_slot(self, slot: _Slot, work: Callable[[int], Awaitable[None]]) -> None:
+        try:
+            await work(slot.number)
+        finally:
+            heapq.heappush(self._slots, slot.number)
+            self._limiter.release_on_behalf_of(slot.borrower)
+
+    async def _take_up(self, leftover: Leftover, slot: int) -> None:
+        """Goes on with a job of an earlier runner. If nobody can tell how it ended it is lost, and run again."""
+        running = await anyio.to_thread.run_sync(self._adopt, leftover, limiter=self._file_work)
+        try:
+            if running.process is not None:
+                self._announce_start(running, slot, running.process.pid)
+                await self._wait(running)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._after(running)
+        if running.exit is None:
+            await self._run_job(leftover.index, leftover.job, running.experiment.key, slot)
+
+    def _adopt(self, leftover: Leftover) -> _Running:
+        metadata = leftover.metadata
+        experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
+        exit_file = self._folder.exit_file(experiment.identifier)
+        self._collector.add(experiment.identifier, experiment.directory, adopted=True)
+        running = _Running(leftover.index, leftover.job, experiment, self._stowage(experiment), adopted=True)
+        trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
+        running.process = self._executor.adopt(trace)
+        return running
 
     async def _run_job(self, index: int, job: Job, key: str, slot: int) -> None:
-        try:
-            await self._run_in_slot(index, job, key, slot)
-        finally:
-            heapq.heappush(self._slots, slot)
-            self._limiter.release_on_behalf_of(index)
-
-    async def _run_in_slot(self, index: int, job: Job, key: str, slot: int) -> None:
         running = await self._prepare(index, job, key, slot)
         if running is None:
             return
@@ -216,18 +265,20 @@ class Run:
             return None
 
     def _make(self, index: int, job: Job, key: str, slot: int) -> _Running:
-        experiment = self._folder.experiment(job, key)
-        stowage = Stowage(
-            job.options, experiment.identifier, self._collector.top, experiment.directory, str(self.plan.experiments),
-            partial(self._collector.owned, experiment.identifier), experiment.problem,
-        )  # fmt: skip
+        experiment = self._folder.experiment(job, key, self._survey.attempts.get(key, 0) + 1)
         self._collector.add(experiment.identifier, experiment.directory)
-        running = _Running(index, job, experiment, stowage)
+        running = _Running(index, job, experiment, self._stowage(experiment))
         try:
             running.launch = self._ready(running, slot)
         except OSError as exc:
             experiment.problem(f"the job could not be started: {exc.strerror}")
         return running
+
+    def _stowage(self, experiment: Experiment) -> Stowage:
+        return Stowage(
+            experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, str(self.plan.experiments),
+            partial(self._collector.owned, experiment.identifier), experiment.problem,
+        )  # fmt: skip
 
     def _ready(self, running: _Running, slot: int) -> Launch | None:
         """The last things before the start: copies, log files. None if a file to copy before is missing."""
@@ -245,7 +296,7 @@ class Run:
 
     async def _start(self, running: _Running, launch: Launch, slot: int) -> bool:
         """Starts the job's process. False if it could not be started; then the experiment's problems tell why."""
-        experiment, job = running.experiment, running.job
+        experiment = running.experiment
         running.began = time.monotonic()
         experiment.state["start"] = now()
         try:
@@ -259,27 +310,31 @@ class Run:
             os.close(launch.stdout)
             os.close(launch.stderr)
         experiment.state |= {"pid": running.process.pid, "pid_start": start_ticks(running.process.pid)}
+        self._announce_start(running, slot, running.process.pid)
+        return True
+
+    def _announce_start(self, running: _Running, slot: int, pid: int) -> None:
+        experiment, job = running.experiment, running.job
         self._started += 1
         self._running[experiment.identifier] = running
         if self._follow_logs == "all" or (self._follow_logs == "shown" and not job.options.log):
             self._follower.add(experiment.identifier, experiment.directory)
         self._feed.publish(
             JobStarted(
-                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=running.process.pid,
+                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=pid,
                 argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
                 line=job.line, log=job.options.log,
             )
         )  # fmt: skip
-        return True
 
     async def _wait(self, running: _Running) -> None:
         process = running.process
         assert process is not None
         experiment = running.experiment
         try:
-            with anyio.move_on_after(RECORD_AFTER):
+            with anyio.move_on_after(RECORD_AFTER) as soon:
                 running.exit = await process.wait()
-            if running.exit is None:
+            if soon.cancelled_caught:
                 await anyio.to_thread.run_sync(self._record_process, experiment, process.pid, limiter=self._file_work)
                 running.exit = await process.wait()
         except anyio.get_cancelled_exc_class():
@@ -300,7 +355,8 @@ class Run:
 
     async def _after(self, running: _Running) -> None:
         """What a job still does in its slot when its process has ended."""
-        running.experiment.state["end"] = now()
+        if not running.adopted:
+            running.experiment.state["end"] = now()
         options = running.job.options
         if running.process is not None and (options.copy_after or options.move_after):
             stowed = await anyio.to_thread.run_sync(running.stowage.after, limiter=self._file_work)
@@ -340,7 +396,11 @@ class Run:
         """Writes the final metadata of one job."""
         experiment, exit_ = running.experiment, running.exit or Exit()
         status = Status.FINISHED if exit_.code == 0 else Status.FAILED
-        if running.cancelled or (running.process is None and not experiment.problems):
+        if running.adopted:
+            running.duration = self._adopted_end(experiment)
+            if running.exit is None:
+                status = Status.LOST
+        if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
             status = Status.CANCELLED
         if running.process is not None:
             left = running.process.left_behind()
@@ -361,6 +421,16 @@ class Run:
             experiment.identifier, running.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
             tuple(experiment.problems), tuple(running.job.command(experiment.identifier)), running.job.line,
         )  # fmt: skip
+
+    def _adopted_end(self, experiment: Experiment) -> float:
+        """Sets when an adopted job ended, as its exit file tells. Returns how long it ran, by the clock of day for lack of a better."""
+        try:
+            end = datetime.fromtimestamp(os.stat(self._folder.exit_file(experiment.identifier)).st_mtime).astimezone()
+        except OSError:
+            end = datetime.now().astimezone()
+        start = experiment.state["start"]
+        experiment.state["end"] = end.isoformat(timespec="microseconds")
+        return max(0.0, (end - datetime.fromisoformat(start)).total_seconds()) if start else 0.0
 
     def _remove_exit_file(self, identifier: str) -> None:
         if self.plan.settings.supervise:
@@ -406,6 +476,14 @@ class Run:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A place among the running jobs: its HERMES_SLOT, and who has borrowed it from the limiter."""
+
+    number: int
+    borrower: object
+
+
 @asynccontextmanager
 async def open_run(
     file: str | os.PathLike[str] | Plan,
@@ -418,11 +496,13 @@ async def open_run(
     executor: Executor | None = None,
     grace: float = GRACE,
     follow_logs: FollowLogs = "all",
+    only_missing: bool = False,
 ) -> AsyncIterator[Run]:
     """Executes a hermes file, or a plan, while the block runs; iterate over the run for its events.
 
     `name` groups the experiments; by default it is the file's stem. `threads`, `root`, `working_directory` and `comments` are as
-    for `compile_file`, and are not used for a plan. Leaving the block waits for the jobs; leaving it by an exception, or being
+    for `compile_file`, and are not used for a plan. With `only_missing`, jobs that have succeeded under this name already, in
+    whatever run, are not started; they are told by their keys. Leaving the block waits for the jobs; leaving it by an exception, or being
     cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is collected.
 
     Raises `HermesError` before anything is started if the file, the plan or the folder for experiments cannot be used.
@@ -434,9 +514,58 @@ async def open_run(
         plan = await anyio.to_thread.run_sync(options, file)
     name = plan.default_name if name is None else name
     await anyio.to_thread.run_sync(plan.check, name)
+    survey = await anyio.to_thread.run_sync(survey_name, plan, name) if only_missing else Survey()
     folder = await anyio.to_thread.run_sync(RunFolder.create, plan, name)
+    async with _running(plan, folder, survey, executor or LocalExecutor(), grace, follow_logs) as run:
+        yield run
+
+
+@asynccontextmanager
+async def open_resumed(
+    run: str | None = None,
+    *,
+    failed: bool = False,
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    grace: float = GRACE,
+    follow_logs: FollowLogs = "all",
+) -> AsyncIterator[Run]:
+    """Takes up the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
+
+    Jobs that are still alive are adopted and waited for; jobs that ended while nobody watched are finished with their true exit
+    status, their files collected; jobs of which nobody can tell how they ended are lost, and run again like those that were cancelled or
+    never started. What succeeded is not repeated; what failed only with `failed`. The plan and the settings are those with which the run
+    began. Raises `HermesError` if there is no such run, or another process is at it.
+    """
+    record = await anyio.to_thread.run_sync(_find_unfinished, run, root, working_directory)
+    plan = await anyio.to_thread.run_sync(record.plan)
+    folder = await anyio.to_thread.run_sync(RunFolder.reopen, record, plan)
+    survey = await anyio.to_thread.run_sync(partial(survey_run, plan, record.name, record.run_id, failed=failed))
+    async with _running(plan, folder, survey, executor or LocalExecutor(), grace, follow_logs) as resumed:
+        yield resumed
+
+
+def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None) -> Record:
+    base = Path(os.path.abspath(working_directory or "."))
+    top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
+    foreign: list[str] = []
+    settings = layered(top, Source.of("", b""), (), {}, foreign.append)
+    experiments = os.path.abspath(top / settings.path_to_experiments / "experiments")
+    found = unfinished(experiments, str(base), run, foreign.append)
+    if not found:
+        named = f" `{escape(run)}`" if run else ""
+        raise HermesError(f"there is no unfinished run{named} of `{escape(str(base))}`", hint="; ".join(foreign) or None)
+    return found[0]
+
+
+@asynccontextmanager
+async def _running(
+    plan: Plan, folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow_logs: FollowLogs
+) -> AsyncIterator[Run]:
+    done = False
     try:
-        run = Run(plan, folder, executor=executor or LocalExecutor(), grace=grace, follow_logs=follow_logs)
+        run = Run(plan, folder, survey, executor=executor, grace=grace, follow_logs=follow_logs)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run._execute)
@@ -449,11 +578,12 @@ async def open_run(
             finally:
                 # Nobody listens any more
                 run._feed.close()
+        done = run.result.ok
         if failure is not None:
             raise failure
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(folder.close)
+            await anyio.to_thread.run_sync(partial(folder.close, done=done))
 
 
 async def run_file(

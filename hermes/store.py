@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import secrets
 import shlex
+import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +26,8 @@ from .files import write_atomic
 from .model import Job
 from .plan import Plan, re_execution
 from .provenance import Git, boot_id, machine, read_git
+from .records import RECORDS, Record, lock, write_record
+from .settings import find_root
 
 FORMAT = 1
 """Version of `hermes.json`. A reader takes what it knows and ignores other keys."""
@@ -32,9 +37,6 @@ STDOUT = "stdout.log"
 STDERR = "stderr.log"
 RE_EXECUTION = "re_execution.hermes"
 PATCH = "uncommitted.patch"
-RECORDS = ".hermes"
-"""The folder in `experiments/` with what runs need for themselves."""
-
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
 
@@ -104,19 +106,35 @@ class RunFolder:
     shared: str
     """The part of the metadata that is the same for every job of the run, as JSON lines."""
 
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str]
+    _locked: int
     _parents: set[str] = field(default_factory=set)
 
     @classmethod
     def create(cls, plan: Plan, name: str) -> RunFolder:
-        """Reads the provenance and makes the run's folder. Raises `HermesError` if that is not possible."""
-        git = read_git(plan.working_directory, plan.experiments)
+        """Makes the folder of a new run. Raises `HermesError` if that is not possible."""
         run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        return cls._open(plan, name, run_id, is_new=True)
+
+    @classmethod
+    def reopen(cls, record: Record, plan: Plan) -> RunFolder:
+        """Goes on with a run that was left unfinished. Raises `HermesError` if somebody else is at it."""
+        return cls._open(plan, record.name, record.run_id, is_new=False)
+
+    @classmethod
+    def _open(cls, plan: Plan, name: str, run_id: str, *, is_new: bool) -> RunFolder:
+        git = read_git(plan.working_directory, plan.experiments)
         records = f"{plan.experiments}/{RECORDS}"
         folder = f"{records}/{run_id}"
         try:
-            os.makedirs(records, exist_ok=True)
-            os.mkdir(folder)
+            if is_new:
+                os.makedirs(records, exist_ok=True)
+                os.mkdir(folder)
+            locked = lock(folder)
+            if locked is None:
+                raise HermesError(f"the run `{run_id}` is still in progress", hint="`hermes resume` takes it up when its process has ended")
+            if is_new:
+                write_record(folder, run_id, name, plan)
             clock = Clock(records, git.suffix)
             if git.patch is not None:
                 write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
@@ -139,13 +157,13 @@ class RunFolder:
         )
         environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
         environment.setdefault("PYTHONUNBUFFERED", "1")
-        return cls(plan, name, run_id, folder, clock, git, shared, environment)
+        return cls(plan, name, run_id, folder, clock, git, shared, environment, locked)
 
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
         return f"{self.folder}/{identifier}"
 
-    def experiment(self, job: Job, key: str) -> Experiment:
+    def experiment(self, job: Job, key: str, attempts: int = 1) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the job starts.
 
         Raises `OSError` if that is not possible.
@@ -165,7 +183,7 @@ class RunFolder:
             except FileNotFoundError:
                 # Somebody has cleaned up meanwhile
                 os.makedirs(parent, exist_ok=True)
-        experiment = Experiment(self, job, key, identifier, directory)
+        experiment = Experiment(self, job, key, identifier, directory, attempts)
         experiment.write(sync=False)
         with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write(re_execution(job, self.plan.settings))
@@ -173,13 +191,13 @@ class RunFolder:
             _link_or_copy(f"{self.folder}/{PATCH}", f"{directory}/{PATCH}")
         return experiment
 
-    def close(self) -> None:
-        """Ends the run: its folder goes, for the experiment directories tell everything now."""
+    def close(self, *, done: bool) -> None:
+        """Ends the run. Its folder goes if all is `done`, for then the experiment directories tell everything."""
         self.clock.close()
         with contextlib.suppress(OSError):
-            if self.git.patch is not None:
-                os.unlink(f"{self.folder}/{PATCH}")
-            os.rmdir(self.folder)
+            if done:
+                shutil.rmtree(self.folder)
+        os.close(self._locked)
 
 
 @dataclass(slots=True)
@@ -191,11 +209,21 @@ class Experiment:
     key: str
     identifier: str
     directory: str
+    attempts: int = 1
+    """How many times the job has been started in this run, this time included."""
+
     state: dict[str, Any] = field(default_factory=lambda: {"status": "running"})
     """The part of the metadata that changes."""
 
     files: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def reopen(cls, run: RunFolder, job: Job, directory: str, metadata: dict[str, Any]) -> Experiment:
+        """An experiment of an earlier process of this run that has no final status yet."""
+        state = {key: metadata.get(key) for key in ("status", "start", "pid", "pid_start")}
+        identifier, key, attempts = metadata["identifier"], metadata["key"], metadata["attempts"]
+        return cls(run, job, key, identifier, directory, attempts, state, metadata["files"], metadata["problems"])
 
     def open_logs(self) -> tuple[int, int]:
         """File descriptors for the job's output. Both append, so that all who write to them keep in order."""
@@ -231,7 +259,7 @@ class Experiment:
             "options": job.options.as_json(),
             "comments": list(job.options.comments),
             "key": self.key,
-            "attempts": 1,
+            "attempts": self.attempts,
             "hermes_file": {"path": plan.path, "line": job.line, "sha256": plan.sha256},
             **self.state,
             "files": self.files,
@@ -244,7 +272,9 @@ class Experiment:
 def rerun_command(directory: str, name: str, plan: Plan) -> str:
     """The shell command that runs an experiment's job again, from the run's working directory."""
     path = os.path.relpath(f"{directory}/{RE_EXECUTION}", plan.working_directory)
-    return shlex.join(["hermes", "exec", "-f", path, "-n", name])
+    overruled = plan.root != find_root(plan.working_directory)
+    root = ["--root", os.path.relpath(plan.root, plan.working_directory)] if overruled else []
+    return shlex.join(["hermes", "exec", "-f", path, "-n", name, *root])
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -263,14 +293,21 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return data
 
 
+def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Directory and metadata of all experiments of a name, in the order of their starts; those that cannot be read are passed over."""
+    pattern = f"{glob.escape(experiments)}/*/{glob.escape(name)}/*/{METADATA}"
+    for path in sorted(glob.glob(pattern), key=lambda path: os.path.basename(os.path.dirname(path))):
+        directory = os.path.dirname(path)
+        with contextlib.suppress(HermesError):
+            yield directory, read_metadata(directory)
+
+
 def _lines(values: dict[str, Any]) -> str:
     """JSON members, one a line: readable, and ten times as fast as `json.dumps` with `indent`."""
     return ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    import shutil
-
     try:
         os.link(source, target)
     except OSError:

@@ -53,9 +53,7 @@ def execute(
         str | None,
         typer.Option("-n", "--name", metavar="NAME", help="Name that groups the experiments.  [default: FILE's stem]", show_default=False),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)
-    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)] = None,
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,

@@ -30,17 +30,28 @@ class Exit:
     signal: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is known of a job that an earlier runner started: process id and start as recorded, if it came to that."""
+
+    identifier: str
+    pid: int | None
+    started: str | None
+    boot_id: str | None
+    exit_file: str
+
+
 class Process(Protocol):
     """A started command, with all processes of its group."""
 
     @property
     def pid(self) -> int: ...
 
-    async def wait(self) -> Exit:
-        """Returns when the command itself has ended, whatever others of its group still do."""
+    async def wait(self) -> Exit | None:
+        """Returns when the command itself has ended, whatever others of its group still do. None if nobody can tell how."""
         ...
 
-    async def end(self, grace: float) -> Exit:
+    async def end(self, grace: float) -> Exit | None:
         """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL. Is to be called in a shielded scope."""
         ...
 
@@ -56,4 +67,8 @@ class Process(Protocol):
 class Executor(Protocol):
     async def start(self, launch: Launch) -> Process:
         """Raises `OSError` if the command cannot be started."""
+        ...
+
+    def adopt(self, trace: Trace) -> Process | None:
+        """The process of a job that an earlier runner started, dead or alive; None if it was never started. Blocks."""
         ...

@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-from . import Exit, Launch
+from ..provenance import boot_id, process_start
+from . import Exit, Launch, Trace
 
 SUPERVISOR = """\
 trap : HUP INT QUIT ALRM TERM USR1 USR2
@@ -40,12 +41,18 @@ BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 RETRY_FOR = 30.0
 """Seconds for which a busy system is asked again."""
 
+ADOPTED_POLL = 0.05
+"""Seconds between two looks at whether an adopted job has ended."""
+
 POLL = 0.01
 """Seconds between two looks at whether a group is gone."""
 
 
 class LocalExecutor:
     """Starts jobs with `anyio.open_process`, which has to happen in the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._alive: dict[str, list[int]] | None = None
 
     async def start(self, launch: Launch) -> LocalProcess:
         command = list(launch.argv)
@@ -63,6 +70,19 @@ class LocalExecutor:
                 pause = min(1.0, 2 * pause)
         return await self._open(command, launch)
 
+    def adopt(self, trace: Trace) -> AdoptedProcess | None:
+        if self._alive is None:
+            self._alive = processes_of("HERMES_IDENTIFIER")
+        leaders = [pid for pid in self._alive.get(trace.identifier, ()) if _group_of(pid) == pid]
+        if leaders:
+            return AdoptedProcess(trace.identifier, leaders[0], process_start(leaders[0]), trace.exit_file)
+        pid = trace.pid or recorded_pid(trace.exit_file)
+        if pid is None:
+            return None
+        # After a restart of the machine, or without a recorded start, the number may be anybody's by now
+        is_known = trace.started is not None and trace.boot_id == boot_id()
+        return AdoptedProcess(trace.identifier, pid, trace.started if is_known else "", trace.exit_file)
+
     async def _open(self, command: Sequence[str], launch: Launch) -> LocalProcess:
         # Cancelled half-way, there might be a process that nobody knows of
         with anyio.CancelScope(shield=True):
@@ -78,26 +98,21 @@ class LocalExecutor:
         return LocalProcess(process, launch.exit_file)
 
 
-class LocalProcess:
-    """One job's process, or the shell that watches over it."""
+class Group:
+    """A process that leads a group, and the signals that go to all of it."""
 
-    def __init__(self, process: anyio.abc.Process, exit_file: str | None) -> None:
-        self._process = process
-        self._exit_file = exit_file
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    async def wait(self) -> Exit | None:
+        raise NotImplementedError
 
-    async def wait(self) -> Exit:
-        return exit_of(await self._process.wait(), self._exit_file)
-
-    async def end(self, grace: float) -> Exit:
+    async def end(self, grace: float) -> Exit | None:
         self._signal(signal.SIGTERM)
         # A stopped group would never get the signal
         self._signal(signal.SIGCONT)
         with anyio.move_on_after(grace):
-            await self._process.wait()
+            await self.wait()
             while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:  # noqa: ASYNC110 (nothing tells when a group is gone)
                 await anyio.sleep(POLL)
         self.kill()
@@ -119,6 +134,103 @@ class LocalProcess:
         return True
 
 
+class LocalProcess(Group):
+    """A child of this process: the job itself, or the shell that watches over it."""
+
+    def __init__(self, process: anyio.abc.Process, exit_file: str | None) -> None:
+        super().__init__(process.pid)
+        self._process = process
+        self._exit_file = exit_file
+
+    async def wait(self) -> Exit:
+        return exit_of(await self._process.wait(), self._exit_file)
+
+
+class AdoptedProcess(Group):
+    """A job that another runner has started and that outlived it. Its exit status is known only by the record it leaves."""
+
+    def __init__(self, identifier: str, pid: int, started: str | None, exit_file: str) -> None:
+        super().__init__(pid)
+        self._identifier = identifier
+        self._started = started
+        self._exit_file = exit_file
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs, and not a later one with the same id."""
+        return process_start(self.pid) == self._started and not _is_zombie(self.pid)
+
+    async def wait(self) -> Exit | None:
+        """How it ended; None if nothing was left that tells."""
+        while await anyio.to_thread.run_sync(lambda: self.is_alive):  # noqa: ASYNC110 (only a parent is told)
+            await anyio.sleep(ADOPTED_POLL)
+        return recorded_exit(self._exit_file)
+
+    def left_behind(self) -> list[int]:
+        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
+        return [pid for pid in group_members(self.pid) if pid in own]
+
+    def _signal(self, number: int) -> bool:
+        # Never to a group of the same number that belongs to somebody else
+        return (self.is_alive or bool(self.left_behind())) and super()._signal(number)
+
+
+def recorded_exit(exit_file: str) -> Exit | None:
+    """The exit status that a supervised job has left behind; None if it has not come to that."""
+    try:
+        text = Path(exit_file).read_text(errors="replace")
+    except OSError:
+        return None
+    *said, status = text.splitlines() or [""]
+    # The first line is the supervisor's process id, and a line without its end was not written whole
+    if not said or not text.endswith("\n") or not status.isdigit():
+        return None
+    return exit_of(int(status), exit_file)
+
+
+def recorded_pid(exit_file: str) -> int | None:
+    """The process id of a job's supervisor; None if it has not come to that."""
+    try:
+        line, end, _ = Path(exit_file).read_text(errors="replace").partition("\n")
+    except OSError:
+        return None
+    return int(line) if end and line.isdigit() else None
+
+
+def processes_of(variable: str) -> dict[str, list[int]]:
+    """Live processes by the value that an environment variable had when they started. Empty where there is no `/proc`."""
+    found: dict[str, list[int]] = {}
+    start = f"{variable}=".encode()
+    for pid in _pids():
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                values = [item[len(start) :] for item in file.read().split(b"\0") if item.startswith(start)]
+        except OSError:
+            continue
+        for value in values:
+            found.setdefault(os.fsdecode(value), []).append(pid)
+    return found
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _pids() -> list[int]:
+    return sorted(map(int, filter(str.isdigit, os.listdir("/proc")))) if os.path.isdir("/proc/self") else []
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return False
+
+
 def exit_of(returncode: int, exit_file: str | None) -> Exit:
     """What a return code means. A shell's codes above 128 say that there may have been a signal; then its own words decide."""
     if returncode < 0:
@@ -136,7 +248,7 @@ def exit_of(returncode: int, exit_file: str | None) -> Exit:
 def group_members(group: int) -> list[int]:
     """The processes of a group that have not ended; zombies that nobody has fetched yet do not count."""
     if os.path.isdir("/proc/self"):
-        return sorted(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_alive_in(pid, group))
+        return [pid for pid in _pids() if _is_alive_in(pid, group)]
     listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=False).stdout
     rows = (line.split() for line in listed.splitlines())
     return sorted(int(row[0]) for row in rows if len(row) == 3 and int(row[1]) == group and not row[2].startswith("Z"))

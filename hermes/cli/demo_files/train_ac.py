@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("-lr_actor", type=float, default=0.003)
     parser.add_argument("-lr_critic", type=float, default=0.001)
     parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     rng = random.Random(args.seed)

@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("-gamma", type=float, default=0.995)
     parser.add_argument("--env", choices=ENVIRONMENTS, default="cartpole")
     parser.add_argument("-lr", type=float, default=0.001)
-    parser.add_argument("--episodes", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--episodes", type=int, default=70)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     rng = random.Random(args.seed)

@@ -79,7 +79,11 @@ class Cnn:
     def forward(self, window: Window) -> list[float]:
         """The outputs for a window. What `backward` needs is kept until the next call."""
         self.patches = [(*window[start : start + self.width], 1.0) for start in self.starts]
-        sums = [sum(map(mul, kernel, patch)) for patch in self.patches for kernel in self.kernels]
+        sums = [  # each kernel times each patch; written out, as that is twice as fast as a loop
+            a * p + b * q + c * r + d * s + e * t + f * u + g * v + h * w + bias
+            for p, q, r, s, t, u, v, w, _ in self.patches
+            for a, b, c, d, e, f, g, h, bias in self.kernels
+        ]
         self.features = [value if value > 0.0 else 0.0 for value in sums] + [1.0]
         return [sum(map(mul, head, self.features)) for head in self.heads]
 
