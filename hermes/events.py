@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
+import weakref
+from collections import deque
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
 
 from .model import Outcome
-
-if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,37 +107,28 @@ def _plain(value: Any) -> Any:
 
 
 class Feed:
-    """Hands every event to every listener. A slow listener holds nobody up; one that has left costs nothing."""
+    """Hands every event to every listener. A slow listener holds nobody up; one that nobody holds any more costs nothing."""
 
     def __init__(self) -> None:
-        self._listeners: list[MemoryObjectSendStream[Event]] = []
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._closed = False
 
     def listen(self) -> Listener:
         """From now on, all events up to the end of the run."""
-        import anyio
-
-        send, receive = anyio.create_memory_object_stream[Event](math.inf)
+        listener = Listener()
+        self._listeners.add(listener)
         if self._closed:
-            send.close()
-        else:
-            self._listeners.append(send)
-        return Listener(receive)
+            listener.close()
+        return listener
 
     def publish(self, event: Event) -> None:
-        import anyio
-
-        for listener in tuple(self._listeners):
-            try:
-                listener.send_nowait(event)
-            except anyio.BrokenResourceError:
-                self._listeners.remove(listener)
-                listener.close()
+        for listener in self._listeners:
+            listener.put(event)
 
     @property
     def waiting(self) -> int:
         """How many events the slowest listener has yet to take."""
-        return max((stream.statistics().current_buffer_used for stream in self._listeners), default=0)
+        return max(map(len, self._listeners), default=0)
 
     @property
     def followed(self) -> bool:
@@ -144,6 +136,7 @@ class Feed:
         return bool(self._listeners)
 
     def close(self) -> None:
+        """Listeners get what they have not taken yet, and then the end."""
         self._closed = True
         for listener in self._listeners:
             listener.close()
@@ -151,21 +144,35 @@ class Feed:
 
 
 class Listener:
-    """The events of a run, in order. No more are kept for it once nobody holds it, as after a loop that was left early."""
+    """The events of a run, in order."""
 
-    def __init__(self, stream: MemoryObjectReceiveStream[Event]) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._closed = False
+        self._news = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __bool__(self) -> bool:
+        return True
 
     def __aiter__(self) -> Listener:
         return self
 
     async def __anext__(self) -> Event:
-        import anyio
+        await anyio.lowlevel.checkpoint()
+        while not self._events:
+            if self._closed:
+                raise StopAsyncIteration
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._events.popleft()
 
-        try:
-            return await self._stream.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._news.set()
 
-    def __del__(self) -> None:
-        self._stream.close()
+    def close(self) -> None:
+        self._closed = True
+        self._news.set()

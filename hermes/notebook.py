@@ -37,16 +37,18 @@ def in_notebook() -> bool:
 
 @asynccontextmanager
 async def shown(run: Run) -> AsyncIterator[None]:
-    """Shows the progress of a run while the block runs."""
+    """Shows the progress of a run while the block waits for its end. Interrupting that ends the jobs, which is shown too."""
     board = _Board(run)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(board.listen)
         tasks.start_soon(board.keep_updating)
         try:
             yield
-        finally:
-            tasks.cancel_scope.cancel()
-    board.update([])
+        except BaseException:
+            run.cancel()
+            with anyio.CancelScope(shield=True):
+                await board.ended.wait()
+            raise
 
 
 class _Board:
@@ -56,19 +58,26 @@ class _Board:
         self._events: AsyncIterator[Event] = run.__aiter__()
         self._failures: list[str] = []
         self._handle: Any = None
+        self.ended = anyio.Event()
 
     async def listen(self) -> None:
-        async for event in self._events:
-            self._progress.take(event)
-            if isinstance(event, JobEnded) and not event.outcome.ok and len(self._failures) < FAILURES:
-                self._failures += ["\n".join(report.failure(event.outcome, self._run.name, self._run.plan))]
+        """Takes the events up to the last one, also of a run that is cancelled."""
+        with anyio.CancelScope(shield=True):
+            async for event in self._events:
+                self._progress.take(event)
+                if isinstance(event, JobEnded) and report.is_failure(event.outcome) and len(self._failures) < FAILURES:
+                    self._failures += ["\n".join(report.failure(event.outcome, self._run.name, self._run.plan))]
+        self.ended.set()
 
     async def keep_updating(self) -> None:
-        while True:
-            self.update(await anyio.to_thread.run_sync(self._progress.rows, ROWS))
-            await anyio.sleep(REFRESH)
+        with anyio.CancelScope(shield=True):
+            while not self.ended.is_set():
+                self._update(await anyio.to_thread.run_sync(self._progress.rows, ROWS))
+                with anyio.move_on_after(REFRESH):
+                    await self.ended.wait()
+        self._update([])
 
-    def update(self, rows: list[report.Row]) -> None:
+    def _update(self, rows: list[report.Row]) -> None:
         from IPython.display import display
 
         bundle = {"text/plain": self._text(rows), "text/html": self._html(rows)}
@@ -83,7 +92,8 @@ class _Board:
             return report.summary(self._run.result, self._run.plan, progress.elapsed)
         left = "" if progress.time_left is None else f", about {report.duration(progress.time_left)} left"
         counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running, {progress.failed} failed"
-        return f"{counts}; {report.duration(progress.elapsed)}{left}"
+        then = ", stopping" if self._run.cancelled else left
+        return f"{counts}; {report.duration(progress.elapsed)}{then}"
 
     def _text(self, rows: list[report.Row]) -> str:
         lines = [f"{row.script}  {row.differences}  {report.duration(row.elapsed)}  {row.line}" for row in rows]
@@ -92,10 +102,13 @@ class _Board:
     def _html(self, rows: list[report.Row]) -> str:
         progress = self._progress
         cells = "".join(
-            f"<tr><td>{html.escape(row.script)}</td><td>{html.escape(row.differences)}</td>"
-            f"<td style='text-align:right'>{report.duration(row.elapsed)}</td><td><code>{html.escape(row.line)}</code></td></tr>"
+            f"<tr>{_cell(row.script)}{_cell(row.differences)}{_cell(report.duration(row.elapsed), 'right')}{_cell(row.line)}</tr>"
             for row in rows
         )
         failures = "".join(f"<pre style='color:#b00020'>{html.escape(failure)}</pre>" for failure in self._failures)
         bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}' style='width:16em'></progress>"
         return f"<div>{bar} {html.escape(self._status())}</div><table>{cells}</table>{failures}"
+
+
+def _cell(text: str, align: str = "left") -> str:
+    return f"<td style='text-align:{align}'>{html.escape(text)}</td>"

@@ -13,6 +13,13 @@ from typing import Any
 GIT_LIMIT = 5.0
 """Seconds that git may take in all. A run must not wait for a slow network file system or a huge index."""
 
+PLAIN = {
+    "core.fsmonitor": "false", "core.quotePath": "true", "diff.noprefix": "false", "diff.mnemonicPrefix": "false", "diff.srcPrefix": "a/",
+    "diff.dstPrefix": "b/", "diff.relative": "false", "diff.submodule": "short",
+}  # fmt: skip
+"""Configuration that overrules the user's, so that git starts no daemon and `git apply` takes every patch. Older ones ignore keys they do
+not know."""
+
 NO_COMMIT = "00000"
 """Stands in an identifier for the last five characters of the commit, where there is none."""
 
@@ -99,7 +106,7 @@ class _Deadline:
 
 def _git(folder: Path, words: tuple[str, ...], ends: _Deadline) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=true", *words],
+        ["git", *(word for key, value in PLAIN.items() for word in ("-c", f"{key}={value}")), *words],
         cwd=folder,
         env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,

@@ -122,6 +122,11 @@ def _grouped(arguments: Iterable[str]) -> list[str]:
     return groups
 
 
+def is_failure(outcome: Outcome) -> bool:
+    """Whether somebody should be told: not of a job that was merely cancelled with its run."""
+    return not outcome.ok and (outcome.status is not Status.CANCELLED or bool(outcome.problems))
+
+
 def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     """All that somebody needs who comes back and sees that a job went wrong, line by line."""
     kind = "problems" if outcome.status is Status.FINISHED else outcome.status.value

@@ -150,6 +150,8 @@ class Run:
     def kill(self) -> None:
         """As `cancel`, without the grace."""
         self.cancel()
+        # For jobs that are just being started
+        self._grace = 0.0
         for running in self._running.values():
             if running.process is not None:
                 running.process.kill()

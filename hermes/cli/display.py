@@ -75,7 +75,7 @@ class PlainDisplay:
                 self._change(f"{event.name}: {report.jobs(event.total)}, at most {event.threads} at the same time")
             case hermes.JobStarted():
                 self._change(f"started {event.script} {event.identifier}  {shlex.join(event.arguments)}".rstrip())
-            case hermes.JobEnded(outcome=outcome) if outcome.ok or (outcome.status is hermes.Status.CANCELLED and not outcome.problems):
+            case hermes.JobEnded(outcome=outcome) if not report.is_failure(outcome):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
                 self._change(f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -125,7 +126,7 @@ def demo(
 
     write_demo(folder)
     _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
-    _say(f"$ cd {folder} && hermes exec -f example_file.hermes -n test_agents")
+    _say(f"$ cd {shlex.quote(str(folder))} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
     run_plan(plan, "test_agents", after=_show_results)
 

@@ -22,6 +22,9 @@ from .display import PlainDisplay
 REFRESH = 0.25
 """Seconds between two drawings."""
 
+ECHO = 4
+"""Columns that stay free on the right: the `^C` that a terminal itself shows must not open another line."""
+
 BAR = 30
 """Characters of the bar, if there is room for them beside the figures."""
 
@@ -52,6 +55,10 @@ class ProgressDisplay(PlainDisplay):
         with suppress(OSError):
             self._live.stop()
 
+    @property
+    def _width(self) -> int:
+        return max(1, self._console.width - ECHO)
+
     async def _keep_drawing(self, run: hermes.Run) -> None:
         while True:
             # The lines above and below the jobs, and one that stays free
@@ -65,21 +72,23 @@ class ProgressDisplay(PlainDisplay):
 
     def _bar(self, run: hermes.Run) -> Table:
         progress = self.progress
-        figures = Text(f"{progress.done}/{progress.total} done  {len(progress.running)} running  ", no_wrap=True, overflow="ellipsis")
+        figures = Text(f"{progress.done}/{progress.total} done  {len(progress.running)} running  ")
         figures.append(f"{progress.failed} failed", "bold red" if progress.failed else "dim")
         left = "" if progress.time_left is None or run.cancelled else f", about {report.duration(progress.time_left)} left"
         figures.append(f"  {report.duration(progress.elapsed)}{left}", "dim")
+        figures.truncate(self._width, overflow="ellipsis")
         bar = Table.grid(padding=(0, 2))
-        width = min(BAR, self._console.width - figures.cell_len - 2)
-        if width < BAR / 3:
+        room = min(BAR, self._width - figures.cell_len - 2)
+        if room < BAR / 3:
             bar.add_row(figures)
         else:
-            bar.add_row(ProgressBar(total=max(1, progress.total), completed=progress.done, width=width), figures)
+            bar.add_row(ProgressBar(total=max(1, progress.total), completed=progress.done, width=room), figures)
         return bar
 
     def _jobs(self, rows: Sequence[report.Row]) -> Table:
-        width = self._console.width
+        width = self._width
         table = Table.grid(padding=(0, 2), expand=True)
+        table.width = width
         table.add_column(style="cyan", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 4))
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(8, width // 3))
         table.add_column(justify="right", no_wrap=True)

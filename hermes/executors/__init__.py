@@ -65,6 +65,8 @@ class Process(Protocol):
 
 
 class Executor(Protocol):
+    """Starts the commands of a run, in one place or another."""
+
     async def start(self, launch: Launch) -> Process:
         """Raises `OSError` if the command cannot be started."""
         ...

@@ -47,6 +47,9 @@ ADOPTED_POLL = 0.05
 POLL = 0.01
 """Seconds between two looks at whether a group is gone."""
 
+DYING = 2.0
+"""Seconds for which killed processes are waited for; the system can hold one longer, say by a disk that does not answer."""
+
 
 class LocalExecutor:
     """Starts jobs with `anyio.open_process`, which has to happen in the event loop's thread."""
@@ -57,7 +60,7 @@ class LocalExecutor:
     async def start(self, launch: Launch) -> LocalProcess:
         command = list(launch.argv)
         if launch.exit_file is not None:
-            command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch.environment), *command]
+            command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch.environment, launch.argv[0]), *command]
         with contextlib.suppress(TimeoutError), anyio.fail_after(RETRY_FOR):
             pause = 0.05
             while True:
@@ -113,10 +116,17 @@ class Group:
         self._signal(signal.SIGCONT)
         with anyio.move_on_after(grace):
             await self.wait()
-            while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:  # noqa: ASYNC110 (nothing tells when a group is gone)
-                await anyio.sleep(POLL)
+            await self._gone()
         self.kill()
-        return await self.wait()
+        ended = await self.wait()
+        # Those killed are dead in a moment, and until then they would be taken for left behind
+        with anyio.move_on_after(DYING):
+            await self._gone()
+        return ended
+
+    async def _gone(self) -> None:
+        while await anyio.to_thread.run_sync(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
+            await anyio.sleep(POLL)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -236,7 +246,7 @@ def exit_of(returncode: int, exit_file: str | None) -> Exit:
     if returncode < 0:
         return Exit(signal=-returncode)
     number = returncode - 128
-    if exit_file is None or number not in set(signal.Signals):
+    if exit_file is None or number not in signal.valid_signals():
         return Exit(code=returncode)
     try:
         said = Path(exit_file).read_text(errors="replace").splitlines()
@@ -263,7 +273,10 @@ def _is_alive_in(pid: int, group: int) -> bool:
     return int(its_group) == group and state not in (b"Z", b"X")
 
 
-def _around_shell(environment: Mapping[str, str]) -> list[str]:
+def _around_shell(environment: Mapping[str, str], program: str) -> list[str]:
     """Words that give the job the variables that a shell would change or not pass on, such as the functions that bash exports."""
     hidden = [f"{name}={value}" for name, value in environment.items() if name == "IFS" or not (name.isidentifier() and name.isascii())]
-    return ["/usr/bin/env", *hidden] if hidden else []
+    if not hidden:
+        return []
+    # `env` would take a program with such a path for one more variable
+    return ["/usr/bin/env", *hidden, *(["/usr/bin/nice", "-n", "0"] if "=" in program else [])]

@@ -19,11 +19,7 @@ Transition = tuple[Window, int, Window, bool]  # seen, done, seen then, and whet
 
 
 def learn(q: Cnn, target: Cnn, batch: list[Transition], gamma: float, rate: float) -> None:
-    """Move the value of each action taken towards what the target network makes of its outcome.
-
-    The reward is that of the 1983 paper: -1 for a failure, else 0. With a discount it ranks policies as 1 per step does,
-    and keeps values small.
-    """
+    """Move the value of each action taken towards what the target network makes of its outcome."""
     for window, action, after, failed in batch:
         goal = -1.0 if failed else gamma * max(target.forward(after))
         values = q.forward(window)

@@ -15,11 +15,12 @@ SIZE = 4  # numbers in one observation: position, velocity, angle, angular veloc
 
 
 class CartPole:
-    """Push a cart left (action 0) or right (1) so that the pole on it stays up; each step survived is worth 1.
+    """Push a cart left (action 0) or right (1) so that the pole on it stays up. An episode's return is the number of its steps.
 
     The task and its constants are those of Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve
     difficult learning control problems"; the equations are those of Florian (2007), "Correct equations for the dynamics
-    of the cart-pole system", without friction.
+    of the cart-pole system", without friction. The scripts learn from the reward of 1983, -1 for a failure and else 0:
+    with a discount it ranks policies as 1 per step does, and keeps values small.
     """
 
     gravity, cart, pole, half_length = 9.8, 1.0, 0.1, 0.5  # m/s^2, kg, kg, m
