@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .files import NO_LINKS, free_name, kind_of, lstat, move, real_folder, size_of
+from .files import NO_LINKS, PART, free_name, kind_of, lstat, move, real_folder, size_of
 from .model import IDENTIFIER
 
 if TYPE_CHECKING:
@@ -440,7 +440,7 @@ class Collector:
         if known is None:
             target = self._place(source, target, key)
         else:
-            temporary = free_name(f"{target}.part")
+            temporary = free_name(f"{target}{PART}")
             _hard_link(source, temporary, key)
             os.replace(temporary, target)
         claim.links[path] = Link(_key_of(target, key), os.path.relpath(target, claim.directory))

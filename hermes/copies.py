@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .files import Report, copy, free_name, lstat, move, real_folder, size_of
+from .files import PART, Report, copy, free_name, lstat, move, real_folder, remove, same_content, size_of
 from .model import PLACEHOLDER, Options
 
 Origin = Literal["copied-before", "copied-after", "moved"]
@@ -97,7 +97,13 @@ class Stowage:
             raise OSError(0, "it holds the experiment directory")
         if not real_folder(self.directory, os.path.dirname(name)):
             raise OSError(0, "its place in the experiment directory is taken")
-        target = free_name(f"{self.directory}/{name}")
+        target = f"{self.directory}/{name}"
+        if same_content(source, target):
+            # Copied before the job and unchanged, or by a runner that did not get any further
+            if origin == "moved":
+                remove(source)
+            return name
+        target = free_name(target)
         if origin == "moved":
             move(source, target, self.report)
         else:
@@ -105,5 +111,7 @@ class Stowage:
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise OSError(0, "neither a file nor a directory")
             within = f"{source}/".startswith(f"{self.experiments}/")
-            copy(source, target, self.report, skip=self.directory if within else self.experiments, follow=True)
+            unfinished = free_name(f"{target}{PART}")
+            copy(source, unfinished, self.report, skip=self.directory if within else self.experiments, follow=True)
+            os.rename(unfinished, target)
         return os.path.relpath(target, self.directory)

@@ -31,7 +31,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """The plan is checked and nothing has been started. `total` counts all jobs."""
+    """The plan is checked and nothing has been started. `total` counts the jobs, but for those that a resumed run need not start."""
 
     run_id: str
     name: str

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import os
 import shutil
 import stat
 from collections.abc import Callable
+
+PART = ".hermes-part"
+"""Ends the name of what is not whole yet; what still has it when its runner is gone can go."""
 
 Report = Callable[[str], None]
 """Takes the description of something that could not be done."""
@@ -95,7 +99,7 @@ def _move_across(source: str, target: str, report: Report) -> None:
 
 def copy_durably(source: str, target: str, report: Report) -> None:
     """Copies one file or link so that `target` appears only when it is whole and on the disk."""
-    temporary = free_name(f"{target}.part")
+    temporary = free_name(f"{target}{PART}")
     try:
         copy(source, temporary, report)
         if not os.path.lexists(temporary):
@@ -133,6 +137,38 @@ def copy(source: str, target: str, report: Report, *, skip: str | None = None, f
         shutil.copystat(source, target)
     else:
         report(f"`{source}` is {kind_of(status.st_mode)}, it was left where it is")
+
+
+def same_content(one: str, other: str) -> bool:
+    """Whether both are there and hold the same: files the same bytes, links the same target, folders the same names and contents."""
+    first, second = lstat(one), lstat(other)
+    if first is None or second is None or stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
+        return False
+    if stat.S_ISREG(first.st_mode):
+        return first.st_size == second.st_size and filecmp.cmp(one, other, shallow=False)
+    if stat.S_ISLNK(first.st_mode):
+        return os.readlink(one) == os.readlink(other)
+    if stat.S_ISDIR(first.st_mode):
+        names = sorted(os.listdir(one))
+        return names == sorted(os.listdir(other)) and all(same_content(f"{one}/{name}", f"{other}/{name}") for name in names)
+    return False
+
+
+def remove(path: str) -> None:
+    """Removes a file, a link or a whole folder."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def remove_parts(folder: str) -> None:
+    """Removes what a runner that is gone has left unfinished below a folder."""
+    for top, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if PART in name:
+                with contextlib.suppress(OSError):
+                    remove(f"{top}/{name}")
 
 
 def kind_of(mode: int) -> str:

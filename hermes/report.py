@@ -153,11 +153,17 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     for outcome in result.outcomes:
         kind = "finished with problems" if outcome.status is Status.FINISHED and outcome.problems else outcome.status.value
         counts[kind] = counts.get(kind, 0) + 1
-    never = plan.count - len(result.outcomes)
+    if result.succeeded_before:
+        counts["finished before"] = result.succeeded_before
+    if result.failed_before:
+        counts["failed before"] = result.failed_before
+    ended = sum(outcome.status is not Status.LOST for outcome in result.outcomes)
+    never = plan.count - ended - result.succeeded_before - result.failed_before
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}")
+    go_on = "; `hermes resume` goes on" if result.cancelled else ""
+    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}{go_on}")
 
 
 def relative(path: str | os.PathLike[str]) -> str:

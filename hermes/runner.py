@@ -29,6 +29,7 @@ from .errors import HermesError, escape
 from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Exit, Launch, Process, Trace
 from .executors.local import LocalExecutor
+from .files import remove_parts
 from .logs import Follower, Stream
 from .model import Job, Keys, Outcome, Status
 from .plan import Plan, compile_file, find_program
@@ -172,13 +173,9 @@ class Run:
     # The flow
 
     async def _execute(self) -> None:
-        settings = self.plan.settings
-        self._feed.publish(
-            RunStarted(
-                run_id=self.run_id, name=self.name, total=self.plan.count, threads=settings.threads,
-                experiments=str(self.plan.experiments),
-            )
-        )  # fmt: skip
+        total = self.plan.count - self._survey.succeeded - self._survey.failed
+        threads, experiments = self.plan.settings.threads, str(self.plan.experiments)
+        self._feed.publish(RunStarted(run_id=self.run_id, name=self.name, total=total, threads=threads, experiments=experiments))
         try:
             async with anyio.create_task_group() as services:
                 services.start_soon(_shielded, self._watch)
@@ -238,6 +235,7 @@ class Run:
         metadata = leftover.metadata
         experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
         exit_file = self._folder.exit_file(experiment.identifier)
+        remove_parts(experiment.directory)
         self._collector.add(experiment.identifier, experiment.directory, adopted=True)
         running = _Running(leftover.index, leftover.job, experiment, self._stowage(experiment), adopted=True)
         trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)

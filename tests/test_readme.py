@@ -48,13 +48,15 @@ def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 
 
+def run(command: list[str], folder: Path, environment: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=environment, input=text, capture_output=True, text=True, check=False)
+
+
 def run_console(block: str, folder: Path, environment: dict[str, str]) -> None:
     """Runs the commands after `$` in one shell and compares what they print with the lines below them."""
     commands = [part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     script = "".join(f"{command}\nprintf '\\036'\n" for command, _ in commands)
-    done = subprocess.run(
-        ["bash", "-c", f"exec 2>&1\n{script}"], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
-    )
+    done = run(["bash", "-c", f"exec 2>&1\n{script}"], folder, environment)
     for (command, expected), printed in zip(commands, done.stdout.split("\036"), strict=False):
         assert re.fullmatch(pattern_of(expected), printed), f"$ {command}\n{printed}\ninstead of\n{expected}"
 
@@ -80,15 +82,12 @@ def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
         counts[language] += 1
         if language == "hermes":
             (folder / "block.hermes").write_text(text)
-            done = subprocess.run(["hermes", "compile", "block.hermes"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+            done = run(["hermes", "compile", "block.hermes"], folder, environment)
             assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
         elif language == "console":
             run_console(text, folder, environment)
         elif language == "python":
-            done = subprocess.run(
-                [sys.executable, "-c", RUN_CELL, "2021_07_25_160008326976_1930e"],
-                input=text, cwd=folder, env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            done = run([sys.executable, "-c", RUN_CELL, "2021_07_25_160008326976_1930e"], folder, environment, text)
             assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
     # The two of the Quick start are executed by whoever sets this up
     assert counts["sh"] == 2

@@ -28,6 +28,7 @@ Comments = Annotated[
     typer.Option("-c", "--comment", metavar="TEXT", help="Store a comment with every experiment; repeatable.", show_default=False),
 ]
 Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder that experiments/ goes into.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print failures and nothing else.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -58,7 +59,8 @@ def execute(
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print failures and nothing else.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Run only jobs that have not succeeded under this name yet.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Execute a hermes file, or one command.
@@ -75,9 +77,28 @@ def execute(
     if compile_only:
         _print_plan(plan, as_json)
     else:
-        from .run import run_plan
+        from .run import run
 
-        run_plan(plan, name, quiet=quiet, as_json=as_json)
+        run(lambda: hermes.open_run(plan, name, follow_logs="shown", only_missing=resume), quiet=quiet, as_json=as_json)
+
+
+@app.command("resume")
+def resume_(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False)] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Run the jobs that failed again, too.")] = False,
+    root: Root = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take up the latest unfinished run of this working directory.
+
+    Jobs that are still alive are waited for, jobs that ended meanwhile are finished, and jobs that were never started are
+    started. What succeeded is not repeated.
+    """
+    from .run import run
+
+    run(lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown"), quiet=quiet, as_json=as_json)
 
 
 @app.command("compile", short_help="Print the commands of a hermes file.")
@@ -121,14 +142,14 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path("hermes_demo"),
 ) -> None:
     """Write a small example, two agents that learn to balance a pole, and run it. Takes a few seconds."""
-    from .run import run_plan
+    from .run import run
     from .templates import write_demo
 
     write_demo(folder)
     _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
     _say(f"$ cd {shlex.quote(str(folder))} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
-    run_plan(plan, "test_agents", after=_show_results)
+    run(lambda: hermes.open_run(plan, "test_agents", follow_logs="shown"), after=_show_results)
 
 
 def _show_results(result: hermes.RunResult) -> None:

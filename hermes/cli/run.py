@@ -1,4 +1,4 @@
-"""Executing a plan from the command line: signals in, one of the displays out, an exit code at the end."""
+"""Executing a run from the command line: signals in, one of the displays out, an exit code at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 import anyio
@@ -17,17 +18,15 @@ from .display import Display, JsonDisplay, PlainDisplay
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_plan(
-    plan: hermes.Plan,
-    name: str | None,
+def run(
+    opening: Callable[[], AbstractAsyncContextManager[hermes.Run]],
     *,
     quiet: bool = False,
     as_json: bool = False,
     after: Callable[[hermes.RunResult], None] | None = None,
 ) -> NoReturn:
-    """Executes a plan and exits: 0 if all went well, 1 if not, by the signal if one ended the run."""
-    display = _display(plan, quiet, as_json)
-    result, ended_by = anyio.run(_execute, plan, name, display)
+    """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal if one ended the run."""
+    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet, as_json))
     if result is not None and after is not None:
         after(result)
     _leave(ended_by, 0 if result is not None and result.ok else 1)
@@ -43,38 +42,42 @@ def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
     return ProgressDisplay(plan)
 
 
-async def _execute(plan: hermes.Plan, name: str | None, display: Display) -> tuple[hermes.RunResult | None, int | None]:
+async def _execute(
+    opening: Callable[[], AbstractAsyncContextManager[hermes.Run]], display_of: Callable[[hermes.Plan], Display]
+) -> tuple[hermes.RunResult | None, int | None]:
     """The result, None if there was none yet, and the signal that ended the run, if one did."""
-    control = _Control(display)
+    control = _Control()
     failure: hermes.HermesError | None = None
     async with anyio.create_task_group() as outer:
         # Outlives the clean-up of the jobs, and is entered before the first one starts
         await outer.start(control.receive)
         with anyio.CancelScope() as control.opening:
             try:
-                async with hermes.open_run(plan, name, follow_logs="shown") as run:
+                async with opening() as run:
+                    control.display = display_of(run.plan)
                     control.run = run
                     # From here a signal ends the jobs, not this task
                     if control.ended_by is not None:
                         run.cancel()
                     with anyio.CancelScope(shield=True):
-                        await display.show(run)
+                        await control.display.show(run)
             except hermes.HermesError as exc:
                 failure = exc
         outer.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    result = control.run.result if control.run is not None else None
-    if result is not None:
-        display.summary(result)
+    if control.run is None or control.display is None:
+        return None, control.ended_by
+    result = control.run.result
+    control.display.summary(result)
     return result, control.ended_by
 
 
 class _Control:
     """What signals do: the first ends the run gently, the second at once, the third leaves everything as it is."""
 
-    def __init__(self, display: Display) -> None:
-        self.display = display
+    def __init__(self) -> None:
+        self.display: Display | None = None
         self.run: hermes.Run | None = None
         self.opening = anyio.CancelScope()
         self.ended_by: int | None = None
@@ -89,9 +92,10 @@ class _Control:
                 count += 1
                 self.ended_by = number
                 if count > 2:
-                    self.display.leave()
+                    if self.display is not None:
+                        self.display.leave()
                     _leave(number, 1)
-                elif self.run is None:
+                elif self.run is None or self.display is None:
                     self.opening.cancel()
                 elif count == 1:
                     self.display.note("stopping: jobs get 10 s to end; once more to kill them")
