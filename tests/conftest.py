@@ -195,7 +195,7 @@ class Project:
             found += [os.path.relpath(f"{top}/{name}", self.path) for name in [*folders, *files] if identifier in name]
         return sorted(found)
 
-    async def until(self, condition: Callable[[], T]) -> T:
+    async def until(self, condition: Callable[[], T | None]) -> T:
         """Waits until `condition` gives something true, and returns that."""
         with anyio.fail_after(LIMIT):
             while not (found := condition()):

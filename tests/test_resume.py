@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import hermes
 from hermes.executors.local import processes_of
 
 from .support import Desk, until
@@ -70,10 +69,8 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def sweep(desk: Desk, codes: str, threads: int = 2, supervise: bool = True) -> None:
-    desk.write(
-        "s.hermes",
-        f"PRE\nthreads: {threads}\nsupervise: {str(supervise).lower()}\nSTD-H\n-ca job.sh\nEXEC\nPROD([[sh, job.sh, {{n}}]], n=[{codes}])\n",
-    )
+    settings = f"threads: {threads}\nsupervise: {str(supervise).lower()}"
+    desk.write("s.hermes", f"PRE\n{settings}\nSTD-H\n-ca job.sh\nEXEC\nPROD([[sh, job.sh, {{n}}]], n=[{codes}])\n")
 
 
 def ledger(desk: Desk) -> list[tuple[str, str]]:
@@ -94,22 +91,15 @@ def check_all_done(desk: Desk, jobs: int) -> None:
     assert {each.status for each in experiments} <= {"finished", "failed", "lost"}
     assert sorted(identifier for _, identifier in ledger(desk)) == [each.identifier for each in ended]
     for each in ended:
-        assert desk.tree(each.directory, own=True) == {
-            name.replace("@", each.identifier): content for name, content in LEFT.items()
-        }, each.metadata["problems"]
+        assert desk.tree(each.directory, own=True) == {name.replace("@", each.identifier): content for name, content in LEFT.items()}, (
+            each.metadata["problems"]
+        )
         assert each.stdout == f"started {each.argv[-1]}\n"
         assert each.exit_code == int(each.argv[-1])
         assert desk.leftovers(each.identifier) == []
         assert not each.problems
     assert len({each.identifier for each in experiments}) == len(experiments)
     assert alive({each.metadata["run_id"] for each in experiments}) == []
-
-
-def resume_until_done(desk: Desk, limit: int = 3) -> None:
-    for _ in range(limit):
-        done = desk.hermes("resume", code=0 if list((desk.experiments_folder / ".hermes").glob("*/run.json")) else 2)
-        if done.returncode == 2 or "never started" not in done.stderr:
-            return
 
 
 def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finished(desk: Desk) -> None:
@@ -141,10 +131,11 @@ def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finis
 
 
 def test_a_signal_that_ends_a_job_while_nobody_watches_is_told(desk: Desk) -> None:
-    desk.write("job.sh", 'echo $$ > pid; while :; do sleep 0.02; done')
+    desk.write("job.sh", "echo $$ > pid; while :; do sleep 0.02; done")
     sweep(desk, "0")
     with desk.started("exec", "-f", "s.hermes") as runner:
-        pid = int(until(lambda: (desk.path / "pid").exists() and (desk.path / "pid").read_text()))
+        until(lambda: (desk.path / "pid").exists() and (desk.path / "pid").read_text().endswith("\n"))
+        pid = int((desk.path / "pid").read_text())
         runner.kill()
         runner.wait()
     os.kill(pid, signal.SIGSEGV)
@@ -287,9 +278,8 @@ def steps_of_a_run(desk: Desk) -> int:
     while low < high:
         middle = (low + high) // 2
         sweep(desk, "0, 0, 0")
-        done = subprocess.run(
-            [sys.executable, "die.py", str(middle), "exec", "-f", "s.hermes", "-n", f"n{middle}"], cwd=desk.path, capture_output=True, check=False
-        )
+        command = [sys.executable, "die.py", str(middle), "exec", "-f", "s.hermes", "-n", f"n{middle}"]
+        done = subprocess.run(command, cwd=desk.path, capture_output=True, check=False)
         low, high = (middle + 1, high) if done.returncode < 0 else (low, middle)
     return low - 1
 
@@ -320,15 +310,3 @@ class MakeDesk:
 @pytest.fixture
 def make_desk(tmp_path: Path) -> MakeDesk:
     return MakeDesk(tmp_path.resolve())
-
-
-def test_load_of_a_lost_experiment(desk: Desk) -> None:
-    sweep(desk, "0", supervise=False)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "s.hermes") as runner:
-        until(lambda: list(desk.path.glob("early_*")))
-        assert desk.experiment().status is hermes.Status.RUNNING
-        runner.kill()
-        runner.wait()
-    (desk.path / "hold0").unlink()
-    desk.hermes("resume")

@@ -67,6 +67,10 @@ class LocalExecutor:
                 try:
                     return await self._open(command, launch)
                 except OSError as exc:
+                    if exc.errno == errno.ENOEXEC:
+                        # A script without `#!`: as `execvp` and every shell do
+                        command = ["/bin/sh", "-c", 'exec "$@"', "sh", *command]
+                        continue
                     if exc.errno not in BUSY:
                         raise
                 await anyio.sleep(pause)
