@@ -198,7 +198,7 @@ class Project:
     async def until(self, condition: Callable[[], T | None]) -> T:
         """Waits until `condition` gives something true, and returns that."""
         with anyio.fail_after(LIMIT):
-            while not (found := condition()):
+            while not (found := condition()):  # noqa: ASYNC110
                 await anyio.sleep(0.005)
         return found
 

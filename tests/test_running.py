@@ -109,12 +109,12 @@ async def test_identifiers_have_the_form_and_name_the_directories(project: Proje
 @pytest.mark.parametrize("step", [timedelta(), timedelta(microseconds=-1), timedelta(minutes=-10), timedelta(days=-1)], ids=str)
 async def test_identifiers_are_unique_when_the_clock_steps_back(project: Project, monkeypatch: pytest.MonkeyPatch, step: timedelta) -> None:
     class Stepping(datetime):
-        time = datetime.now()
+        moment = datetime.now()
 
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Any:
-            cls.time += step
-            return cls.time
+            cls.moment += step
+            return cls.moment
 
     monkeypatch.setattr(store, "datetime", Stepping)
     project.write("job.sh", ': > "a_$1"')
