@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .files import NO_LINKS, PART, free_name, kind_of, lstat, move, real_folder, size_of
+from .files import NO_LINKS, everything_below, free_name, is_folder, kind_of, lstat, move, size_of, unfinished
 from .model import IDENTIFIER
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ NOT_SEARCHED = frozenset({".git", "node_modules"})
 """Directories that are never searched, beside `experiments/` and virtual environments (known by their `pyvenv.cfg`)."""
 
 SETTLED_NS = 2_000_000_000
-"""A directory's entries are remembered once its modification time is this old: the time stamps of file systems
+"""A directory's entries are remembered once its last change is this old: the time stamps of file systems
 are coarse (2 s on FAT), so within this time an entry may be added without a new stamp."""
 
 MAX_WATCHES = 8192
@@ -39,8 +39,14 @@ STEP_MS = 10
 DEBOUNCE_MS = 50
 LOOK_MS = 500
 """A batch of notifications ends after a quiet `STEP_MS`, at the latest after `DEBOUNCE_MS`: 15 ms from a file's creation to
-its link, where the defaults of watchfiles (50 and 1600 ms) take 84 ms. `LOOK_MS` is the pause between two looks at what
-cannot be watched."""
+its link, where the defaults of watchfiles (50 and 1600 ms) take 84 ms. `LOOK_MS` is the pause between two looks at what cannot be
+watched."""
+
+MODIFIED = 2
+"""The change of watchfiles that makes or takes away no name."""
+
+TRIES = 5
+"""How often a file is linked anew that is replaced again and again while it is taken, by processes that outlived their job."""
 
 Key = tuple[int, int] | str
 """What a path held when it was collected: device and inode of a file, target of a link."""
@@ -71,25 +77,37 @@ class Claim:
     seen: set[str] = field(default_factory=set)
     """Paths whose last part carries the identifier, found so far."""
 
+    made: set[str] = field(default_factory=set)
+    """Folders that collection has made below the experiment directory."""
+
+    known: set[str] = field(default_factory=set)
+    """Folders below the experiment directory that are known to be folders, and no links to some."""
+
     told: set[str] = field(default_factory=set)
     fresh: list[str] = field(default_factory=list)
     """Paths that have come in and were not announced yet."""
 
     problems: dict[str, None] = field(default_factory=dict)
 
+    def tell(self, stored: str) -> None:
+        if stored not in self.told:
+            self.told.add(stored)
+            self.fresh.append(stored)
+
 
 @dataclass(slots=True)
 class _Folder:
     """What a directory held when it was last read."""
 
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, int, int, int]
     read_at: int
 
 
 class Collector:
     """Collects for all jobs of one run below one working directory.
 
-    `on_files` is called from the watching thread with `(identifier, relative path)` pairs, `on_warning` at most once.
+    `on_files` is called with `(identifier, path below the experiment directory)` pairs, `on_warning` at most once, both from the
+    watching thread. While they run nothing else is collected, so a file is announced before its job is finished.
     """
 
     def __init__(
@@ -107,9 +125,14 @@ class Collector:
         self._claims: dict[str, Claim] = {}
         self._contested: set[str] = set()
         self._folders: dict[str, _Folder] = {}
-        self._watchable: set[str] = set()
+        """Directories that were read, those of jobs too, parents first."""
+
+        self._emptied: set[str] = set()
+        """Directories of ended jobs in which something had to be left, perhaps another job's."""
+
         self._grown = False
         self._budget = MAX_WATCHES
+        self._warned = False
         self._stop = threading.Event()
 
     # Jobs come and go
@@ -121,9 +144,12 @@ class Collector:
         """
         claim = Claim(identifier, directory)
         if adopted:
-            claim.links = dict(_inherited(claim))
+            claim.links = dict(_inherited(claim, self.top))
         with self._lock:
             self._claims[identifier] = claim
+            if adopted:
+                # Its files may be older than the last look at them
+                self._folders.clear()
 
     def finish(self, identifiers: Sequence[str]) -> dict[str, Claim]:
         """The final look for jobs that have ended: what they left is in their directories afterwards, and nowhere else.
@@ -133,9 +159,9 @@ class Collector:
         with self._lock:
             self._look()
             for identifier in identifiers:
-                claim = self._claims[identifier]
-                for path in sorted(claim.seen | claim.links.keys(), key=lambda path: path.count("/")):
-                    self._take(claim, path)
+                self._take_all(self._claims[identifier])
+            for folder in sorted(self._emptied, key=_depth, reverse=True):
+                self._remove(folder)
             return {identifier: self._claims.pop(identifier) for identifier in identifiers}
 
     def owned(self, identifier: str, path: str) -> bool:
@@ -152,14 +178,20 @@ class Collector:
 
     def watch(self) -> None:
         """Collects as files appear, until `stop`. Nothing is lost if this fails or misses something: then it comes later."""
+        try:
+            self._watch()
+        except Exception as exc:
+            self._warn(f"files are collected only when their jobs end: {exc}")
+            self._stop.wait()
+
+    def _watch(self) -> None:
         from watchfiles._rust_notify import RustNotify
 
         watcher: RustNotify | None = None
-        with self._lock:
-            self._look()
+        self._look_again()
         while not self._stop.is_set():
             began = time.monotonic()
-            folders, whole = self._to_watch()
+            folders, all_of_them = self._to_watch()
             try:
                 successor = RustNotify(folders, False, False, 0, False, True)
             except Exception as exc:
@@ -170,46 +202,54 @@ class Collector:
             watcher = successor
             # What came between the last look and the new watches
             self._look_again()
-            if not self._follow(watcher, whole, 4 * (time.monotonic() - began)):
+            can_grow = all_of_them or len(folders) < self._budget
+            if not self._follow(watcher, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not all_of_them):
                 watcher = None
         if watcher is not None:
             watcher.close()
 
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._on_warning(message)
+
     def _cannot_watch(self, exc: Exception) -> None:
         """A directory has just gone, or the limit of watches is reached: then fewer are watched, in the end none."""
         with self._lock:
-            gone = {folder for folder in self._watchable if not os.path.isdir(self._absolute(folder))}
-            self._watchable -= gone
+            gone = [folder for folder in self._folders if not is_folder(self._absolute(folder))]
             for folder in gone:
-                self._folders.pop(folder, None)
-        if not gone:
-            if self._budget == MAX_WATCHES:
-                self._on_warning(f"not all directories can be watched, files may be collected later: {exc}")
-            self._budget //= 2
-            if self._budget == 0:
-                while not self._stop.wait(LOOK_MS / 1000):
-                    self._look_again()
+                self._forget(folder)
+        if gone or isinstance(exc, FileNotFoundError):
+            self._stop.wait(STEP_MS / 1000)
+            return
+        self._warn(f"not all directories can be watched, files may be collected later: {exc}")
+        self._budget = min(self._budget, len(self._folders)) // 2
+        while self._budget == 0 and not self._stop.wait(LOOK_MS / 1000):
+            self._look_again()
 
-    def _follow(self, watcher: RustNotify, whole: bool, pause: float) -> bool:
+    def _follow(self, watcher: RustNotify, pause: float, *, can_grow: bool, poll: bool) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""
         # Setting new watches takes its time in a large tree; it must not take all of it
         not_before = time.monotonic() + min(pause, 1.0)
         next_look = time.monotonic() + LOOK_MS / 1000
         while not self._stop.is_set():
+            wait = LOOK_MS
+            if self._grown and can_grow:
+                wait = int(1000 * (not_before - time.monotonic()))
+                if wait <= 0:
+                    break
             try:
-                changes = watcher.watch(DEBOUNCE_MS, STEP_MS, LOOK_MS, self._stop)
+                changes = watcher.watch(DEBOUNCE_MS, STEP_MS, wait, self._stop)
             except Exception:
                 # One name that is not UTF-8 and it raises for ever
                 with contextlib.suppress(Exception):
                     watcher.close()
                 return False
             if isinstance(changes, set):
-                self._handle({path for _, path in changes})
-            if not whole and time.monotonic() >= next_look:
+                self._handle(changes)
+            if poll and time.monotonic() >= next_look:
                 self._look_again()
                 next_look = time.monotonic() + LOOK_MS / 1000
-            if self._grown and whole and time.monotonic() >= not_before:
-                break
         return True
 
     def _drain(self, watcher: RustNotify) -> None:
@@ -217,7 +257,7 @@ class Collector:
         with contextlib.suppress(Exception):
             changes = watcher.watch(1, 1, 1, None)
             if isinstance(changes, set):
-                self._handle({path for _, path in changes})
+                self._handle(changes)
         with contextlib.suppress(Exception):
             watcher.close()
 
@@ -225,77 +265,88 @@ class Collector:
         """The directories to watch, those near the top first, and whether these are all."""
         with self._lock:
             self._grown = False
-            folders = sorted(filter(_is_utf8, self._watchable), key=lambda folder: (folder.count("/"), folder))
-            whole = len(folders) == len(self._watchable) and len(folders) <= self._budget
-            return [self._absolute(folder) for folder in folders[: self._budget]], whole
+            folders = sorted(filter(_is_utf8, self._folders), key=lambda folder: (_depth(folder), folder))[: self._budget]
+            return [self._absolute(folder) for folder in folders], len(folders) == len(self._folders)
 
     def _look_again(self) -> None:
+        """Looks for what has come and for what is gone."""
         with self._lock:
             self._look()
-        self._announce()
+            for claim in self._claims.values():
+                for path in [path for path, link in claim.links.items() if not link.inherited]:
+                    self._drop(claim, path)
+            self._announce()
 
     def _announce(self) -> None:
-        with self._lock:
-            fresh = [(claim.identifier, path) for claim in self._claims.values() for path in claim.fresh]
-            for claim in self._claims.values():
-                claim.fresh.clear()
+        fresh = [(claim.identifier, path) for claim in self._claims.values() for path in claim.fresh]
+        for claim in self._claims.values():
+            claim.fresh.clear()
         if fresh:
             self._on_files(fresh)
 
-    def _handle(self, paths: set[str]) -> None:
+    def _handle(self, changes: set[tuple[int, str]]) -> None:
         """Looks at the places of some notifications; what they say happened is not relied upon."""
         start = len(self.top) + 1
         with self._lock:
             # What is there before what is gone: a renamed file is linked under its new name first
-            gone: list[str] = []
-            for absolute in paths:
+            stale: list[tuple[str, bool]] = []
+            for change, absolute in changes:
                 path = absolute[start:]
-                if path and not self._notice(path):
-                    gone.append(path)
-            for path in gone:
-                self._vanished(path)
-        self._announce()
+                if path:
+                    # A folder that was made again has to be read and watched again, and may even have its old inode
+                    was_folder = change != MODIFIED and self._forget(path)
+                    if not self._notice(path) or was_folder:
+                        stale.append((path, was_folder))
+            for path, was_folder in stale:
+                self._sweep(path, was_folder)
+            self._announce()
 
     def _notice(self, path: str) -> bool:
         """Looks at one path; False if nothing is there."""
-        status = lstat(self._absolute(path))
+        try:
+            status = lstat(self._absolute(path))
+        except OSError:
+            return True
         if status is None:
             return False
         claim = self._owner(path)
         if claim is not None:
             self._follow_entry(claim, path, status)
-        elif stat.S_ISDIR(status.st_mode) and path not in self._folders and self._searched(path):
+        if stat.S_ISDIR(status.st_mode) and path not in self._folders and (claim is not None or self._is_searched(path)):
             self._look_below(path)
         return True
 
-    def _vanished(self, path: str) -> None:
-        claim = self._owner(path)
-        if claim is None:
-            return
+    def _sweep(self, path: str, was_folder: bool) -> None:
+        """Takes away what was collected from `path`, and what below it, if that is gone."""
         below = f"{path}/"
-        for each in [each for each in claim.links if each == path or each.startswith(below)]:
-            self._drop(claim, each)
+        for claim in self._claims.values():
+            if path in claim.links:
+                self._drop(claim, path)
+            elif was_folder:
+                for each in [each for each in claim.links if each.startswith(below)]:
+                    self._drop(claim, each)
+                self._drop_folders(claim, path)
 
     # Who owns what
 
     def _owner(self, path: str) -> Claim | None:
-        """The live job whose identifier stands nearest to the end of `path`; None too where two stand in one name."""
-        if not self._claims:
-            return None
-        for part in reversed(path.split("/")):
-            claims = self._claims_in(part)
-            if len(claims) == 1 and not self._is_contested(path):
-                return claims[0]
-            if claims:
-                self._contested.add(path)
-                for claim in claims:
-                    claim.problems[f"`{path}` carries two live identifiers, it was left where it is"] = None
+        """The live job whose identifier stands nearest to the end of `path`; None too if two stand in one name of it."""
+        owner, end = None, -2
+        for match in IDENTIFIER.finditer(path):
+            claim = self._claims.get(match[1])
+            if claim is None:
+                continue
+            # Identifiers hold no slash, so this is where the name ends that carries it
+            before, end = end, path.find("/", match.start())
+            marked = path if end < 0 else path[:end]
+            # Contested stays contested: when one of two owners ends, the other must not get it
+            if (end == before and claim is not owner) or marked in self._contested:
+                self._contested.add(marked)
+                for each in self._claims_in(os.path.basename(marked)):
+                    each.problems[f"`{marked}` carries two live identifiers, it was left where it is"] = None
                 return None
-        return None
-
-    def _is_contested(self, path: str) -> bool:
-        # Contested stays contested: when one of two owners ends, the other must not get the file
-        return bool(self._contested) and any(path == each or path.startswith(f"{each}/") for each in self._contested)
+            owner = claim
+        return owner
 
     def _claims_in(self, name: str) -> list[Claim]:
         if len(name) < 29:
@@ -314,137 +365,131 @@ class Collector:
             self._look_below("")
             return
         for path, known in list(self._folders.items()):
+            if path not in self._folders:
+                continue
             try:
                 status = os.lstat(self._absolute(path))
             except OSError:
-                self._folders.pop(path, None)
-                self._watchable.discard(path)
+                self._forget(path)
                 continue
-            if (status.st_dev, status.st_ino, status.st_mtime_ns) != known.stamp or known.read_at - status.st_mtime_ns < SETTLED_NS:
+            if _stamp(status) != known.stamp or known.read_at - status.st_ctime_ns < SETTLED_NS:
                 self._look_below(path)
 
     def _look_below(self, start: str) -> None:
         """Reads a directory, and those below it that are not known yet."""
         pending = [start]
         while pending:
-            path = pending.pop()
-            names, folders = self._read(path)
-            for name in names:
-                below = f"{path}/{name}" if path else name
-                claim = self._owner(below)
-                status = lstat(self._absolute(below)) if claim is not None else None
-                if claim is not None and status is not None:
-                    claim.seen.add(below)
-                    self._follow_entry(claim, below, status)
-            pending += [folder for folder in folders if folder not in self._folders]
+            for folder, inode in self._read(pending.pop()):
+                known = self._folders.get(folder)
+                if known is None or known.stamp[1] != inode:
+                    pending.append(folder)
 
-    def _read(self, path: str) -> tuple[list[str], list[str]]:
-        """The names in a directory that carry an identifier, and the directories in it that are to be searched."""
-        marked: list[str] = []
-        folders: list[str] = []
-        absolute = self._absolute(path)
+    def _read(self, path: str) -> list[tuple[str, int]]:
+        """Collects what stands in one directory. Gives the directories in it that are to be read too, with their inodes."""
+        owner = self._owner(path) if path else None
         try:
-            status = os.lstat(absolute)
-            read_at = time.time_ns()
-            with os.scandir(absolute) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name == "pyvenv.cfg":
-                        marked, folders = [], []
-                        break
-                    if len(name) >= 29 and IDENTIFIER.search(name):
-                        marked.append(name)
-                        if self._claims_in(name):
-                            continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{path}/{name}" if path else name)
+            # Not through a link that stands here by now
+            fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW if path else os.O_RDONLY)
+            try:
+                status, read_at = os.fstat(fd), time.time_ns()
+                with os.scandir(fd) as entries:
+                    found = [(entry.name, entry.inode() if entry.is_dir(follow_symlinks=False) else None) for entry in entries]
+            finally:
+                os.close(fd)
         except OSError:
             # Gone, or not ours to read
-            self._folders.pop(path, None)
-            self._watchable.discard(path)
-            return [], []
-        folders = [folder for folder in folders if self._searched(folder)]
-        self._folders[path] = _Folder((status.st_dev, status.st_ino, status.st_mtime_ns), read_at)
-        self._watch_too(path)
-        return marked, folders
-
-    def _watch_too(self, path: str) -> None:
-        if path not in self._watchable:
-            self._watchable.add(path)
+            self._forget(path)
+            return []
+        if path and owner is None and any(name == "pyvenv.cfg" for name, _ in found):
+            self._forget(path)
+            return []
+        known = self._folders.get(path)
+        if known is None or known.stamp[:2] != (status.st_dev, status.st_ino):
+            self._forget(path)
             self._grown = True
+        self._folders[path] = _Folder(_stamp(status), read_at)
+        folders = []
+        for name, inode in found:
+            below = f"{path}/{name}" if path else name
+            if owner is not None or self._claims_in(name):
+                search = self._follow_name(below)
+            else:
+                search = inode is not None and self._is_searched(below)
+            if search and inode is not None:
+                folders.append((below, inode))
+        return folders
 
-    def _searched(self, path: str) -> bool:
-        if os.path.basename(path) in NOT_SEARCHED:
+    def _is_searched(self, path: str) -> bool:
+        name = os.path.basename(path)
+        if name in NOT_SEARCHED or self._claims_in(name):
             return False
-        absolute = self._absolute(path)
-        return not (os.path.basename(absolute) == os.path.basename(self._excluded) and os.path.realpath(absolute) == self._excluded)
+        return name != os.path.basename(self._excluded) or os.path.realpath(self._absolute(path)) != self._excluded
+
+    def _forget(self, path: str) -> bool:
+        """Knows nothing any more of a directory and those below it. False if it did not know it."""
+        if self._folders.pop(path, None) is None:
+            return False
+        below = f"{path}/" if path else ""
+        for each in [each for each in self._folders if each.startswith(below)]:
+            del self._folders[each]
+        return True
 
     # Following what a running job does
 
-    def _follow_entry(self, claim: Claim, path: str, status: os.stat_result) -> None:
-        """Makes the experiment directory hold what `path` holds now."""
-        if os.path.basename(path) and self._claims_in(os.path.basename(path)):
+    def _follow_name(self, path: str) -> bool:
+        """Follows what stands under a name that is a job's. False if it is nobody's to follow."""
+        claim = self._owner(path)
+        if claim is None:
+            return False
+        try:
+            status = lstat(self._absolute(path))
+        except OSError:
+            status = None
+        return status is not None and self._follow_entry(claim, path, status)
+
+    def _follow_entry(self, claim: Claim, path: str, status: os.stat_result) -> bool:
+        """Makes the experiment directory hold what `path` holds now. What fails is tried again, and told, when the job has ended."""
+        if claim.identifier in os.path.basename(path):
             claim.seen.add(path)
         try:
             if stat.S_ISDIR(status.st_mode):
-                self._mirror(claim, path)
-            elif stat.S_ISREG(status.st_mode):
-                self._link(claim, path, (status.st_dev, status.st_ino))
-            elif stat.S_ISLNK(status.st_mode):
-                self._link(claim, path, os.readlink(self._absolute(path)))
-        except FileNotFoundError:
-            # It was there a moment ago; whoever took it away caused the next notification
-            return
-        except OSError as exc:
-            if exc.errno not in NO_LINKS:
-                claim.problems[f"`{path}` could not be collected: {exc.strerror}"] = None
-
-    def _mirror(self, claim: Claim, path: str) -> None:
-        """A directory of the job, with all that is in it."""
-        if not real_folder(claim.directory, path):
-            raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
-        self._tell(claim, path)
-        # Watched before it is read, or what is made in between would be seen by neither
-        self._watch_too(path)
-        for below, status in self._below(path):
-            owner = self._owner(below)
-            if owner is None:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                real_folder(owner.directory, below)
-                self._tell(owner, below)
-                self._watch_too(below)
+                self._release(claim, path)
+                self._make_folder(claim, path)
+                claim.tell(path)
+                return True
+            if path in claim.made:
+                self._sweep(path, was_folder=True)
+            key = self._key(path, status)
+            if key is None:
+                self._release(claim, path)
             else:
-                self._follow_entry(owner, below, status)
+                self._link(claim, path, key)
+        except OSError:
+            return False
+        return True
 
-    def _below(self, path: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Everything below a directory, directories before what is in them; any depth, no link followed."""
-        pending = [path]
-        while pending:
-            folder = pending.pop()
-            for name in _names(self._absolute(folder)):
-                status = lstat(f"{self._absolute(folder)}/{name}")
-                if status is not None:
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(f"{folder}/{name}")
-                    yield f"{folder}/{name}", status
+    def _key(self, path: str, status: os.stat_result) -> Key | None:
+        """None for what cannot be collected."""
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink(self._absolute(path))
+        return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
     def _link(self, claim: Claim, path: str, key: Key) -> None:
         known = claim.links.get(path)
+        if known is not None and not _holds(claim, known):
+            # Whoever took it away from there, or put something else there, need not lose the job's file too
+            known = None
         if known is not None and known.key == key:
             return
+        self._make_folder(claim, os.path.dirname(path))
         source = self._absolute(path)
-        if not real_folder(claim.directory, os.path.dirname(path)):
-            raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
-        target = f"{claim.directory}/{known.stored if known else path}"
         if known is None:
-            target = self._place(source, target, key)
+            target = self._place(source, f"{claim.directory}/{path}", key)
         else:
-            temporary = free_name(f"{target}{PART}")
-            _hard_link(source, temporary, key)
-            os.replace(temporary, target)
+            target = f"{claim.directory}/{known.stored}"
+            _replace(source, target, key)
         claim.links[path] = Link(_key_of(target, key), os.path.relpath(target, claim.directory))
-        self._tell(claim, path)
+        claim.tell(claim.links[path].stored)
 
     def _place(self, source: str, target: str, key: Key) -> str:
         """Links `source` to `target`, or beside it where something else already is."""
@@ -458,102 +503,182 @@ class Collector:
                 _hard_link(source, free, key)
                 return free
 
-    def _drop(self, claim: Claim, path: str) -> None:
-        """The job has deleted its file: it goes here too, at once, or rotating checkpoints would fill the disk."""
-        if lstat(self._absolute(path)) is not None:
-            return
-        link = claim.links.pop(path)
-        if link.inherited:
-            claim.taken.append(link.stored)
-            return
-        target = f"{claim.directory}/{link.stored}"
-        with contextlib.suppress(OSError):
-            os.unlink(target)
-        folder = os.path.dirname(link.stored)
-        while folder and lstat(self._absolute(folder)) is None:
-            with contextlib.suppress(OSError):
-                os.rmdir(f"{claim.directory}/{folder}")
-            folder = os.path.dirname(folder)
+    def _make_folder(self, claim: Claim, path: str) -> None:
+        """Makes a folder below the experiment directory, and those above it. Raises `OSError` if something else stands there."""
+        missing = []
+        while path and path not in claim.known:
+            missing.append(path)
+            path = os.path.dirname(path)
+        for folder in reversed(missing):
+            target = f"{claim.directory}/{folder}"
+            try:
+                os.mkdir(target, self._mode(folder))
+                claim.made.add(folder)
+            except FileExistsError:
+                if not is_folder(target):
+                    raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken") from None
+            claim.known.add(folder)
 
-    def _tell(self, claim: Claim, path: str) -> None:
-        if path not in claim.told:
-            claim.told.add(path)
-            claim.fresh.append(path)
+    def _mode(self, folder: str) -> int:
+        """What is private in the working directory is from the start private in the experiment directory, too."""
+        try:
+            return stat.S_IMODE(os.lstat(self._absolute(folder)).st_mode) | stat.S_IRWXU
+        except OSError:
+            return 0o777
+
+    def _drop(self, claim: Claim, path: str) -> None:
+        """If the job has deleted its file, it goes here too, at once, or rotating checkpoints would fill the disk."""
+        try:
+            if lstat(self._absolute(path)) is not None:
+                return
+        except OSError:
+            return
+        claim.seen.discard(path)
+        if claim.links[path].inherited:
+            claim.taken.append(claim.links.pop(path).stored)
+        self._release(claim, path)
+
+    def _release(self, claim: Claim, path: str) -> None:
+        """Takes away what was collected from `path`, unless it is something else by now."""
+        link = claim.links.pop(path, None)
+        if link is not None and _holds(claim, link):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{claim.directory}/{link.stored}")
+
+    def _drop_folders(self, claim: Claim, path: str) -> None:
+        """Takes away the folders that were made for `path` and for what is below it, if they are gone and have left nothing."""
+        below = f"{path}/"
+        for folder in sorted((each for each in claim.made if each == path or each.startswith(below)), key=_depth, reverse=True):
+            if not is_folder(self._absolute(folder)):
+                claim.made.discard(folder)
+                claim.known.discard(folder)
+                _remove_empty(f"{claim.directory}/{folder}")
 
     # The end of a job
 
+    def _take_all(self, claim: Claim) -> None:
+        claim.known.clear()
+        for path in sorted(claim.seen | claim.links.keys(), key=_depth):
+            self._take(claim, path)
+        # What was made for something that is gone by now
+        for folder in sorted(claim.made, key=_depth, reverse=True):
+            _remove_empty(f"{claim.directory}/{folder}")
+
     def _take(self, claim: Claim, path: str) -> None:
         """Brings `path` over for good and takes the job's own name for it away."""
-        absolute = self._absolute(path)
-        status = lstat(absolute)
-        if status is None:
-            if path in claim.links:
-                self._drop(claim, path)
-            return
-        owner = self._owner(path)
-        if owner is not claim:
-            return
         try:
-            if stat.S_ISDIR(status.st_mode):
+            status = self._status(path)
+            if status is None:
+                if path in claim.links:
+                    self._drop(claim, path)
+            elif self._owner(path) is not claim:
+                return
+            elif stat.S_ISDIR(status.st_mode):
                 self._take_folder(claim, path)
             elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                self._take_file(claim, path, status)
+                self._take_file(claim, path)
             else:
+                self._release(claim, path)
                 claim.problems[f"`{path}` is {kind_of(status.st_mode)}, it was left where it is"] = None
         except OSError as exc:
             claim.problems[f"`{path}` could not be collected: {exc.strerror}"] = None
 
-    def _take_folder(self, claim: Claim, path: str) -> None:
-        if not real_folder(claim.directory, path):
-            raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
-        self._tell(claim, path)
-        folders = [path]
-        for below, status in self._below(path):
-            if not stat.S_ISDIR(status.st_mode):
-                self._take(claim, below)
-            elif self._owner(below) is claim:
-                folders.append(below)
-                real_folder(claim.directory, below)
-        for folder in reversed(folders):
-            self._watchable.discard(folder)
-            # Not empty where something had to be left behind
-            with contextlib.suppress(OSError):
-                os.rmdir(self._absolute(folder))
+    def _status(self, path: str) -> os.stat_result | None:
+        """None if nothing is there, or only behind a link in the place of a folder."""
+        parent = os.path.dirname(path)
+        while parent and parent not in self._folders:
+            if not is_folder(self._absolute(parent)):
+                return None
+            parent = os.path.dirname(parent)
+        return lstat(self._absolute(path))
 
-    def _take_file(self, claim: Claim, path: str, status: os.stat_result) -> None:
-        absolute = self._absolute(path)
-        key: Key = os.readlink(absolute) if stat.S_ISLNK(status.st_mode) else (status.st_dev, status.st_ino)
+    def _take_folder(self, claim: Claim, path: str) -> None:
+        self._release(claim, path)
+        entered: list[tuple[str, os.stat_result]] = []
+        pending = [path]
+        while pending:
+            folder = pending.pop()
+            if self._owner(folder) is not claim:
+                continue
+            try:
+                status, names = self._enter(claim, folder)
+            except OSError as exc:
+                claim.problems[f"`{folder}` could not be collected: {exc.strerror}"] = None
+                continue
+            entered.append((folder, status))
+            for name in names:
+                below = f"{folder}/{name}"
+                if is_folder(self._absolute(below)):
+                    pending.append(below)
+                else:
+                    self._take(claim, below)
+        for folder, status in reversed(entered):
+            self._leave(claim, folder, status)
+
+    def _enter(self, claim: Claim, folder: str) -> tuple[os.stat_result, list[str]]:
+        absolute = self._absolute(folder)
+        status = os.lstat(absolute)
+        self._make_folder(claim, folder)
+        claim.tell(folder)
+        if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            # A folder that the job has closed, even to itself
+            os.chmod(absolute, stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+        return status, sorted(os.listdir(absolute))
+
+    def _leave(self, claim: Claim, folder: str, status: os.stat_result) -> None:
+        """Gives a folder that has been taken the modes and times that the job's own had, which goes."""
+        if folder in claim.made:
+            claim.made.discard(folder)
+            with contextlib.suppress(OSError):
+                os.utime(f"{claim.directory}/{folder}", ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.chmod(f"{claim.directory}/{folder}", stat.S_IMODE(status.st_mode))
+        self._remove(folder)
+
+    def _remove(self, folder: str) -> None:
+        """Removes a folder that has been taken; later, if something had to be left in it."""
         try:
-            self._link(claim, path, key)
-        except OSError as exc:
-            if exc.errno not in NO_LINKS:
-                raise
-            self._move(claim, path)
-            return
-        now = os.lstat(absolute)
-        if isinstance(key, tuple) and claim.links[path].key != (now.st_dev, now.st_ino):
-            # Replaced in this very moment, by a process that outlived its job
-            self._link(claim, path, (now.st_dev, now.st_ino))
+            os.rmdir(self._absolute(folder))
+        except FileNotFoundError:
+            self._emptied.discard(folder)
+        except OSError:
+            self._emptied.add(folder)
+        else:
+            self._emptied.discard(folder)
+            self._folders.pop(folder, None)
+
+    def _take_file(self, claim: Claim, path: str) -> None:
+        absolute = self._absolute(path)
+        for _ in range(TRIES):
+            key = self._key(path, os.lstat(absolute))
+            if key is None:
+                raise OSError(errno.EBUSY, "it changes all the time")
+            try:
+                self._link(claim, path, key)
+            except OSError as exc:
+                if exc.errno not in NO_LINKS:
+                    raise
+                self._move(claim, path)
+                return
+            if claim.links[path].key == self._key(path, os.lstat(absolute)):
+                break
         # Not a link any more before the source goes: a link without a source means that the job has deleted it
         claim.taken.append(claim.links.pop(path).stored)
         os.unlink(absolute)
 
     def _move(self, claim: Claim, path: str) -> None:
         """The slower way, where hard links do not work: another file system, or one without them."""
-        source, known = self._absolute(path), claim.links.pop(path, None)
-        if not real_folder(claim.directory, os.path.dirname(path)):
-            raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
-        if known is not None:
-            # What was linked before it was replaced by something that cannot be
-            os.unlink(f"{claim.directory}/{known.stored}")
+        # What was linked before it was replaced by something that cannot be
+        self._release(claim, path)
+        self._make_folder(claim, os.path.dirname(path))
         target = free_name(f"{claim.directory}/{path}")
 
         def report(problem: str) -> None:
             claim.problems[problem] = None
 
-        move(source, target, report)
-        claim.taken.append(os.path.relpath(target, claim.directory))
-        self._tell(claim, path)
+        move(self._absolute(path), target, report)
+        stored = os.path.relpath(target, claim.directory)
+        claim.taken.append(stored)
+        claim.tell(stored)
 
 
 def collected(claim: Claim) -> Iterator[tuple[str, int]]:
@@ -562,17 +687,23 @@ def collected(claim: Claim) -> Iterator[tuple[str, int]]:
         yield path, size_of(f"{claim.directory}/{path}")
 
 
-def _inherited(claim: Claim) -> Iterator[tuple[str, Link]]:
+def _inherited(claim: Claim, top: str) -> Iterator[tuple[str, Link]]:
     """What stands in the experiment directory under a path that carries the identifier."""
     start = len(claim.directory) + 1
-    for folder, folders, names in os.walk(claim.directory):
-        for name in (*names, *(each for each in folders if os.path.islink(f"{folder}/{each}"))):
-            path = f"{folder}/{name}"[start:]
-            status = lstat(f"{folder}/{name}")
-            if claim.identifier in path and status is not None:
-                is_link = stat.S_ISLNK(status.st_mode)
-                key: Key = os.readlink(f"{folder}/{name}") if is_link else (status.st_dev, status.st_ino)
-                yield path, Link(key, path, inherited=True)
+    for absolute, status in everything_below(claim.directory):
+        path = absolute[start:]
+        if claim.identifier in path and not stat.S_ISDIR(status.st_mode):
+            key: Key = os.readlink(absolute) if stat.S_ISLNK(status.st_mode) else (status.st_dev, status.st_ino)
+            yield path, Link(key, path, inherited=not os.path.lexists(f"{top}/{path}"))
+
+
+def _holds(claim: Claim, link: Link) -> bool:
+    """Whether the experiment directory still has what was collected there."""
+    target = f"{claim.directory}/{link.stored}"
+    try:
+        return _key_of(target, link.key) == link.key
+    except OSError:
+        return False
 
 
 def _hard_link(source: str, target: str, key: Key) -> None:
@@ -582,19 +713,36 @@ def _hard_link(source: str, target: str, key: Key) -> None:
         os.link(source, target, follow_symlinks=False)
 
 
+def _replace(source: str, target: str, key: Key) -> None:
+    temporary = unfinished(target)
+    _hard_link(source, temporary, key)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
 def _key_of(target: str, key: Key) -> Key:
     """What was linked in the end: the file may have been replaced since it was looked at."""
     if isinstance(key, str):
-        return key
+        return os.readlink(target)
     status = os.lstat(target)
     return status.st_dev, status.st_ino
 
 
-def _names(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
+def _remove_empty(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    # Anybody can set the modification time; the system alone sets the time of the last change
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _depth(path: str) -> int:
+    return path.count("/")
 
 
 def _is_utf8(path: str) -> bool:

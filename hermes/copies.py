@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .files import PART, Report, copy, free_name, lstat, move, real_folder, remove, same_content, size_of
+from .files import Report, copy, free_name, lstat, matches, move, real_folder, remove, same_content, size_of, unfinished
 from .model import PLACEHOLDER, Options
 
 Origin = Literal["copied-before", "copied-after", "moved"]
@@ -54,12 +54,16 @@ class Stowage:
         if not paths:
             return
         shared = self._shared_names()
+        done: set[str] = set()
         for path in dict.fromkeys(paths):
             path = path.replace(PLACEHOLDER, self.identifier)
             found = self._found(path)
-            if not found:
+            if not found and path not in done:
                 self.report(f"`{flag} {path}`: no such file or directory")
             for source in found:
+                if source in done:
+                    continue
+                done.add(source)
                 try:
                     stowed = self._bring(source, os.path.basename(source) in shared, origin)
                 except OSError as exc:
@@ -73,14 +77,13 @@ class Stowage:
         whole = os.path.normpath(os.path.join(self.working_directory, path))
         if lstat(whole) is not None or not glob.has_magic(path):
             return [whole] if lstat(whole) is not None else []
-        matches = glob.glob(path, root_dir=self.working_directory, recursive=True)
-        return sorted({os.path.normpath(os.path.join(self.working_directory, match)) for match in matches})
+        return matches(path, self.working_directory, self.experiments)
 
     def _shared_names(self) -> set[str]:
         """Base names that different paths of this job have in common."""
         options = self.options
         patterns = {p.replace(PLACEHOLDER, self.identifier) for p in (*options.copy_before, *options.copy_after, *options.move_after)}
-        sources = {os.path.normpath(os.path.join(self.working_directory, pattern)) for pattern in patterns}
+        sources = {os.path.normpath(os.path.join(self.working_directory, each)) for each in patterns if not glob.has_magic(each)}
         sources |= {source for pattern in patterns for source in self._found(pattern)}
         return {name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1}
 
@@ -111,7 +114,7 @@ class Stowage:
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise OSError(0, "neither a file nor a directory")
             within = f"{source}/".startswith(f"{self.experiments}/")
-            unfinished = free_name(f"{target}{PART}")
-            copy(source, unfinished, self.report, skip=self.directory if within else self.experiments, follow=True)
-            os.rename(unfinished, target)
+            part = unfinished(target)
+            copy(source, part, self.report, skip=self.directory if within else self.experiments, follow=True)
+            os.rename(part, target)
         return os.path.relpath(target, self.directory)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import filecmp
+import fnmatch
+import glob
 import os
+import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 
 PART = ".hermes-part"
 """Ends the name of what is not whole yet; what still has it when its runner is gone can go."""
@@ -18,6 +22,9 @@ Report = Callable[[str], None]
 
 NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 """Why a hard link may be refused where moving still works: another file system, one without links, a foreign owner."""
+
+NAME_MAX = 255
+"""Bytes that a name may have, in all file systems that matter here."""
 
 
 def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
@@ -48,18 +55,33 @@ def real_folder(top: str, relative: str) -> bool:
         try:
             os.mkdir(path)
         except FileExistsError:
-            if not stat.S_ISDIR(os.lstat(path).st_mode):
+            if not is_folder(path):
                 return False
     return True
 
 
 def free_name(path: str) -> str:
-    """`path` if nothing is there, else the first of `path.1`, `path.2`, ... that is free."""
+    """`path` if nothing is there, else the first of `path.1`, `path.2`, ... that is free; a name that gets too long loses its end."""
     number, candidate = 0, path
+    folder, name = os.path.split(path)
     while os.path.lexists(candidate):
         number += 1
-        candidate = f"{path}.{number}"
+        suffix = f".{number}"
+        candidate = os.path.join(folder, os.fsdecode(os.fsencode(name)[: NAME_MAX - len(suffix)]) + suffix)
     return candidate
+
+
+def unfinished(path: str) -> str:
+    """A free name in the same folder for what is to become `path`; short, as `path` itself may be as long as names can be."""
+    return os.path.join(os.path.dirname(path), secrets.token_hex(6) + PART)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def lstat(path: str) -> os.stat_result | None:
@@ -85,28 +107,42 @@ def move(source: str, target: str, report: Report) -> None:
 
 def _move_across(source: str, target: str, report: Report) -> None:
     if not stat.S_ISDIR(os.lstat(source).st_mode):
-        copy_durably(source, target, report)
-        if os.path.lexists(target):
-            os.unlink(source)
+        _move_file_across(source, target, report)
         return
-    os.mkdir(target)
-    for name in sorted(os.listdir(source)):
-        _move_across(f"{source}/{name}", f"{target}/{name}", report)
-    shutil.copystat(source, target)
-    with contextlib.suppress(OSError):
-        os.rmdir(source)
+    os.mkdir(target, 0o700)
+    folders = [(source, target)]
+    for here, there in folders:
+        for name in sorted(os.listdir(here)):
+            if is_folder(f"{here}/{name}"):
+                os.mkdir(f"{there}/{name}", 0o700)
+                folders.append((f"{here}/{name}", f"{there}/{name}"))
+            else:
+                _move_file_across(f"{here}/{name}", f"{there}/{name}", report)
+    for here, there in reversed(folders):
+        shutil.copystat(here, there)
+        with contextlib.suppress(OSError):
+            os.rmdir(here)
+
+
+def _move_file_across(source: str, target: str, report: Report) -> None:
+    copy_durably(source, target, report)
+    if os.path.lexists(target):
+        os.unlink(source)
 
 
 def copy_durably(source: str, target: str, report: Report) -> None:
     """Copies one file or link so that `target` appears only when it is whole and on the disk."""
-    temporary = free_name(f"{target}{PART}")
+    temporary = unfinished(target)
     try:
         copy(source, temporary, report)
         if not os.path.lexists(temporary):
             return
         if not os.path.islink(temporary):
-            with open(temporary, "rb+") as file:
-                os.fsync(file)
+            fd = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         os.rename(temporary, target)
     except OSError:
         with contextlib.suppress(OSError):
@@ -121,22 +157,84 @@ def copy(source: str, target: str, report: Report, *, skip: str | None = None, f
     meanwhile, are told to `report`; `skip` is a folder that is left out.
     """
     status = os.stat(source) if follow else os.lstat(source)
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(source), target)
-    elif stat.S_ISREG(status.st_mode):
-        shutil.copy2(source, target)
-    elif stat.S_ISDIR(status.st_mode):
-        os.mkdir(target)
-        for name in sorted(os.listdir(source)):
-            if f"{source}/{name}" == skip:
+    if not stat.S_ISDIR(status.st_mode):
+        _copy_file(source, target, status.st_mode, report)
+        return
+    os.mkdir(target, 0o700)
+    folders = [(source, target)]
+    for here, there in folders:
+        for name in _listed(here, report):
+            below = f"{here}/{name}"
+            if below == skip:
                 continue
             try:
-                copy(f"{source}/{name}", f"{target}/{name}", report, skip=skip)
+                mode = os.lstat(below).st_mode
+                if stat.S_ISDIR(mode):
+                    os.mkdir(f"{there}/{name}", 0o700)
+                    folders.append((below, f"{there}/{name}"))
+                else:
+                    _copy_file(below, f"{there}/{name}", mode, report)
             except OSError as exc:
-                report(f"cannot copy `{source}/{name}`: {exc.strerror}")
-        shutil.copystat(source, target)
+                report(f"cannot copy `{below}`: {exc.strerror}")
+    for here, there in reversed(folders):
+        shutil.copystat(here, there)
+
+
+def _copy_file(source: str, target: str, mode: int, report: Report) -> None:
+    if stat.S_ISLNK(mode):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISREG(mode):
+        shutil.copy2(source, target)
     else:
-        report(f"`{source}` is {kind_of(status.st_mode)}, it was left where it is")
+        report(f"`{source}` is {kind_of(mode)}, it was left where it is")
+
+
+def _listed(folder: str, report: Report) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as exc:
+        report(f"cannot read `{folder}`: {exc.strerror}")
+        return []
+
+
+def matches(pattern: str, start: str, leave_out: str) -> list[str]:
+    """Absolute paths that fit a pattern with `*`, `?`, `[...]` and `**`, sorted. Relative patterns begin at the folder `start`.
+
+    As in a shell, wildcards do not stand for names that start with a dot. `**`, any number of folders, does not follow links,
+    so links in a circle do no harm. The folder `leave_out` is never entered, and what is in a match is none of its own.
+    """
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    found: set[str] = set()
+    pending = [("/" if pattern.startswith("/") else start, 0)]
+    while pending:
+        path, index = pending.pop()
+        path = os.path.normpath(path)
+        if path == leave_out:
+            continue
+        if index == len(parts):
+            found.add(path)
+        elif not glob.has_magic(parts[index]):
+            if os.path.lexists(f"{path}/{parts[index]}"):
+                pending.append((f"{path}/{parts[index]}", index + 1))
+        elif parts[index] == "**":
+            pending.append((path, index + 1))
+            pending += [(each.path, index) for each in _entries(path) if each.name[0] != "." and each.is_dir(follow_symlinks=False)]
+        else:
+            hidden = parts[index].startswith(".")
+            pending += [
+                (each.path, index + 1)
+                for each in _entries(path)
+                if (hidden or each.name[0] != ".") and fnmatch.fnmatchcase(each.name, parts[index])
+            ]
+    return sorted(path for path in found if not any(str(parent) in found for parent in PurePosixPath(path).parents))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def same_content(one: str, other: str) -> bool:
@@ -164,11 +262,10 @@ def remove(path: str) -> None:
 
 def remove_parts(folder: str) -> None:
     """Removes what a runner that is gone has left unfinished below a folder."""
-    for top, folders, names in os.walk(folder):
-        for name in [*folders, *names]:
-            if PART in name:
-                with contextlib.suppress(OSError):
-                    remove(f"{top}/{name}")
+    for path, _ in list(everything_below(folder)):
+        if path.endswith(PART):
+            with contextlib.suppress(OSError):
+                remove(path)
 
 
 def kind_of(mode: int) -> str:
@@ -180,10 +277,25 @@ def kind_of(mode: int) -> str:
 
 
 def size_of(path: str) -> int:
-    """Bytes of a file or link; of a folder, of all that is in it."""
-    status = lstat(path)
-    if status is None:
+    """Bytes of a file or link; of a folder, of all that is in it. What cannot be read counts nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
         return 0
     if not stat.S_ISDIR(status.st_mode):
         return status.st_size
-    return sum(size_of(entry.path) for entry in os.scandir(path))
+    return sum(status.st_size for _, status in everything_below(path) if not stat.S_ISDIR(status.st_mode))
+
+
+def everything_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """All paths below a folder and what they are, folders before what is in them, at any depth. No link is followed."""
+    pending = [folder]
+    while pending:
+        for entry in _entries(pending.pop()):
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            yield entry.path, status
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(entry.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -74,13 +74,15 @@ class Follower:
         async with log.lock:
             if identifier not in self._logs or _size(log.path) <= log.offset:
                 return
-            async with open_async(log.path) as file:
-                await file.seek(log.offset)
-                while chunk := await file.read(CHUNK):
-                    log.offset += len(chunk)
-                    if not await self._take(identifier, log.stream, chunk):
-                        self._logs.pop(identifier, None)
-                        return
+            # A job may take away its own log
+            with suppress(OSError):
+                async with open_async(log.path) as file:
+                    await file.seek(log.offset)
+                    while chunk := await file.read(CHUNK):
+                        log.offset += len(chunk)
+                        if not await self._take(identifier, log.stream, chunk):
+                            self._logs.pop(identifier, None)
+                            return
 
 
 @asynccontextmanager

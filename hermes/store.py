@@ -187,6 +187,9 @@ class RunFolder:
         experiment.write(sync=False)
         with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write(re_execution(job, self.plan.settings))
+        for log in (STDOUT, STDERR):
+            # Now, or something copied before the start could take its place
+            os.close(os.open(f"{directory}/{log}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         if self.git.patch is not None:
             _link_or_copy(f"{self.folder}/{PATCH}", f"{directory}/{PATCH}")
         return experiment
