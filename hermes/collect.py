@@ -83,6 +83,9 @@ class Claim:
     known: set[str] = field(default_factory=set)
     """Folders below the experiment directory that are known to be folders, and no links to some."""
 
+    moving: set[str] = field(default_factory=set)
+    """Paths that an option moves as a whole: they are not followed meanwhile."""
+
     told: set[str] = field(default_factory=set)
     fresh: list[str] = field(default_factory=list)
     """Paths that have come in and were not announced yet."""
@@ -170,6 +173,23 @@ class Collector:
             claim = self._owner(path)
             return claim is not None and claim.identifier == identifier
 
+    def give_back(self, identifier: str, path: str) -> None:
+        """Takes away what was linked from `path` and from below it, because an option is about to move that as a whole.
+
+        What is still there when the job is finished is collected after all.
+        """
+        below = f"{path}/"
+        with self._lock:
+            claim = self._claims[identifier]
+            claim.moving.add(path)
+            for each in [each for each in claim.links if each == path or each.startswith(below)]:
+                if not claim.links[each].inherited:
+                    self._release(claim, each)
+            for folder in sorted((each for each in claim.made if each == path or each.startswith(below)), key=_depth, reverse=True):
+                if _remove_empty(f"{claim.directory}/{folder}"):
+                    claim.made.discard(folder)
+                    claim.known.discard(folder)
+
     # Watching
 
     def stop(self) -> None:
@@ -232,6 +252,7 @@ class Collector:
         # Setting new watches takes its time in a large tree; it must not take all of it
         not_before = time.monotonic() + min(pause, 1.0)
         next_look = time.monotonic() + LOOK_MS / 1000
+        missed = True
         while not self._stop.is_set():
             wait = LOOK_MS
             if self._grown and can_grow:
@@ -247,6 +268,11 @@ class Collector:
                 return False
             if isinstance(changes, set):
                 self._handle(changes)
+                missed = True
+            elif missed:
+                # Quiet again: one look for what no notification told of, as when directories come and go quickly
+                self._look_again()
+                missed = False
             if poll and time.monotonic() >= next_look:
                 self._look_again()
                 next_look = time.monotonic() + LOOK_MS / 1000
@@ -451,6 +477,8 @@ class Collector:
         """Makes the experiment directory hold what `path` holds now. What fails is tried again, and told, when the job has ended."""
         if claim.identifier in os.path.basename(path):
             claim.seen.add(path)
+        if any(path == each or path.startswith(f"{each}/") for each in claim.moving):
+            return True
         try:
             if stat.S_ISDIR(status.st_mode):
                 self._release(claim, path)
@@ -549,15 +577,15 @@ class Collector:
         """Takes away the folders that were made for `path` and for what is below it, if they are gone and have left nothing."""
         below = f"{path}/"
         for folder in sorted((each for each in claim.made if each == path or each.startswith(below)), key=_depth, reverse=True):
-            if not is_folder(self._absolute(folder)):
+            if not is_folder(self._absolute(folder)) and _remove_empty(f"{claim.directory}/{folder}"):
                 claim.made.discard(folder)
                 claim.known.discard(folder)
-                _remove_empty(f"{claim.directory}/{folder}")
 
     # The end of a job
 
     def _take_all(self, claim: Claim) -> None:
         claim.known.clear()
+        claim.moving.clear()
         for path in sorted(claim.seen | claim.links.keys(), key=_depth):
             self._take(claim, path)
         # What was made for something that is gone by now
@@ -731,9 +759,12 @@ def _key_of(target: str, key: Key) -> Key:
     return status.st_dev, status.st_ino
 
 
-def _remove_empty(folder: str) -> None:
-    with contextlib.suppress(OSError):
+def _remove_empty(folder: str) -> bool:
+    try:
         os.rmdir(folder)
+    except OSError:
+        return False
+    return True
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .files import Report, copy, free_name, lstat, matches, move, real_folder, remove, same_content, size_of, unfinished
+from .files import Report, copy, free_name, lstat, matches, move, real_folder, same_content, size_of, unfinished
 from .model import PLACEHOLDER, Options
 
 Origin = Literal["copied-before", "copied-after", "moved"]
@@ -29,7 +29,8 @@ class Stowed:
 class Stowage:
     """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is never copied into itself.
 
-    `collected` tells of a path, relative to the working directory, whether collection will bring it to the same place anyway.
+    `collected` tells of a path, relative to the working directory, whether collection will bring it to the same place anyway;
+    `give_back` makes collection leave one alone that is moved as a whole.
     """
 
     options: Options
@@ -38,6 +39,7 @@ class Stowage:
     directory: str
     experiments: str
     collected: Callable[[str], bool]
+    give_back: Callable[[str], None]
     report: Report
 
     def before(self) -> list[Stowed]:
@@ -58,7 +60,9 @@ class Stowage:
         for path in dict.fromkeys(paths):
             path = path.replace(PLACEHOLDER, self.identifier)
             found = self._found(path)
-            if not found and path not in done:
+            # What a job wrote there itself, or a runner that is gone has moved, is not missing
+            there = origin == "moved" and os.path.lexists(f"{self.directory}/{os.path.basename(path)}")
+            if not found and path not in done and not there:
                 self.report(f"`{flag} {path}`: no such file or directory")
             for source in found:
                 if source in done:
@@ -101,15 +105,15 @@ class Stowage:
         if not real_folder(self.directory, os.path.dirname(name)):
             raise OSError(0, "its place in the experiment directory is taken")
         target = f"{self.directory}/{name}"
-        if same_content(source, target):
-            # Copied before the job and unchanged, or by a runner that did not get any further
-            if origin == "moved":
-                remove(source)
-            return name
-        target = free_name(target)
         if origin == "moved":
+            self.give_back(from_working_directory)
+            target = free_name(target)
             move(source, target, self.report)
+        elif same_content(source, target):
+            # Copied before the job and unchanged, or by a runner that did not get any further
+            return name
         else:
+            target = free_name(target)
             status = os.stat(source)
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise OSError(0, "neither a file nor a directory")

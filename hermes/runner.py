@@ -277,7 +277,8 @@ class Run:
     def _stowage(self, experiment: Experiment) -> Stowage:
         return Stowage(
             experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, str(self.plan.experiments),
-            partial(self._collector.owned, experiment.identifier), experiment.problem,
+            partial(self._collector.owned, experiment.identifier), partial(self._collector.give_back, experiment.identifier),
+            experiment.problem,
         )  # fmt: skip
 
     def _ready(self, running: _Running, slot: int) -> Launch | None:
@@ -576,8 +577,9 @@ async def _running(
                 failure = exc
                 run.cancel()
             finally:
-                # Nobody listens any more
-                run._feed.close()
+                # Who listens in another task may go on to the end
+                if not run._iterated:
+                    run._feed.close()
         done = run.result.ok
         if failure is not None:
             raise failure

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ import os, sys, time, traceback
 identifier, control = sys.argv[1], sys.argv[2]
 folder = os.environ["HERMES_EXPERIMENT_DIR"]
 strings = control + "/" + identifier
+scope = {"os": os, "time": time, "identifier": identifier, "folder": folder}
 os.makedirs(strings)
 step = 0
 while True:
@@ -39,7 +41,7 @@ while True:
     said = ""
     try:
         with open(order + ".py") as file:
-            exec(file.read(), globals())
+            exec(file.read(), scope)
     except Exception:
         said = traceback.format_exc()
     with open(order + ".tmp", "w") as file:
@@ -178,27 +180,28 @@ class Project:
         With `own`, what Hermes itself puts into an experiment directory is left out.
         """
         found: dict[str, str] = {}
-        for top, folders, files in os.walk(folder):
-            for name in [*folders, *files]:
-                path = f"{top}/{name}"
-                relative = os.path.relpath(path, folder)
-                if not (own and relative in self.OWN):
-                    found[relative] = _shown(path)
+        pending = [""]
+        while pending:
+            top = pending.pop()
+            for name in os.listdir(folder / top):
+                path = f"{top}{name}"
+                # Jobs may still be at it
+                with suppress(FileNotFoundError):
+                    if not (own and path in self.OWN):
+                        found[path] = _shown(f"{folder}/{path}")
+                        if found[path] == "/":
+                            pending.append(f"{path}/")
         return found
 
     def leftovers(self, identifier: str) -> list[str]:
         """Paths in the working directory whose name carries an identifier."""
-        found = []
-        for top, folders, files in os.walk(self.path):
-            if "experiments" in folders and top == str(self.path):
-                folders.remove("experiments")
-            found += [os.path.relpath(f"{top}/{name}", self.path) for name in [*folders, *files] if identifier in name]
-        return sorted(found)
+        found = self.tree(self.path)
+        return sorted(path for path in found if identifier in os.path.basename(path) and not path.startswith("experiments/"))
 
     async def until(self, condition: Callable[[], T | None]) -> T:
         """Waits until `condition` gives something true, and returns that."""
         with anyio.fail_after(LIMIT):
-            while not (found := condition()):  # noqa: ASYNC110
+            while not (found := condition()):  # noqa: ASYNC110 (nothing tells what a job has done)
                 await anyio.sleep(0.005)
         return found
 
@@ -218,11 +221,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     # Resolved, for jobs see the working directory without links
     path = tmp_path.resolve() / "project"
     path.mkdir()
-    return Project(path)
+    yield Project(path)
+    # Folders may be too deep in it for pytest's own clean-up
+    subprocess.run(["rm", "-rf", str(path)], check=False)
 
 
 @pytest.fixture

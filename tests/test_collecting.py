@@ -1,377 +1,1319 @@
-"""Every file and directory whose name carries the identifier gets into the experiment directory: live, undisturbed, whole, and once."""
+"""Collection, copies and moves: what a job makes gets into its experiment directory, whole, at once, and nothing else does."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
-import tempfile
-from collections.abc import Iterator
-from functools import partial
+import shutil
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from watchfiles import _rust_notify
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from hermes.collect import Collector
+import hermes
+from hermes import FileCollected, RunWarning, Status, collect
+from hermes.collect import Collector, collected
+from hermes.files import copy, move, size_of
 
-from .conftest import Project, Puppet
+from .conftest import Project
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T", bound=Callable[..., object])
 
-def carries(job: Puppet, template: str, content: str) -> bool:
-    """Whether the experiment directory holds this content under this path."""
-    path = job.named(template)
-    return path.exists() and path.read_text() == content
+needs_owner = pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No notification ever comes: the final look alone has to do."""
+
+    def watch(self: Collector) -> None:
+        self._stop.wait()
+
+    monkeypatch.setattr(Collector, "watch", watch)
+
+
+@pytest.fixture
+def notified(request: pytest.FixtureRequest) -> None:
+    if request.param == "final-look":
+        request.getfixturevalue("blind")
+
+
+WAYS = [("asyncio", "watched"), ("trio", "watched"), ("asyncio", "final-look")]
+
+
+def both_ways(test: T) -> T:
+    """Runs a test with notifications and without: in the end they make no difference."""
+    both: T = pytest.mark.parametrize(("anyio_backend", "notified"), WAYS, indirect=True)(pytest.mark.usefixtures("notified")(test))
+    return both
 
 
 # While the job runs
 
 
-async def test_a_file_appears_under_the_same_path_while_the_job_goes_on_writing(project: Project) -> None:
+@pytest.mark.parametrize("template", ["a_@.txt", "@", "old/@.pt", "new/deep/er/x@y"])
+async def test_a_file_appears_while_the_job_runs(project: Project, template: str) -> None:
+    (project.path / "old").mkdir()
     async with project.puppet() as job:
-        await job.do("import os; os.makedirs('out/sub'); f = open(f'out/sub/m_{identifier}.pt', 'w'); f.write('one'); f.flush()")
-        await project.until(lambda: carries(job, "out/sub/m_@.pt", "one"))
-        await job.do("f.write(' two'); f.close(); open(f'out/sub/m_{identifier}.pt', 'a').write(' three')")
-        assert job.named("out/sub/m_@.pt").read_text() == "one two three"
-        # Its own name for it stays
-        assert job.left("out/sub/m_@.pt").read_text() == "one two three"
-        await job.do("open(f'out/sub/m_{identifier}.pt', 'w').write('anew')")
-        assert job.named("out/sub/m_@.pt").read_text() == "anew"
-    assert job.stored["out/sub/m_@.pt".replace("@", job.identifier)] == "anew"
+        here, there = job.left(template), job.named(template)
+        await job.do(f"os.makedirs({str(here.parent)!r}, exist_ok=True)")
+        await job.do(f"file = open({str(here)!r}, 'wb', 0); file.write(b'one')")
+        await project.until(there.exists)
+        # The very same file, so whatever the job goes on to do with it is there too
+        assert here.samefile(there)
+        await job.do("file.write(b' two'); file.seek(0); file.write(b'O')")
+        assert there.read_bytes() == b"One two"
+        await job.do(f"file.close(); open({str(here)!r}, 'ab').write(b' three')")
+        assert there.read_bytes() == b"One two three"
+        await job.do(f"open({str(here)!r}, 'wb').write(b'again')")
+        assert there.read_bytes() == b"again"
+        await job.do(f"os.truncate({str(here)!r}, 2)")
+        assert here.read_bytes() == there.read_bytes() == b"ag"
+    assert job.outcome.ok
+    assert there.read_bytes() == b"ag"
     assert project.leftovers(job.identifier) == []
-    assert not job.outcome.problems
 
 
-async def test_replaced_renamed_and_deleted_files_are_followed(project: Project) -> None:
+async def test_a_replaced_file_is_linked_anew(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do(
-            "open(f'a_{identifier}', 'w').write('1'); open(f'b_{identifier}', 'w').write('b'); open(f'c_{identifier}', 'w').write('c')"
-        )
-        await project.until(lambda: all(job.named(name).exists() for name in ("a_@", "b_@", "c_@")))
-        await job.do("open('new', 'w').write('2'); os.replace('new', f'a_{identifier}')")
-        await project.until(lambda: carries(job, "a_@", "2"))
-        await job.do("os.rename(f'b_{identifier}', f'd_{identifier}')")
-        await project.until(lambda: carries(job, "d_@", "b") and not job.named("b_@").exists())
-        await job.do("os.unlink(f'c_{identifier}')")
-        await project.until(lambda: not job.named("c_@").exists())
-    assert job.stored == {f"a_{job.identifier}": "2", f"d_{job.identifier}": "b"}
-
-
-async def test_rotating_checkpoints_leave_only_the_last(project: Project) -> None:
-    async with project.puppet() as job:
+        here, there = job.left("a_@"), job.named("a_@")
         for number in range(5):
-            await job.do(f"open(f'ckpt{number}_{{identifier}}', 'w').write('{number}')")
-            await project.until(job.named(f"ckpt{number}_@").exists)
-            if number:
-                await job.do(f"os.unlink(f'ckpt{number - 1}_{{identifier}}')")
-                await project.until(partial(lambda number: not job.named(f"ckpt{number - 1}_@").exists(), number))
-    assert job.stored == {f"ckpt4_{job.identifier}": "4"}
+            await job.do(f"open('temporary', 'w').write('{number}'); os.replace('temporary', 'a_' + identifier)")
+            await project.until(lambda: there.exists() and here.samefile(there))
+            assert there.read_text() == str(number)
+    assert job.stored == {there.name: "4"}
 
 
-async def test_directories_named_by_the_identifier(project: Project) -> None:
+async def test_a_deleted_file_goes(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do("os.makedirs(f'{identifier}.d/deep/er'); open(f'{identifier}.d/deep/er/file', 'w').write('in one step')")
-        await project.until(lambda: carries(job, "@.d/deep/er/file", "in one step"))
-        await job.do("open(f'{identifier}.d/deep/later', 'w').write('later')")
-        await project.until(lambda: carries(job, "@.d/deep/later", "later"))
-        await job.do(
-            "os.makedirs('elsewhere/x'); open('elsewhere/x/y', 'w').write('moved in'); os.rename('elsewhere', f'whole_{identifier}')"
-        )
-        await project.until(lambda: carries(job, "whole_@/x/y", "moved in"))
-        await job.do("os.unlink(f'{identifier}.d/deep/later'); os.mkdir(f'{identifier}.d/empty')")
-        await project.until(lambda: not job.named("@.d/deep/later").exists() and job.named("@.d/empty").is_dir())
-    i = job.identifier
+        await job.do("os.mkdir('sub'); open('a_' + identifier, 'w'); open('sub/b_' + identifier, 'w')")
+        await project.until(lambda: job.named("a_@").exists() and job.named("sub/b_@").exists())
+        await job.do("os.unlink('a_' + identifier); os.unlink('sub/b_' + identifier)")
+        await project.until(lambda: not job.named("a_@").exists() and not job.named("sub/b_@").exists())
+        # And may come back
+        await job.do("open('a_' + identifier, 'w').write('new')")
+        await project.until(job.named("a_@").exists)
+    assert job.stored == {job.named("a_@").name: "new"}
+
+
+async def test_rotating_checkpoints_take_no_more_space_than_the_job_means_them_to(project: Project) -> None:
+    async with project.puppet() as job:
+        for number in range(6):
+            await job.do(f"open('step_{number}_' + identifier, 'w').write('x')")
+            await project.until(job.named(f"step_{number}_@").exists)
+            if number >= 2:
+                await job.do(f"os.unlink('step_{number - 2}_' + identifier)")
+                await project.until(lambda: len(job.stored) == 2)
+    assert job.stored == {job.named(f"step_{number}_@").name: "x" for number in (4, 5)}
+
+
+async def test_a_renamed_file_is_known_by_its_new_name(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w').write('x')")
+        await project.until(job.named("a_@").exists)
+        await job.do("os.mkdir('sub'); os.rename('a_' + identifier, 'sub/b_' + identifier)")
+        await project.until(lambda: job.named("sub/b_@").exists() and not job.named("a_@").exists())
+        # Without the identifier it is the job's no more
+        await job.do("os.rename('sub/b_' + identifier, 'sub/plain')")
+        await project.until(lambda: not job.named("sub/b_@").exists())
+        await job.do("open('.part', 'w').write('whole'); os.rename('.part', 'done_' + identifier)")
+        await project.until(job.named("done_@").exists)
+    assert job.stored == {job.named("done_@").name: "whole"}
+    assert (project.path / "sub" / "plain").read_text() == "x"
+
+
+async def test_a_renamed_folder_is_known_by_its_new_name(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("os.makedirs('old/x'); open('old/x/a_' + identifier, 'w').write('1')")
+        await job.do("os.mkdir('d_' + identifier); open('d_' + identifier + '/f', 'w').write('2')")
+        await project.until(lambda: job.named("old/x/a_@").exists() and job.named("d_@/f").exists())
+        await job.do("os.rename('old', 'new'); os.rename('d_' + identifier, 'e_' + identifier)")
+        await project.until(lambda: job.named("new/x/a_@").exists() and job.named("e_@/f").exists())
+        await project.until(lambda: not job.named("old/x/a_@").exists() and not job.named("d_@").exists())
+        await job.do("open('new/x/b_' + identifier, 'w'); open('e_' + identifier + '/g', 'w')")
+        await project.until(lambda: job.named("new/x/b_@").exists() and job.named("e_@/g").exists())
+    own = job.identifier
     assert job.stored == {
-        f"{i}.d": "/", f"{i}.d/deep": "/", f"{i}.d/deep/er": "/", f"{i}.d/deep/er/file": "in one step", f"{i}.d/empty": "/",
-        f"whole_{i}": "/", f"whole_{i}/x": "/", f"whole_{i}/x/y": "moved in",
+        "new": "/", "new/x": "/", f"new/x/a_{own}": "1", f"new/x/b_{own}": "", f"e_{own}": "/", f"e_{own}/f": "2", f"e_{own}/g": ""
     }  # fmt: skip
-    assert project.leftovers(i) == []
 
 
-async def test_a_file_in_a_directory_made_just_before(project: Project) -> None:
+def names_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+async def test_a_folder_that_is_made_again(project: Project) -> None:
     async with project.puppet() as job:
-        for number in range(20):
-            await job.do(f"os.makedirs('n{number}/m'); open(f'n{number}/m/f_{{identifier}}', 'w').write('x')")
-        await project.until(lambda: all(carries(job, f"n{number}/m/f_@", "x") for number in range(20)))
+
+        async def make_again(number: str) -> None:
+            await job.do("import shutil; shutil.rmtree('out', True); os.mkdir('out'); shutil.rmtree('d_' + identifier, True)")
+            await job.do(f"open('out/{number}_' + identifier, 'w')")
+            await project.until(lambda: names_in(job.directory / "out") == [f"{number}_{job.identifier}"])
+            await job.do(f"os.makedirs('d_' + identifier + '/{number}'); open('d_' + identifier + '/{number}/f', 'w')")
+            await project.until(lambda: names_in(job.named("d_@")) == [number] and job.named(f"d_@/{number}/f").exists())
+
+        for number in "0123":
+            await make_again(number)
+    own = job.identifier
+    assert job.stored == {"out": "/", f"out/3_{own}": "", f"d_{own}": "/", f"d_{own}/3": "/", f"d_{own}/3/f": ""}
 
 
-# At the end
-
-
-async def test_five_hundred_levels_deep(project: Project) -> None:
+async def test_many_new_folders_with_files_made_right_after(project: Project) -> None:
     async with project.puppet() as job:
         await job.do(
-            "here = os.open('.', os.O_RDONLY); os.mkdir(f'{identifier}.d'); os.chdir(f'{identifier}.d')\n"
-            "for _ in range(500): os.mkdir('d'); os.chdir('d')\n"
-            "open('bottom', 'w').write('x'); os.fchdir(here)"
+            """
+for i in range(40):
+    os.makedirs(f'plain{i}/sub')
+    open(f'plain{i}/sub/f_{identifier}', 'w')
+    os.makedirs(f'd_{identifier}/{i}/sub')
+    open(f'd_{identifier}/{i}/sub/f', 'w')
+"""
         )
-    assert carries(job, "@.d/" + "d/" * 500 + "bottom", "x")
+        await project.until(lambda: len(list(job.directory.glob("plain*/sub/f_*"))) == 40)
+        await project.until(lambda: len(list(job.directory.glob("d_*/*/sub/f"))) == 40)
     assert project.leftovers(job.identifier) == []
 
 
-async def test_links_are_moved_as_links_and_never_followed(project: Project, tmp_path: Path) -> None:
+async def test_new_folders_in_folders_of_the_job_that_are_old(project: Project, anyio_backend: str) -> None:
+    if anyio_backend == "trio":
+        pytest.skip("it takes seconds and does not depend on the loop")
+    async with project.puppet() as job:
+        await job.do("os.mkdir('d_' + identifier); os.mkdir('plain')")
+        # Nothing in what is above is new any more then
+        await project.until(lambda: time.time() - max(os.stat(job.left(name)).st_ctime for name in (".", "d_@", "plain")) > 2.2)
+        await job.do(
+            """
+import time
+for i in range(40):
+    for top in 'd_' + identifier, 'plain':
+        os.mkdir(f'{top}/{i}')
+        for j in range(4):
+            open(f'{top}/{i}/{j}_{identifier}', 'w')
+            time.sleep(0.0005)
+"""
+        )
+        await project.until(lambda: len(list(job.directory.glob("*/*/?_*"))) == 320)
+
+
+async def test_a_file_becomes_a_folder_and_a_folder_a_file(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w'); os.makedirs(f'b_{identifier}/y'); open(f'b_{identifier}/x', 'w')")
+        await project.until(lambda: job.named("a_@").is_file() and job.named("b_@/x").is_file())
+        await job.do("import shutil; shutil.rmtree('b_' + identifier); open('b_' + identifier, 'w').write('file')")
+        await job.do("os.unlink('a_' + identifier); os.mkdir('a_' + identifier); open(f'a_{identifier}/z', 'w').write('inside')")
+        await project.until(lambda: job.named("a_@/z").is_file() and job.named("b_@").is_file())
+        await job.do("os.unlink('b_' + identifier); os.symlink('nowhere', 'b_' + identifier)")
+        await project.until(job.named("b_@").is_symlink)
+    own = job.identifier
+    assert job.stored == {f"a_{own}": "/", f"a_{own}/z": "inside", f"b_{own}": "-> nowhere"}
+    assert job.outcome.ok
+
+
+async def test_a_link_is_moved_as_a_link_while_the_job_runs(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("os.symlink('one', 'a_' + identifier)")
+        await project.until(lambda: job.named("a_@").is_symlink())
+        await job.do("os.symlink('two', 'new'); os.replace('new', 'a_' + identifier)")
+        await project.until(lambda: os.readlink(job.named("a_@")) == "two")
+    assert job.stored == {job.named("a_@").name: "-> two"}
+
+
+async def test_collection_does_not_disturb_the_job(project: Project) -> None:
+    project.write(
+        "job.py",
+        """\
+import os, sys, time
+name = "a_" + sys.argv[1]
+file = open(name, "w+")
+while not os.path.exists(os.environ["HERMES_EXPERIMENT_DIR"] + "/" + name):
+    time.sleep(0.002)
+for number in range(2000):
+    file.write("%d\\n" % number)
+file.flush()
+os.utime(name, (1, 2))
+os.chmod(name, 0o640)
+assert sum(1 for line in open(name)) == 2000
+os.rename(name, name + ".old")
+with open(name, "x") as new:
+    new.write("new")
+os.link(name, name + ".hard")
+os.unlink(name + ".hard")
+""",
+    )
+    assert (await project.run(f"[[{project.PYTHON}, job.py]]")).ok
+    experiment = project.experiment()
+    old = experiment.directory / f"a_{experiment.identifier}.old"
+    assert old.read_text() == "".join(f"{number}\n" for number in range(2000))
+    assert (old.stat().st_mtime, stat.S_IMODE(old.stat().st_mode)) == (2.0, 0o640)
+    assert (experiment.directory / f"a_{experiment.identifier}").read_text() == "new"
+    assert len(experiment.files) == 2
+
+
+# What is there when it has ended
+
+
+@both_ways
+async def test_everything_comes_and_nothing_remains(project: Project) -> None:
+    project.write(
+        "job.sh",
+        """\
+        printf 1 > "$1"; printf 2 > "a_$1.txt"; printf 3 > ".$1"
+        mkdir -p plain/sub "whole_$1/sub/empty" "plain/d_$1"
+        printf 4 > "plain/sub/b_$1"; printf 5 > "whole_$1/inside"; printf 6 > "whole_$1/sub/c_$1"; printf 7 > "plain/d_$1/x"
+        printf 8 > plain/theirs; printf 9 > other
+        mkdir .built; printf 10 > .built/x; mkdir .built/deep; printf 11 > .built/deep/y; mv .built "moved_$1"
+        ln "a_$1.txt" "hard_$1"; ln other "hard_other_$1"
+        ln -s /etc "link_$1"; ln -s "link_$1" "loop_$1"; ln -s . "whole_$1/loop"; ln -s nowhere "plain/dangling_$1"
+        """,
+    )
+    result = await project.run("[[sh, job.sh]]")
+    assert result.ok
+    experiment = project.experiment()
+    own = experiment.identifier
+    expected = {
+        own: "1", f"a_{own}.txt": "2", f".{own}": "3",
+        "plain": "/", "plain/sub": "/", f"plain/sub/b_{own}": "4",
+        f"whole_{own}": "/", f"whole_{own}/sub": "/", f"whole_{own}/sub/empty": "/", f"whole_{own}/inside": "5",
+        f"whole_{own}/sub/c_{own}": "6", f"plain/d_{own}": "/", f"plain/d_{own}/x": "7",
+        f"moved_{own}": "/", f"moved_{own}/x": "10", f"moved_{own}/deep": "/", f"moved_{own}/deep/y": "11",
+        f"hard_{own}": "2", f"hard_other_{own}": "9",
+        f"link_{own}": "-> /etc", f"loop_{own}": f"-> link_{own}", f"whole_{own}/loop": "-> .", f"plain/dangling_{own}": "-> nowhere",
+    }  # fmt: skip
+    assert project.tree(experiment.directory, own=True) == expected
+    assert project.leftovers(own) == []
+    theirs = project.tree(project.path)
+    assert {name for name in theirs if not name.startswith("experiments")} == {
+        "x.hermes", "job.sh", "plain", "plain/sub", "plain/theirs", "other"
+    }  # fmt: skip
+    assert os.path.samefile(experiment.directory / f"a_{own}.txt", experiment.directory / f"hard_{own}")
+    files = {file.path: file.bytes for file in experiment.files}
+    assert files == {path: len(content) - 3 * content.startswith("-> ") for path, content in expected.items() if content != "/"}
+    assert {file.origin for file in experiment.files} == {"collected"}
+
+
+@both_ways
+async def test_a_deep_folder(project: Project) -> None:
+    levels = 500
+    project.write(
+        "job.py",
+        f"""\
+import os, sys
+os.mkdir("d_" + sys.argv[1]); os.chdir("d_" + sys.argv[1])
+for level in range({levels}):
+    os.mkdir("d"); os.chdir("d")
+open("bottom", "w").write("x")
+""",
+    )
+    assert (await project.run(f"[[{project.PYTHON}, job.py]]")).ok
+    experiment = project.experiment()
+    assert (experiment.directory / f"d_{experiment.identifier}" / ("d/" * levels) / "bottom").read_text() == "x"
+    assert project.leftovers(experiment.identifier) == []
+
+
+@both_ways
+async def test_what_is_too_deep_for_a_path_is_left_and_reported(project: Project) -> None:
+    project.write(
+        "job.py",
+        """\
+import os, sys
+open("a_" + sys.argv[1], "w")
+os.mkdir("d_" + sys.argv[1]); os.chdir("d_" + sys.argv[1])
+open("near", "w").write("near")
+for level in range(40):
+    os.mkdir("d" * 200); os.chdir("d" * 200)
+open("bottom", "w").write("x")
+open("b_" + sys.argv[1], "w").write("x")
+""",
+    )
+    project.write("next.sh", ': > "a_$1"')
+    result = await project.run(f"[[{project.PYTHON}, job.py]]", "[[sh, next.sh]]")
+    first, second = result.outcomes
+    assert second.ok
+    assert first.status is Status.FINISHED
+    assert any("too long" in problem for problem in first.problems)
+    assert first.directory is not None
+    stored = Path(first.directory)
+    assert (stored / f"a_{first.identifier}").exists()
+    assert (stored / f"d_{first.identifier}" / "near").read_text() == "near"
+    # What could not come is where it was
+    folder = os.open(project.path / f"d_{first.identifier}", os.O_RDONLY)
+    for _ in range(40):
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    assert set(os.listdir(folder)) == {"bottom", f"b_{first.identifier}"}
+    os.close(folder)
+
+
+@both_ways
+async def test_special_files_are_left_and_reported(project: Project) -> None:
+    project.write(
+        "job.py",
+        """\
+import os, socket, sys
+own = sys.argv[1]
+os.mkfifo("fifo_" + own)
+os.mkdir("d_" + own)
+os.mkfifo("d_" + own + "/fifo")
+open("d_" + own + "/file", "w")
+socket.socket(socket.AF_UNIX).bind("socket_" + own)
+""",
+    )
+    result = await project.run(f"[[{project.PYTHON}, job.py]]")
+    (outcome,) = result.outcomes
+    own = outcome.identifier
+    assert outcome.status is Status.FINISHED
+    assert set(outcome.problems) == {
+        f"`fifo_{own}` is a FIFO, it was left where it is",
+        f"`d_{own}/fifo` is a FIFO, it was left where it is",
+        f"`socket_{own}` is a socket, it was left where it is",
+    }
+    assert project.leftovers(own) == sorted([f"fifo_{own}", f"d_{own}", f"socket_{own}"])
+    assert stat.S_ISFIFO((project.path / f"d_{own}" / "fifo").stat().st_mode)
+    assert project.tree(project.experiment().directory, own=True) == {f"d_{own}": "/", f"d_{own}/file": ""}
+
+
+async def test_a_file_that_was_replaced_by_something_special(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w').write('old')")
+        await project.until(job.named("a_@").exists)
+        await job.do("os.unlink('a_' + identifier); os.mkfifo('a_' + identifier)")
+        await project.until(lambda: not job.named("a_@").exists())
+    assert job.outcome.problems == (f"`a_{job.identifier}` is a FIFO, it was left where it is",)
+    assert job.stored == {}
+
+
+@both_ways
+async def test_links_out_of_the_tree_are_not_followed(project: Project, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "secret").write_text("untouched")
-    async with project.puppet() as job:
-        await job.do(f"os.symlink({str(outside)!r}, f'out_{{identifier}}'); os.symlink('nowhere', f'broken_{{identifier}}')")
-        await job.do("os.mkdir(f'{identifier}.d'); os.symlink('..', f'{identifier}.d/loop'); open('plain', 'w').write('p')")
-        await job.do("os.link('plain', f'hard_{identifier}'); os.symlink('/', 'round')")
-    i = job.identifier
-    assert job.stored == {
-        f"out_{i}": f"-> {outside}", f"broken_{i}": "-> nowhere", f"{i}.d": "/", f"{i}.d/loop": "-> ..", f"hard_{i}": "p",
-    }  # fmt: skip
-    assert (outside / "secret").read_text() == "untouched"
-    assert (project.path / "plain").read_text() == "p"
-    assert project.leftovers(i) == []
+    project.write("job.sh", f'ln -s "{outside}" "link_$1"; ln -s "{outside}" plain; : > "{outside}/mine_$1"; : > "{outside}/theirs"')
+    assert (await project.run("[[sh, job.sh]]")).ok
+    own = project.experiment().identifier
+    assert project.tree(project.experiment().directory, own=True) == {f"link_{own}": f"-> {outside}"}
+    assert project.tree(outside) == {f"mine_{own}": "", "theirs": ""}
 
 
-async def test_special_files_are_left_and_told(project: Project) -> None:
-    async with project.puppet() as job:
-        await job.do("os.mkfifo(f'fifo_{identifier}'); os.mkdir(f'{identifier}.d'); os.mkfifo(f'{identifier}.d/fifo')")
-        await job.do("open(f'{identifier}.d/file', 'w').write('x')")
-        await job.do("import socket; s = socket.socket(socket.AF_UNIX); s.bind(f's_{identifier}')")
-    i = job.identifier
-    assert job.stored == {f"{i}.d": "/", f"{i}.d/file": "x"}
-    left = ((f"fifo_{i}", "FIFO"), (f"{i}.d/fifo", "FIFO"), (f"s_{i}", "socket"))
-    assert set(job.outcome.problems) == {f"`{path}` is a {kind}, it was left where it is" for path, kind in left}
-    assert project.leftovers(i) == sorted([f"fifo_{i}", f"{i}.d", f"s_{i}"])
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-async def test_a_name_with_two_live_identifiers_is_left_and_told_by_both(project: Project) -> None:
-    async with project.puppets(2) as (one, two):
-        both = f"{one.identifier}_{two.identifier}"
-        await one.do(f"open('{both}', 'w').write('whose?'); os.mkdir('d{both}'); open('d{both}/f', 'w').write('x')")
-        await one.do("open(f'mine_{identifier}', 'w').write('m')")
-        await project.until(one.named("mine_@").exists)
-        # When one of the two has ended, the other must not get it
-        one.end()
-        await project.until(lambda: '"finished"' in (one.directory / "hermes.json").read_text())
-        await two.do("open(f'other_{identifier}', 'w').write('o')")
-    for job, other in ((one, f"mine_{one.identifier}"), (two, f"other_{two.identifier}")):
-        assert set(job.stored) == {other}
-        assert any(both in problem and "two live identifiers" in problem for problem in job.outcome.problems)
-    assert (project.path / both).read_text() == "whose?"
-    assert (project.path / f"d{both}" / "f").read_text() == "x"
-
-
-NAMES = [
-    b"new\nline", b" space ",
-    b"-dash", b"\x1b[31mred", "\N{SNAKE}\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), b"\xff\xfe\x80", b"'\"`$(rm)",
-    b"[red]x", b"*?[a]", b"%s{}\\", b"\t", b"a" * 200,
-]  # fmt: skip
-
-
-async def test_any_name(project: Project) -> None:
-    generator = random.Random(4)
-    letters = [*range(1, 47), *range(48, 256)]
-    names = NAMES + [bytes(generator.choices(letters, k=generator.randrange(1, 40))) for _ in range(500)]
-    names = [*dict.fromkeys(names)]
-    async with project.puppet() as job:
-        await job.do(f"names = {names!r}\nfor n, name in enumerate(names): open(name + b'_' + identifier.encode(), 'w').write(str(n))")
-        await job.do("os.mkdir(b'\\xfa\\xfb'); open(b'\\xfa\\xfb/f_' + identifier.encode(), 'w').write('in')")
-    carried = {name: content for name, content in job.stored.items() if job.identifier in name}
-    expected = {os.fsdecode(name) + f"_{job.identifier}": str(number) for number, name in enumerate(names)}
-    assert carried == expected | {os.fsdecode(b"\xfa\xfb/f_") + job.identifier: "in"}
-    assert project.leftovers(job.identifier) == []
-    assert not job.outcome.problems
-
-
-async def test_nothing_that_the_job_wrote_itself_is_overwritten(project: Project) -> None:
-    async with project.puppet() as job:
-        await job.do("open(f'{folder}/x_{identifier}', 'w').write('own'); open(f'x_{identifier}', 'w').write('collected')")
-        await job.do(
-            "os.mkdir(f'{folder}/d'); os.symlink('/tmp', f'{folder}/e'); os.mkdir('e'); open(f'e/f_{identifier}', 'w').write('kept')"
-        )
-    i = job.identifier
-    assert job.stored[f"x_{i}"] == "own"
-    assert job.stored[f"x_{i}.1"] == "collected"
-    # Never through a link: left, and told
-    assert job.stored["e"] == "-> /tmp"
-    assert (project.path / f"e/f_{i}").read_text() == "kept"
-    assert any(f"e/f_{i}" in problem for problem in job.outcome.problems)
-
-
+@both_ways
 async def test_what_is_not_searched(project: Project) -> None:
+    folders = [".git", "node_modules", "sub/node_modules", "venv", "experiments/elsewhere", "sub/experiments"]
+    for folder in folders:
+        (project.path / folder / "inner").mkdir(parents=True)
     project.write("venv/pyvenv.cfg")
-    async with project.puppet() as job:
-        await job.do(
-            "for place in ('.git', 'node_modules', 'venv', 'a/node_modules/b', 'a/.git'):\n"
-            "    os.makedirs(place, exist_ok=True); open(f'{place}/f_{identifier}', 'w').write('x')\n"
-            "os.makedirs('a/experiments'); open(f'a/experiments/f_{identifier}', 'w').write('found')"
+    lines = [f': > "{folder}/a_$1"; : > "{folder}/inner/a_$1"\n' for folder in folders]
+    project.write("job.sh", "".join(lines))
+    assert (await project.run("[[sh, job.sh]]")).ok
+    own = project.experiment().identifier
+    # Only the folder that gets the experiments is `experiments/`
+    assert project.tree(project.experiment().directory, own=True) == {
+        "sub": "/", "sub/experiments": "/", f"sub/experiments/a_{own}": "",
+        "sub/experiments/inner": "/", f"sub/experiments/inner/a_{own}": "",
+    }  # fmt: skip
+    for folder in folders[:-1]:
+        assert (project.path / folder / f"a_{own}").exists()
+        assert (project.path / folder / "inner" / f"a_{own}").exists()
+
+
+@both_ways
+async def test_a_working_directory_that_is_a_virtual_environment(project: Project) -> None:
+    project.write("pyvenv.cfg")
+    project.write("job.sh", ': > "a_$1"')
+    assert (await project.run("[[sh, job.sh]]")).ok
+    assert project.tree(project.experiment().directory, own=True) == {f"a_{project.experiment().identifier}": ""}
+
+
+@both_ways
+async def test_a_working_directory_reached_by_a_link(project: Project, tmp_path: Path) -> None:
+    project.write("job.sh", ': > "a_$1"; mkdir sub; : > "sub/b_$1"')
+    (tmp_path / "link").symlink_to(project.path)
+    assert (await project.run("[[sh, job.sh]]", working_directory=tmp_path / "link", root=tmp_path / "link")).ok
+    own = project.experiment().identifier
+    assert project.tree(project.experiment().directory, own=True) == {f"a_{own}": "", "sub": "/", f"sub/b_{own}": ""}
+    assert project.leftovers(own) == []
+
+
+@both_ways
+async def test_a_working_directory_below_the_root(project: Project) -> None:
+    project.write("work/job.sh", ': > "a_$1"; : > "../above_$1"')
+    assert (await project.run("[[sh, job.sh]]", working_directory=project.path / "work")).ok
+    own = project.experiment().identifier
+    assert project.tree(project.experiment().directory, own=True) == {f"a_{own}": ""}
+    assert project.leftovers(own) == [f"above_{own}"]
+
+
+async def test_identifiers_of_jobs_that_do_not_run_mean_nothing(project: Project) -> None:
+    project.write("job.sh", ': > "a_$1"')
+    await project.run("[[sh, job.sh]]")
+    old = project.experiment().identifier
+    kept = project.write(f"kept_{old}", "kept")
+    project.write("next.sh", f': > "both_{old}_$1"; mkdir "d_{old}"; : > "d_{old}/a_$1"')
+    assert (await project.run("[[sh, next.sh]]")).ok
+    new = project.experiments()[1]
+    assert kept.read_text() == "kept"
+    assert project.tree(new.directory, own=True) == {
+        f"both_{old}_{new.identifier}": "", f"d_{old}": "/", f"d_{old}/a_{new.identifier}": ""
+    }  # fmt: skip
+
+
+@both_ways
+async def test_modes_and_times_come_along(project: Project) -> None:
+    project.write(
+        "job.py",
+        """\
+import os, sys
+own = sys.argv[1]
+os.makedirs("d_" + own + "/private", mode=0o755)
+os.chmod("d_" + own + "/private", 0o700)
+with open("d_" + own + "/private/secret", "w") as file:
+    os.fchmod(file.fileno(), 0o600)
+os.utime("d_" + own + "/private/secret", (5, 5))
+""",
+    )
+    assert (await project.run(f"[[{project.PYTHON}, job.py]]")).ok
+    folder = project.experiment().directory / f"d_{project.experiment().identifier}" / "private"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600
+    assert (folder / "secret").stat().st_mtime == 5
+
+
+@needs_owner
+@both_ways
+async def test_folders_that_are_read_only(project: Project) -> None:
+    project.write("job.sh", 'mkdir -p "d_$1/sub"; : > "d_$1/sub/f"; chmod 555 "d_$1/sub" "d_$1"')
+    result = await project.run("[[sh, job.sh]]")
+    assert result.ok
+    experiment = project.experiment()
+    folder = experiment.directory / f"d_{experiment.identifier}"
+    assert project.leftovers(experiment.identifier) == []
+    assert (folder / "sub" / "f").exists()
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((folder / "sub").stat().st_mode) == 0o555
+    for each in (folder, folder / "sub"):
+        each.chmod(0o755)
+
+
+@needs_owner
+@both_ways
+async def test_folders_that_cannot_be_looked_into(project: Project) -> None:
+    project.write(
+        "job.sh",
+        """\
+        mkdir "d_$1" plain half; : > "d_$1/f"; : > plain/f; : > "half/a_$1"; : > "a_$1"
+        chmod 0 "d_$1" plain; chmod 444 half
+        """,
+    )
+    result = await project.run("[[sh, job.sh]]")
+    own = project.experiment().identifier
+    (project.path / "half").chmod(0o755)
+    (project.path / "plain").chmod(0o755)
+    assert (project.experiment().directory / f"a_{own}").exists()
+    # The job's own folder is opened for it; what is in others is left
+    assert (project.experiment().directory / f"d_{own}" / "f").exists()
+    assert (project.path / "half" / f"a_{own}").exists()
+    assert not result.ok
+
+
+# Two live identifiers
+
+
+@both_ways
+async def test_a_name_with_two_live_identifiers_is_left_and_reported(project: Project) -> None:
+    async with project.puppets(3) as (one, two, other):
+        await one.do(
+            f"""
+both = identifier + '_{two.identifier}'
+open('file_' + both, 'w').write('x')
+os.mkdir('dir_' + both)
+open('dir_' + both + '/inside', 'w').write('x')
+os.mkdir('own_' + identifier)
+open('own_' + identifier + '/file_' + both, 'w').write('x')
+open('own_' + identifier + '/of_{two.identifier}', 'w').write('theirs')
+open('own_' + identifier + '/mine', 'w').write('mine')
+"""
         )
-    assert {name for name in job.stored if "f_" in name} == {f"a/experiments/f_{job.identifier}"}
-    assert len(project.leftovers(job.identifier)) == 5
+        # Who ends first must not get it, and neither must who ends last
+        one.end()
+        await project.until(lambda: one.directory.joinpath("hermes.json").read_text().count('"finished"'))
+        await other.do("pass")
+    both = f"{one.identifier}_{two.identifier}"
+    left = [f"file_{both}", f"dir_{both}", f"own_{one.identifier}/file_{both}"]
+    for job in (one, two):
+        assert sorted(job.outcome.problems) == sorted(f"`{path}` carries two live identifiers, it was left where it is" for path in left)
+    assert other.outcome.ok
+    assert one.stored == {f"own_{one.identifier}": "/", f"own_{one.identifier}/mine": "mine"}
+    assert two.stored == {f"own_{one.identifier}": "/", f"own_{one.identifier}/of_{two.identifier}": "theirs"}
+    assert project.tree(project.path / f"dir_{both}") == {"inside": "x"}
+    assert (project.path / f"file_{both}").read_text() == "x"
+    assert (project.path / f"own_{one.identifier}" / f"file_{both}").read_text() == "x"
 
 
-# One without the other
+async def test_two_live_identifiers_in_many_names(project: Project) -> None:
+    generator = random.Random(1)
+    async with project.puppets(3) as jobs:
+        names = []
+        for number in range(300):
+            first, second = generator.sample(jobs, 2)
+            glue = generator.choice(["", "_", "-", " and ", "0", "f", "\n"])
+            names.append(f"{generator.choice(['', '9', 'a_'])}{first.identifier}{glue}{second.identifier}{number}")
+        await jobs[0].do(f"for name in {names!r}: open(name, 'w')")
+    for job in jobs:
+        assert len(job.outcome.problems) == sum(job.identifier in name for name in names)
+        assert job.stored == {}
+    assert all((project.path / name).exists() for name in names)
 
 
-async def test_the_final_look_alone_collects_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Collector, "watch", lambda self: None)
+async def test_each_job_gets_its_own(project: Project) -> None:
+    project.write(
+        "job.sh",
+        """\
+        for i in 1 2 3 4 5 6 7 8 9; do
+            printf "$1" > "f${i}_$1"; mkdir "d${i}_$1"; printf "$1" > "d${i}_$1/x"; mv "f${i}_$1" "g${i}_$1"
+        done
+        """,
+    )
+    result = await project.run(*["[[sh, job.sh]]"] * 12, threads=4)
+    assert result.ok
+    for experiment in project.experiments():
+        own = experiment.identifier
+        expected = {f"g{number}_{own}": own for number in range(1, 10)} | {f"d{number}_{own}": "/" for number in range(1, 10)}
+        assert project.tree(experiment.directory, own=True) == expected | {f"d{number}_{own}/x": own for number in range(1, 10)}
+    assert {path.name for path in project.path.iterdir()} == {"experiments", "job.sh", "x.hermes"}
+
+
+# Names are bytes
+
+ODD = (
+    b"new\nline", b" ", b"-rf", b"--", b"\x1b[31mred\x1b[0m", b"[bold]", "\N{ROCKET}\N{COMBINING ACUTE ACCENT}".encode(), b"\xff\xfe",
+    b"\xc3(",
+    b"*", b"?", b"'\"`$(x)", b"\\", b"\r", b"\t", b"\x7f", b"\x01", b"~", b".", b"..", b"%%", b"{identifier}", b"#", b"\xe2\x80\xae",
+)  # fmt: skip
+"""Parts of names that break programs that do not take names as bytes."""
+
+MAKE = """\
+import os, sys
+own = os.fsencode(sys.argv[1])
+for line in open("names"):
+    before, after, kind = (bytes.fromhex(part) for part in line.rstrip("\\n").split(" "))
+    name = before + own + after
+    if kind == b"file":
+        open(name, "wb").write(name)
+    elif kind == b"link":
+        os.symlink(name[:200], name)
+    else:
+        os.mkdir(name)
+        open(name + b"/" + before + b"x" + after, "wb").write(name)
+"""
+
+
+def _name(data: bytes) -> bytes:
+    return data.translate(None, b"\0/")
+
+
+LONGEST = 255 - len("2021_07_25_160008326976_1930e")
+PIECES = st.one_of(
+    st.binary(max_size=30).map(_name),
+    st.sampled_from(ODD),
+    st.text(max_size=10).map(lambda text: _name(text.encode("utf-8", "surrogatepass"))),
+)
+LONG_PIECES = st.builds(lambda piece, fill: piece + fill * (LONGEST - len(piece)), PIECES, st.sampled_from([b"x", b"\xff", b" "]))
+NAMES = st.builds(
+    lambda before, after, kind: (before[: LONGEST - len(after)], after, kind),
+    st.one_of(PIECES, LONG_PIECES), PIECES, st.sampled_from([b"file", b"link", b"folder"]),
+)  # fmt: skip
+"""What stands before and after the identifier, and what it is."""
+
+
+@settings(max_examples=4, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(names=st.lists(NAMES, min_size=60, max_size=150), watched=st.booleans())
+async def test_names_are_bytes(tmp_path_factory: pytest.TempPathFactory, names: list[tuple[bytes, bytes, bytes]], watched: bool) -> None:
+    project = Project(tmp_path_factory.mktemp("names").resolve())
+    names += [(part, b"", b"file") for part in ODD] + [(b"", part, b"folder") for part in ODD] + [(b"\xff" * LONGEST, b"", b"file")]
+    names = list({(before, after): (before, after, kind) for before, after, kind in names}.values())
+    project.write("names", "".join(f"{before.hex()} {after.hex()} {kind.hex()}\n" for before, after, kind in names))
+    project.write("make.py", MAKE)
+    with pytest.MonkeyPatch.context() as patch:
+        if not watched:
+            patch.setattr(Collector, "watch", lambda self: self._stop.wait())
+        result = await project.run(f"[[{project.PYTHON}, make.py]]")
+    assert result.ok, result.outcomes[0].problems
+    experiment = project.experiment()
+    own, directory = os.fsencode(experiment.identifier), os.fsencode(experiment.directory)
+    found = {name for name in os.listdir(directory) if own in name}
+    assert found == {before + own + after for before, after, _ in names}
+    for before, after, kind in names:
+        name = before + own + after
+        path = directory + b"/" + name
+        if kind == b"link":
+            assert os.readlink(path) == name[:200]
+            continue
+        if kind == b"folder":
+            assert os.listdir(path) == [before + b"x" + after]
+            path += b"/" + before + b"x" + after
+        assert Path(os.fsdecode(path)).read_bytes() == name
+    assert {path.name for path in project.path.iterdir()} == {"experiments", "names", "make.py", "x.hermes"}
+    # And the metadata knows them by these names
+    told = {os.fsencode(file.path).split(b"/")[0] for file in experiment.files}
+    assert told == found
+
+
+async def test_long_names_are_replaced_and_kept_apart_too(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do("os.makedirs('a/b'); open(f'a/b/f_{identifier}', 'w').write('x'); open(f'g_{identifier}', 'w').write('y')")
-        await job.do("os.mkdir(f'{identifier}.d'); open(f'{identifier}.d/h', 'w').write('z')")
-        assert not job.named("g_@").exists()
-    i = job.identifier
-    assert job.stored == {"a": "/", "a/b": "/", f"a/b/f_{i}": "x", f"g_{i}": "y", f"{i}.d": "/", f"{i}.d/h": "z"}
-    assert project.leftovers(i) == []
-
-
-class Broken:
-    """A watcher that cannot be made, as when the limit of watches is reached."""
-
-    def __init__(self, *_: object) -> None:
-        raise OSError(28, "OS file watch limit reached")
-
-
-async def test_exhausted_watch_limits_cost_time_and_one_warning(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_rust_notify, "RustNotify", Broken)
-    async with project.puppet() as job:
-        await job.do("open(f'f_{identifier}', 'w').write('x')")
-        await project.until(lambda: carries(job, "f_@", "x"))
-    assert job.stored == {f"f_{job.identifier}": "x"}
-    assert len(job.run.result.warnings) == 1
-
-
-async def test_a_watcher_that_dies_is_made_anew(project: Project) -> None:
-    async with project.puppet() as job:
-        await job.do("open(b'\\xff\\xfe', 'w').write('no utf-8')")
+        fill = "x" * (255 - len(job.identifier))
+        here, there = job.left(fill + "@"), job.named(fill + "@")
         for number in range(3):
-            await job.do(f"open(f'f{number}_{{identifier}}', 'w').write('x')")
-            await project.until(partial(lambda number: carries(job, f"f{number}_@", "x"), number))
+            await job.do(f"open('t', 'w').write('{number}'); os.replace('t', '{fill}' + identifier)")
+            await project.until(lambda: there.exists() and here.samefile(there))
+        other = "y" * (255 - len(job.identifier))
+        await job.do(f"open(folder + '/{other}' + identifier, 'w').write('theirs')")
+        await job.do(f"open('{other}' + identifier, 'w').write('mine')")
+    assert job.outcome.ok
+    assert there.read_text() == "2"
+    assert job.named(other + "@").read_text() == "theirs"
+    assert sorted(job.stored.values()) == ["2", "mine", "theirs"]
 
 
-async def test_twenty_thousand_files_at_once(project: Project) -> None:
+async def test_a_name_that_is_not_utf_8_hides_no_other(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do("for n in range(20000): os.close(os.open(f'{n}_{identifier}', os.O_CREAT | os.O_WRONLY))")
-    assert len(job.stored) == 20000
+        for number in range(5):
+            await job.do(f"open(b'\\xff{number}_' + identifier.encode(), 'w'); open('a{number}_' + identifier, 'w')")
+            await project.until(job.named(f"a{number}_@").exists)
+            await project.until(job.named(f"\udcff{number}_@").exists)
+
+
+# Nothing unrelated is overwritten, and nothing is lost
+
+
+@both_ways
+async def test_what_the_job_wrote_there_itself_is_kept(project: Project) -> None:
+    project.write(
+        "job.sh",
+        """\
+        cd "$HERMES_EXPERIMENT_DIR"; printf theirs > "a_$1"; mkdir "b_$1" "d_$1"; printf theirs > "d_$1/x"; ln -s nowhere "c_$1"
+        cd "$OLDPWD"; printf mine > "a_$1"; printf mine > "b_$1"; printf mine > "c_$1"; mkdir "d_$1"; printf mine > "d_$1/x"
+        """,
+    )
+    result = await project.run("[[sh, job.sh]]")
+    assert result.ok
+    own = project.experiment().identifier
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"a_{own}": "theirs", f"a_{own}.1": "mine", f"b_{own}": "/", f"b_{own}.1": "mine", f"c_{own}": "-> nowhere", f"c_{own}.1": "mine",
+        f"d_{own}": "/", f"d_{own}/x": "theirs", f"d_{own}/x.1": "mine",
+    }  # fmt: skip
+    assert {file.path for file in project.experiment().files} == {f"a_{own}.1", f"b_{own}.1", f"c_{own}.1", f"d_{own}/x.1"}
+    assert project.leftovers(own) == []
+
+
+@both_ways
+async def test_a_file_in_the_place_of_a_folder(project: Project) -> None:
+    project.write("job.sh", 'printf theirs > "$HERMES_EXPERIMENT_DIR/d_$1"; mkdir "d_$1"; printf mine > "d_$1/x"; : > "a_$1"')
+    (outcome,) = (await project.run("[[sh, job.sh]]")).outcomes
+    own = outcome.identifier
+    assert outcome.problems
+    assert project.tree(project.experiment().directory, own=True) == {f"d_{own}": "theirs", f"a_{own}": ""}
+    assert (project.path / f"d_{own}" / "x").read_text() == "mine"
+
+
+@both_ways
+async def test_a_link_in_the_place_of_a_folder_is_not_followed(project: Project, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    project.write("kept.txt", "kept")
+    project.write("other/kept.txt", "kept")
+    project.write(
+        "job.sh",
+        f"""\
+        ln -s "{outside}" "$HERMES_EXPERIMENT_DIR/sub"; mkdir sub; printf mine > "sub/a_$1"
+        ln -s "{outside}" "$HERMES_EXPERIMENT_DIR/d_$1"; mkdir "d_$1"; printf mine > "d_$1/x"
+        ln -s "{outside}/new" "$HERMES_EXPERIMENT_DIR/copied.txt"
+        ln -s "{outside}" "$HERMES_EXPERIMENT_DIR/other"
+        printf x > copied.txt
+        """,
+    )
+    (outcome,) = (await project.run("[[sh, job.sh],[-ca copied.txt, -ca kept.txt, -ca other/kept.txt]]")).outcomes
+    own = outcome.identifier
+    assert len(outcome.problems) == 3
+    assert project.tree(outside) == {}
+    assert (project.path / "sub" / f"a_{own}").read_text() == "mine"
+    assert (project.path / f"d_{own}" / "x").read_text() == "mine"
+    assert (project.experiment().directory / "copied.txt.1").read_text() == "x"
+    assert (project.experiment().directory / "kept.txt").read_text() == "kept"
+
+
+async def test_a_copy_that_the_job_has_removed_is_no_reason_to_lose_the_file(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')")
+        await project.until(lambda: len(job.stored) == 2)
+        await job.do("os.unlink(folder + '/a_' + identifier)")
+        await job.do("open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/b_' + identifier)")
+    own = job.identifier
+    assert job.outcome.ok
+    assert job.stored == {f"a_{own}": "mine", f"b_{own}": "theirs", f"b_{own}.1": "mine"}
+    assert project.leftovers(own) == []
+
+
+async def test_what_the_job_has_put_in_its_place_outlives_the_file(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')")
+        await project.until(lambda: len(job.stored) == 2)
+        for name in "ab":
+            await job.do(f"open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/{name}_' + identifier)")
+        await job.do("os.unlink('a_' + identifier)")
+        await job.do("open('new', 'w').write('newer'); os.replace('new', 'b_' + identifier)")
+    own = job.identifier
+    assert job.stored == {f"a_{own}": "theirs", f"b_{own}": "theirs", f"b_{own}.1": "newer"}
+
+
+async def test_moving_a_file_over_its_own_copy(project: Project) -> None:
+    # To `rename` these are one file already, so it does nothing
+    async with project.puppet() as job:
+        await job.do("open('a_' + identifier, 'w').write('mine')")
+        await project.until(job.named("a_@").exists)
+        await job.do("os.rename('a_' + identifier, folder + '/a_' + identifier)")
+        await job.do("open('b_' + identifier, 'w').write('mine')")
+        await project.until(job.named("b_@").exists)
+        await job.do("os.rename('b_' + identifier, folder + '/final')")
+    assert job.stored == {f"a_{job.identifier}": "mine", "final": "mine"}
     assert project.leftovers(job.identifier) == []
-    assert len(project.experiment().files) == 20000
+
+
+async def test_a_file_of_a_running_job_in_a_folder_of_another(project: Project, blind: None) -> None:
+    async with project.puppets(2) as (one, two):
+        await one.do("os.mkdir('d_' + identifier)")
+        # Ends before and after something of the other is in the folder
+        async with project.puppet(name="third") as third:
+            pass
+        assert third.outcome.ok
+        await two.do(f"open('d_{one.identifier}/a_' + identifier, 'w').write('two')")
+        two.end()
+        await project.until(lambda: two.directory.joinpath("hermes.json").read_text().count('"finished"'))
+        assert two.named(f"d_{one.identifier}/a_@").read_text() == "two"
+    assert one.stored == {f"d_{one.identifier}": "/"}
+    assert project.leftovers(one.identifier) == []
+
+
+# Where notifications fail
+
+
+IDENTIFIERS = [f"2021_07_25_16000832697{number}_1930e" for number in range(2)]
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Collector:
+    """One without notifications, for a working directory `top` with a folder `sub`; nothing is announced."""
+    for folder in ("top/sub", *(f"experiments/{identifier}" for identifier in IDENTIFIERS)):
+        (tmp_path / folder).mkdir(parents=True)
+    return Collector(str(tmp_path / "top"), str(tmp_path / "experiments"), lambda files: None, lambda message: None)
+
+
+def test_the_final_look_does_not_trust_times_that_can_be_set(collector: Collector, tmp_path: Path) -> None:
+    folder, (first, second) = tmp_path / "top" / "sub", IDENTIFIERS
+    os.utime(folder, (1000, 1000))
+    for identifier in (first, second):
+        collector.add(identifier, str(tmp_path / "experiments" / identifier))
+    collector.finish([first])
+    (folder / second).write_text("x")
+    os.utime(folder, (1000, 1000))
+    assert list(collected(collector.finish([second])[second])) == [(f"sub/{second}", 1)]
+
+
+def test_an_adopted_job_has_older_files(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top, experiments, (first, second) = tmp_path / "top", tmp_path / "experiments", IDENTIFIERS
+    monkeypatch.setattr(collect, "SETTLED_NS", 0)
+    (top / "sub" / f"a_{second}").write_text("a")
+    # What an earlier runner has linked, what it has taken, and what the job deletes after it was adopted
+    for name in (f"b_{second}", f"d_{second}"):
+        (top / name).write_text("linked")
+        (experiments / second / name).hardlink_to(top / name)
+    (experiments / second / f"c_{second}").write_text("taken")
+    collector.add(first, str(experiments / first))
+    collector.finish([first])
+    collector.add(second, str(experiments / second), adopted=True)
+    (top / f"d_{second}").unlink()
+    claim = collector.finish([second])[second]
+    assert sorted(collected(claim)) == [(f"b_{second}", 6), (f"c_{second}", 5), (f"sub/a_{second}", 1)]
+    assert sorted(path.name for path in (experiments / second).iterdir()) == [f"b_{second}", f"c_{second}", "sub"]
+    assert [path.name for path in top.iterdir()] == ["sub"]
+
+
+async def test_a_watch_limit_costs_time_and_no_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MAX_WATCHES", 3)
+    for number in range(10):
+        (project.path / f"sub{number}").mkdir()
+    async with project.puppet() as job:
+        await job.do("for i in range(10): open(f'sub{i}/a_' + identifier, 'w')")
+        await project.until(lambda: len(list(job.directory.glob("sub*/a_*"))) == 10)
+        await job.do("for i in range(5): os.unlink(f'sub{i}/a_' + identifier)")
+    assert len(list(job.directory.glob("sub*/a_*"))) == 5
+
+
+@pytest.mark.parametrize("fails", ["at once", "while watching"])
+async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    from watchfiles import _rust_notify
+
+    real = _rust_notify.RustNotify
+
+    class Failing:
+        def __init__(self, *arguments: object) -> None:
+            if fails == "at once":
+                raise OSError(28, "no space left on device (os error 28)")
+            self.real = real([], False, False, 0, False, True)
+
+        def watch(self, *arguments: object) -> None:
+            time.sleep(0.01)
+            raise RuntimeError("overflow")
+
+        def close(self) -> None:
+            self.real.close()
+
+    monkeypatch.setattr(_rust_notify, "RustNotify", Failing)
+    async with project.puppet() as job:
+        await job.do("for i in range(50): open(f'a{i}_' + identifier, 'w')")
+        await project.until(lambda: len(job.stored) == 50)
+        await job.do("for i in range(50): open(f'b{i}_' + identifier, 'w')")
+    assert job.outcome.ok
+    assert len(job.stored) == 100
+    if fails == "at once":
+        (warning,) = job.run.result.warnings
+        assert "collected later" in warning
+
+
+async def test_a_watcher_that_breaks_down_harms_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(self: Collector, paths: set[str]) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Collector, "_handle", break_down)
+    async with project.puppet() as job:
+        files = 0
+        while not job.run.result.warnings:
+            files += 1
+            await job.do(f"open('a{files}_' + identifier, 'w')")
+    assert job.outcome.ok
+    assert len(job.stored) == files
+    (warning,) = job.run.result.warnings
+    assert "a bug" in warning
+
+
+async def test_many_files_at_once(project: Project) -> None:
+    async with project.puppet() as job:
+        await job.do("for i in range(3000): open(f'a{i}_' + identifier, 'w').close()")
+        await job.do("for i in range(0, 3000, 2): os.unlink(f'a{i}_' + identifier)")
+    assert len(job.stored) == 1500
+    assert project.leftovers(job.identifier) == []
+
+
+# Other file systems
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than `tmp_path`."""
     shared = Path("/dev/shm")
-    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no other file system here")
-    with tempfile.TemporaryDirectory(dir=shared, prefix="hermes-test-") as folder:
-        yield Path(folder)
+    if not shared.is_dir() or not os.access(shared, os.W_OK) or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system to write to")
+    folder = shared / f"hermes-{os.getpid()}-{threading.get_ident()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
-async def test_across_file_systems(project: Project, elsewhere: Path) -> None:
-    project.experiments_folder = elsewhere / "experiments"
-    async with project.puppet(settings={"path_to_experiments": f'"{elsewhere}"'}, root=None) as job:
-        await job.do("open(f'f_{identifier}', 'w').write('x'); os.symlink('t', f'l_{identifier}'); os.makedirs(f'{identifier}.d/e')")
-        await job.do("open(f'{identifier}.d/e/g', 'w').write('y'); os.chmod(f'f_{identifier}', 0o640)")
-    i = job.identifier
-    assert str(job.directory).startswith(str(elsewhere))
-    assert job.stored == {f"f_{i}": "x", f"l_{i}": "-> t", f"{i}.d": "/", f"{i}.d/e": "/", f"{i}.d/e/g": "y"}
-    assert job.named("f_@").stat().st_mode & 0o777 == 0o640
-    assert project.leftovers(i) == []
+@both_ways
+async def test_across_file_systems_files_are_moved_at_the_end(project: Project, elsewhere: Path) -> None:
+    path = "/".join(["z" * 20] * 3)
+    project.write(
+        "job.sh",
+        f"""\
+        printf 1 > "a_$1"; mkdir -p "d_$1/sub" plain "d_$1/{path}"; printf 2 > "d_$1/sub/x"; printf 3 > "plain/b_$1"
+        ln -s nowhere "link_$1"; mkfifo "fifo_$1"; touch -d @5 "a_$1"; chmod 640 "a_$1"; ln "a_$1" "hard_$1"
+        printf 4 > "$(printf '%0226d' 0)$1"
+        """,
+    )
+    shutil.copytree(project.path, elsewhere / "work")
+    work = elsewhere / "work"
+    result = await project.run("[[sh, job.sh]]", working_directory=work)
+    (outcome,) = result.outcomes
+    own, directory = outcome.identifier, project.experiment().directory
+    long = "0" * 226 + own
+    folders = ["z" * 20, "/".join(["z" * 20] * 2), path]
+    assert outcome.problems == (f"`fifo_{own}` is a FIFO, it was left where it is",)
+    assert project.tree(directory, own=True) == {
+        f"a_{own}": "1", f"d_{own}": "/", f"d_{own}/sub": "/", f"d_{own}/sub/x": "2", "plain": "/", f"plain/b_{own}": "3",
+        f"link_{own}": "-> nowhere", f"hard_{own}": "1", long: "4", **{f"d_{own}/{folder}": "/" for folder in folders},
+    }  # fmt: skip
+    assert sorted(name for name in project.tree(work)) == sorted(["job.sh", "plain", f"fifo_{own}"])
+    assert (directory / f"a_{own}").stat().st_mtime == 5
+    assert stat.S_IMODE((directory / f"a_{own}").stat().st_mode) == 0o640
 
 
-# A job that does anything, in any order
+async def test_across_file_systems_by_options(project: Project, elsewhere: Path) -> None:
+    project.write("job.sh", "")
+    source = elsewhere / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "x").write_text("x")
+    (source / "link").symlink_to("nowhere")
+    os.mkfifo(source / "fifo")
+    (elsewhere / "file").write_text("file")
+    (elsewhere / "kept").write_text("kept")
+    result = await project.run(f"[[sh, job.sh],[-ma {source}, -ma {elsewhere}/file, -ca {elsewhere}/kept]]")
+    (outcome,) = result.outcomes
+    assert len(outcome.problems) == 1
+    assert "FIFO" in outcome.problems[0]
+    assert project.tree(project.experiment().directory, own=True) == {
+        "source": "/", "source/sub": "/", "source/sub/x": "x", "source/link": "-> nowhere", "file": "file", "kept": "kept"
+    }  # fmt: skip
+    assert project.tree(elsewhere) == {"source": "/", "source/fifo": "special", "kept": "kept"}
 
-STORM = """\
-import random
-generator = random.Random({seed})
-names = [p + n + '_' + identifier for p in ('', 'a/', 'a/b/', identifier + '.d/') for n in 'xyz']
-os.makedirs('a/b', exist_ok=True); os.makedirs(identifier + '.d', exist_ok=True)
-for count in range(60):
-    name, other = generator.sample(names, 2)
-    act = generator.choice(['create', 'create', 'append', 'replace', 'delete', 'rename', 'link'])
-    try:
-        if act == 'create': open(name, 'w').write(str(count))
-        if act == 'append': open(name, 'a').write(str(count))
-        if act == 'replace': open('tmp', 'w').write('r%d' % count); os.replace('tmp', name)
-        if act == 'delete': os.unlink(name)
-        if act == 'rename': os.rename(name, other)
-        if act == 'link': os.symlink(str(count), name)
-    except OSError: pass
-    if generator.random() < 0.2: time.sleep(0.01)
-left = {{}}
-for top, folders, files in os.walk('.'):
-    for each in files:
-        path = os.path.relpath(os.path.join(top, each))
-        if identifier in path and not path.startswith('experiments'):
-            left[path] = '-> ' + os.readlink(path) if os.path.islink(path) else open(path).read()
-open('{model}', 'w').write(repr(left))
+
+# A job that does anything
+
+CHAOS = """\
+import json, os, random, shutil, stat, sys, time
+own, seed = sys.argv[1], sys.argv[2]
+generator = random.Random(seed)
+
+def some(kind):
+    found = []
+    for top, folders, files in os.walk("."):
+        if top == ".":
+            folders[:] = [each for each in folders if each.startswith("seed" + seed) or own in each]
+            files = [each for each in files if own in each]
+        found += [os.path.join(top, each) for each in (folders if kind == "folder" else files)]
+    return generator.choice(sorted(found)) if found else None
+
+def place():
+    folder = some("folder") if generator.random() < 0.7 else "."
+    if folder is None or os.path.islink(folder):
+        folder = "."
+    name = generator.choice("abcd")
+    marked = generator.random() < 0.6 or folder == "."
+    return folder + "/" + (name + "_" + own if marked else name)
+
+def act(step):
+    what = generator.choice("create create append replace delete rename mkdir mkdirs link symlink rmtree move".split())
+    if what == "create":
+        with open(place(), "w") as file:
+            file.write("%d" % step)
+    elif what == "append":
+        with open(some("file"), "a") as file:
+            file.write("+%d" % step)
+    elif what == "replace":
+        with open(".temporary" + seed, "w") as file:
+            file.write("r%d" % step)
+        os.replace(".temporary" + seed, place())
+    elif what == "delete":
+        os.unlink(some("file"))
+    elif what == "rename":
+        os.rename(some("file"), place())
+    elif what == "mkdir":
+        os.mkdir(place())
+    elif what == "mkdirs":
+        os.makedirs("seed" + seed + "/" + generator.choice("xyz") + "/" + generator.choice(["u", "v_" + own]))
+    elif what == "link":
+        os.link(some("file"), place())
+    elif what == "symlink":
+        os.symlink(generator.choice(["nowhere", ".", "..", "/etc/passwd", own]), place())
+    elif what == "rmtree":
+        shutil.rmtree(some("folder"))
+    else:
+        os.rename(some("folder"), place())
+
+for sequence in range(int(sys.argv[3])):
+    for step in range(25):
+        try:
+            act(step)
+        except (OSError, TypeError):
+            pass
+        if generator.random() < 0.3:
+            time.sleep(generator.random() * 0.008)
+
+# What it has left that carries the identifier
+left = {}
+for top, folders, files in os.walk("."):
+    if top == ".":
+        folders[:] = [each for each in folders if each != "experiments"]
+    for each in folders + files:
+        path = os.path.relpath(os.path.join(top, each), ".")
+        if own in path:
+            mode = os.lstat(path).st_mode
+            left[path] = "-> " + os.readlink(path) if stat.S_ISLNK(mode) else "/" if stat.S_ISDIR(mode) else open(path).read()
+json.dump(left, open(os.environ["HERMES_EXPERIMENT_DIR"] + "/left.json", "w"))
 """
 
 
-async def test_whatever_a_job_does_with_its_files_what_it_left_is_there(project: Project, tmp_path: Path) -> None:
-    for seed in range(12):
-        model = tmp_path / f"model{seed}"
-        async with project.puppets(2) as (job, other):
-            job_code = STORM.format(seed=seed, model=model)
-            await other.do("open(f'a_{identifier}', 'w').write('other')")
-            await job.do(job_code)
-        files = {name: content for name, content in job.stored.items() if content != "/"}
-        assert files == eval(model.read_text()), f"seed {seed}"
-        assert project.leftovers(job.identifier) == []
-        assert other.stored == {f"a_{other.identifier}": "other"}
-        assert not job.outcome.problems
+@both_ways
+async def test_what_a_job_leaves_is_what_is_collected(project: Project) -> None:
+    project.write("chaos.py", CHAOS)
+    entry = f"PROD([[{project.PYTHON}, chaos.py, {{seed}} 6]], seed=RANGE[0, 9])"
+    result = await project.run(entry, threads=3)
+    assert result.ok, [outcome.problems for outcome in result.outcomes]
+    for experiment in project.experiments():
+        left = json.loads((experiment.directory / "left.json").read_text())
+        stored = project.tree(experiment.directory, own=True)
+        del stored["left.json"]
+        # Folders that do not carry the identifier are there for what is in them
+        expected = dict(left)
+        for path in left:
+            parent = os.path.dirname(path)
+            while parent:
+                expected.setdefault(parent, "/")
+                parent = os.path.dirname(parent)
+        assert stored == expected
+        assert project.leftovers(experiment.identifier) == []
+        assert {file.path for file in experiment.files} == {path for path, content in left.items() if content != "/"}
 
 
-# Options that copy and move
+# Copies and moves by options
 
 
 async def test_copies_and_moves(project: Project) -> None:
-    for name in ("conf/a.yaml", "conf/b.yaml", "x/same.txt", "y/same.txt", "data/deep/file", "take.txt", "odd [1].txt"):
-        project.write(name, name)
-    options = [
-        "-cb conf/*.yaml", "-ca x/same.txt -ca y/same.txt", "-ca data", "-ma take.txt", "-ca 'odd [1].txt'", "-ca late_{identifier}",
-        "-ma res_{identifier}.d", "-ca missing", "-ma none*",
-    ]  # fmt: skip
-    async with project.puppet(*options) as job:
-        await job.do("open('conf/a.yaml', 'w').write('changed by the job')")
-        await job.do(
-            "open(f'late_{identifier}', 'w').write('l'); os.mkdir(f'res_{identifier}.d'); open(f'res_{identifier}.d/r', 'w').write('r')"
-        )
-    i = job.identifier
-    assert job.stored == {
-        "a.yaml": "conf/a.yaml", "b.yaml": "conf/b.yaml", "x": "/", "x/same.txt": "x/same.txt", "y": "/", "y/same.txt": "y/same.txt",
-        "data": "/", "data/deep": "/", "data/deep/file": "data/deep/file", "take.txt": "take.txt", "odd [1].txt": "odd [1].txt",
-        f"late_{i}": "l", f"res_{i}.d": "/", f"res_{i}.d/r": "r",
+    project.write("networks/cnn.py", "cnn")
+    project.write("data/sub/x.txt", "x")
+    project.write("data/y.txt", "y")
+    (project.path / "data" / "link").symlink_to("y.txt")
+    project.write("before.txt", "before")
+    project.write(
+        "job.sh",
+        """\
+        printf after > before.txt; printf mine > "result_$1.csv"; mkdir out; printf "$1" > "out/$1"; printf m > moved.txt
+        exit 1
+        """,
+    )
+    options = "-ca networks/cnn.py, -ca data/, -cb before.txt, -ca before.txt, -ma out, -ma moved.txt, -ca result_{identifier}.csv"
+    (outcome,) = (await project.run(f"[[sh, job.sh],[{options}]]")).outcomes
+    own = outcome.identifier
+    assert outcome.problems == ()
+    stored = project.tree(project.experiment().directory, own=True)
+    assert stored == {
+        "cnn.py": "cnn", "data": "/", "data/sub": "/", "data/sub/x.txt": "x", "data/y.txt": "y", "data/link": "-> y.txt",
+        "before.txt": "before", "before.txt.1": "after", "out": "/", f"out/{own}": own, "moved.txt": "m", f"result_{own}.csv": "mine",
     }  # fmt: skip
-    assert not (project.path / "take.txt").exists()
-    assert (project.path / "x/same.txt").exists()
-    assert set(job.outcome.problems) == {"`-ca missing`: no such file or directory", "`-ma none*`: no such file or directory"}
-    assert project.leftovers(i) == []
+    assert (project.path / "networks" / "cnn.py").read_text() == "cnn"
+    assert (project.path / "data" / "y.txt").read_text() == "y"
+    assert not (project.path / "moved.txt").exists()
+    assert not (project.path / "out").exists()
     origins = {file.path: file.origin for file in project.experiment().files}
-    assert (origins["a.yaml"], origins["take.txt"], origins["data"]) == ("copied-before", "moved", "copied-after")
+    assert origins["before.txt"] == "copied-before"
+    assert origins["before.txt.1"] == "copied-after"
+    assert origins["moved.txt"] == "moved"
+    assert {file.path: file.bytes for file in project.experiment().files}["data"] == 7
 
 
-async def test_paths_never_lead_out_of_the_experiment_directory(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "up.txt").write_text("up")
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/up.txt").write_text("other")
-    before = {
-        path for path in tmp_path.rglob("*") if project.path not in (path, *path.parents) and project.control not in (path, *path.parents)
-    }
-    async with project.puppet("-ca ../up.txt -ca ../sub/up.txt", "-ca /etc/hostname", "-ca .", "-ma ..") as job:
-        await job.do("os.symlink('/tmp', f'{folder}/sub')")
-    assert job.stored["up.txt"] == "up"
-    assert job.stored["sub"] == "-> /tmp"
-    assert "hostname" in job.stored
-    # The working directory holds the experiments: those are left out
-    assert not any("experiments" in name for name in job.stored)
-    assert any("-ma .." in problem for problem in job.outcome.problems)
-    after = {
-        path for path in tmp_path.rglob("*") if project.path not in (path, *path.parents) and project.control not in (path, *path.parents)
-    }
-    assert before == after
+async def test_the_same_base_name_twice_is_stored_under_relative_paths(project: Project) -> None:
+    for name in ("a/x.txt", "b/x.txt", "c/y.txt"):
+        project.write(name, name)
+    project.write("job.sh", "")
+    assert (await project.run("[[sh, job.sh],[-ca a/x.txt, -cb ./b/../b/x.txt, -ca c/y.txt, -ca a/x.txt, -ca ./a/x.txt]]")).ok
+    assert project.tree(project.experiment().directory, own=True) == {
+        "a": "/", "a/x.txt": "a/x.txt", "b": "/", "b/x.txt": "b/x.txt", "y.txt": "c/y.txt"
+    }  # fmt: skip
 
 
-async def test_special_files_are_not_copied(project: Project) -> None:
+async def test_wildcards(project: Project) -> None:
+    for name in ("a/x.txt", "a/y.txt", "a/.hidden.txt", "a/b/z.txt", "a/b/v.txt", "plain.txt", "what?.log", "[x].log"):
+        project.write(name, name)
+    project.write("job.sh", "")
+    assert (await project.run("[[sh, job.sh],[-ca a/*.txt, -ca '[x].log', -ca 'what?.log', -ca '**/z.*', -ca */b/v.txt]]")).ok
+    assert set(project.tree(project.experiment().directory, own=True)) == {"x.txt", "y.txt", "[x].log", "what?.log", "z.txt", "v.txt"}
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "./*", "**/*"])
+async def test_wildcards_do_not_reach_into_the_experiments(project: Project, pattern: str) -> None:
+    project.write("job.sh", "")
+    for _ in range(2):
+        await project.run(f"[[sh, job.sh],[-ca {pattern}]]")
+    for experiment in project.experiments():
+        stored = {Path(path).name for path in project.tree(experiment.directory, own=True)}
+        assert "job.sh" in stored
+        assert not stored & {"experiments", "hermes.json", "stdout.log"}
+
+
+async def test_wildcards_do_not_follow_links(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "theirs.txt").write_text("theirs")
+    project.write("sub/mine.txt", "mine")
+    for name in ("loop", "again", "sub/up"):
+        (project.path / name).symlink_to(project.path)
+    (project.path / "out").symlink_to(tmp_path / "outside")
+    project.write("job.sh", "")
+    assert (await project.run("[[sh, job.sh],[-ca '**/*.txt']]")).ok
+    assert set(project.tree(project.experiment().directory, own=True)) == {"mine.txt"}
+
+
+async def test_the_working_directory_itself_can_be_copied(project: Project) -> None:
+    project.write("job.sh", "")
+    project.write("sub/x", "x")
+    assert (await project.run("[[sh, job.sh],[-ca .]]")).ok
+    name = project.path.name
+    assert set(project.tree(project.experiment().directory, own=True)) == {
+        name, f"{name}/job.sh", f"{name}/x.hermes", f"{name}/sub", f"{name}/sub/x"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["-ca", "-ma"])
+async def test_what_is_missing_harms_no_other_job(project: Project, flag: str) -> None:
+    project.write("there.txt", "there")
+    project.write("job.sh", "")
+    result = await project.run(f"[[sh, job.sh],[{flag} gone.txt, {flag} no*thing, -ca there.txt]]", "[[sh, job.sh]]")
+    first, second = result.outcomes
+    assert first.status is Status.FINISHED
+    assert first.problems == (f"`{flag} gone.txt`: no such file or directory", f"`{flag} no*thing`: no such file or directory")
+    assert second.ok
+    assert not result.ok
+    assert (project.experiments()[0].directory / "there.txt").read_text() == "there"
+
+
+async def test_what_is_missing_before_the_start_keeps_the_job_from_starting(project: Project) -> None:
+    project.write("before.txt", "")
+    project.write("first.sh", "rm before.txt")
+    project.write("job.sh", ": > executed")
+    result = await project.run("[[sh, first.sh]]", "[[sh, job.sh],[-cb before.txt]]", "[[sh, job.sh],[-cb x_{identifier}]]")
+    first, second, third = result.outcomes
+    assert first.ok
+    for outcome in (second, third):
+        assert outcome.status is Status.FAILED
+        assert (outcome.exit_code, outcome.signal) == (None, None)
+        assert "no such file" in outcome.problems[0]
+    assert not (project.path / "executed").exists()
+
+
+async def test_special_files_named_by_options_are_never_opened(project: Project) -> None:
     os.mkfifo(project.path / "fifo")
-    project.write("folder/file", "x")
-    os.mkfifo(project.path / "folder/fifo")
-    async with project.puppet("-ca fifo -ca folder") as job:
-        pass
-    assert job.stored == {"folder": "/", "folder/file": "x"}
-    assert len(job.outcome.problems) == 2
+    (project.path / "folder").mkdir()
+    os.mkfifo(project.path / "folder" / "fifo")
+    project.write("folder/file", "file")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(project.path / "socket"))
+        project.write("job.sh", "")
+        (outcome,) = (await project.run("[[sh, job.sh],[-ca fifo, -ca socket, -ca /dev/zero, -ca folder]]")).outcomes
+    assert len(outcome.problems) == 4
+    assert outcome.status is Status.FINISHED
+    assert project.tree(project.experiment().directory, own=True) == {"folder": "/", "folder/file": "file"}
+    assert stat.S_ISFIFO((project.path / "fifo").stat().st_mode)
+
+
+async def test_links_named_by_options(project: Project) -> None:
+    project.write("target", "target")
+    (project.path / "link").symlink_to("target")
+    (project.path / "moved").symlink_to("target")
+    (project.path / "dangling").symlink_to("nowhere")
+    (project.path / "loop").symlink_to("loop")
+    project.write("job.sh", "")
+    (outcome,) = (await project.run("[[sh, job.sh],[-ca link, -ma moved, -ca dangling, -ca loop]]")).outcomes
+    assert len(outcome.problems) == 2
+    # To copy a link is to copy what it stands for; to move it is to move the link
+    assert project.tree(project.experiment().directory, own=True) == {"link": "target", "moved": "-> target"}
+
+
+async def test_options_never_write_outside(project: Project, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.txt").write_text("outside")
+    (outside / "sub").mkdir()
+    (outside / "sub" / "x.txt").write_text("sub")
+    (project.path / "way").symlink_to(outside)
+    project.write("job.sh", "")
+    before = project.tree(tmp_path)
+    paths = ["../outside/x.txt", "way/sub/x.txt", f"{outside}/sub", "../outside", "/etc/passwd", "../project/../project/job.sh"]
+    assert (await project.run(f"[[sh, job.sh],[{', '.join(f'-ca {path}' for path in paths)}]]")).ok
+    after = project.tree(tmp_path)
+    assert {path for path in after.keys() - before.keys() if not path.startswith("project/experiments")} == {"project/x.hermes"}
+    stored = project.tree(project.experiment().directory, own=True)
+    assert stored["outside/x.txt"] == "outside"
+    assert stored["way/sub/x.txt"] == "sub"
+    assert stored["job.sh"] == ""
+
+
+async def test_what_holds_the_experiments_is_not_moved(project: Project) -> None:
+    project.write("job.sh", "")
+    (outcome,) = (await project.run("[[sh, job.sh],[-ma experiments, -ma .]]")).outcomes
+    assert len(outcome.problems) == 2
+    assert project.experiment().identifier == outcome.identifier
+    assert (project.path / "job.sh").exists()
+
+
+@pytest.fixture
+def very_deep(elsewhere: Path, tmp_path: Path) -> Iterator[Path]:
+    """A folder with more levels than Python allows calls within calls, on another file system than `tmp_path`."""
+    folder = os.open(elsewhere, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    yield elsewhere / "d"
+    # `shutil.rmtree`, with which pytest cleans up, does not get that far
+    subprocess.run(["rm", "-rf", *elsewhere.iterdir(), *tmp_path.iterdir()], check=True)
+
+
+def test_very_deep_folders(very_deep: Path, collector: Collector, tmp_path: Path) -> None:
+    problems: list[str] = []
+    bottom = "d/" * 1099 + "bottom"
+    copy(str(very_deep), str(tmp_path / "copied"), problems.append)
+    assert (tmp_path / "copied" / bottom).exists()
+    identifier, directory = IDENTIFIERS[0], tmp_path / "experiments" / IDENTIFIERS[0]
+    move(str(very_deep), str(tmp_path / "top" / identifier), problems.append)
+    assert (tmp_path / "top" / identifier / bottom).exists()
+    assert not very_deep.exists()
+    collector.add(identifier, str(directory))
+    assert list(collected(collector.finish([identifier])[identifier])) == [(f"{identifier}/{bottom}", 0)]
+    assert (directory / identifier / bottom).exists()
+    assert size_of(str(directory)) == 0
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", ["stdout.log", "stderr.log", "hermes.json", "re_execution.hermes"])
+@pytest.mark.parametrize("flag", ["-cb", "-ca", "-ma"])
+async def test_files_named_like_those_of_hermes(project: Project, name: str, flag: str) -> None:
+    project.write(f"sub/{name}", "mine")
+    project.write("job.sh", "echo out; echo err >&2")
+    result = await project.run(f"[[sh, job.sh],[{flag} sub/{name}]]")
+    assert result.ok
+    experiment = project.experiment()
+    assert (experiment.stdout, experiment.stderr) == ("out\n", "err\n")
+    assert project.tree(experiment.directory, own=True) == {f"{name}.1": "mine"}
+    assert [file.path for file in experiment.files] == [f"{name}.1"]
+
+
+async def test_a_moved_file_that_is_also_collected_is_there_once(project: Project) -> None:
+    project.write("job.sh", 'mkdir sub; printf 1 > "a_$1"; printf 2 > "sub/b_$1"; printf 3 > "c_$1"')
+    result = await project.run("[[sh, job.sh],[-ma a_{identifier}, -ma sub/b_{identifier}, -ca c_{identifier}]]")
+    assert result.ok
+    own = project.experiment().identifier
+    assert project.tree(project.experiment().directory, own=True) == {f"a_{own}": "1", f"b_{own}": "2", f"c_{own}": "3"}
+    assert project.leftovers(own) == []
+
+
+async def test_options_of_std_h_come_first(project: Project) -> None:
+    project.write("one.txt", "1")
+    project.write("two.txt", "2")
+    project.write("job.sh", "")
+    project.write("y.hermes", "STD-H\n-ca one.txt -l false\nEXEC\n[[sh, job.sh],[-ca two.txt, -l true]]\n")
+    assert (await hermes.run_file("y.hermes", working_directory=project.path)).ok
+    experiment = project.experiment()
+    assert [file.path for file in experiment.files] == ["one.txt", "two.txt"]
+    assert experiment.metadata["options"]["log"] is True
+
+
+# What is told of it
+
+
+async def test_collected_files_are_announced_under_the_names_they_have(project: Project) -> None:
+    project.write("job.sh", 'printf x > "$HERMES_EXPERIMENT_DIR/a_$1"; printf y > "a_$1"; : > "b_$1"; mkdir -p sub; : > "sub/c_$1"')
+    told = []
+    async with project.open("[[sh, job.sh]]") as run:
+        async for event in run:
+            assert not isinstance(event, RunWarning)
+            if isinstance(event, FileCollected):
+                told.append(event.path)
+    own = project.experiment().identifier
+    assert sorted(told) == sorted([f"a_{own}.1", f"b_{own}", f"sub/c_{own}"])
