@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -301,6 +301,7 @@ class Collector:
             for claim in self._claims.values():
                 for path in [path for path, link in claim.links.items() if not link.inherited]:
                     self._drop(claim, path)
+                self._drop_folders(claim, claim.made)
             self._announce()
 
     def _announce(self) -> None:
@@ -351,7 +352,7 @@ class Collector:
             elif was_folder:
                 for each in [each for each in claim.links if each.startswith(below)]:
                     self._drop(claim, each)
-                self._drop_folders(claim, path)
+                self._drop_folders(claim, [each for each in claim.made if each == path or each.startswith(below)])
 
     # Who owns what
 
@@ -573,10 +574,9 @@ class Collector:
             with contextlib.suppress(OSError):
                 os.unlink(f"{claim.directory}/{link.stored}")
 
-    def _drop_folders(self, claim: Claim, path: str) -> None:
-        """Takes away the folders that were made for `path` and for what is below it, if they are gone and have left nothing."""
-        below = f"{path}/"
-        for folder in sorted((each for each in claim.made if each == path or each.startswith(below)), key=_depth, reverse=True):
+    def _drop_folders(self, claim: Claim, folders: Iterable[str]) -> None:
+        """Takes away those of the folders that collection has made, if their originals are gone and they hold nothing."""
+        for folder in sorted(folders, key=_depth, reverse=True):
             if not is_folder(self._absolute(folder)) and _remove_empty(f"{claim.directory}/{folder}"):
                 claim.made.discard(folder)
                 claim.known.discard(folder)
