@@ -115,22 +115,16 @@ class Group:
         raise NotImplementedError
 
     async def end(self, grace: float) -> Exit | None:
-        self._signal(signal.SIGTERM)
-        # A stopped group would never get the signal
-        self._signal(signal.SIGCONT)
-        with anyio.move_on_after(grace):
-            await self.wait()
-            await self._gone()
+        if grace > 0:
+            self._signal(signal.SIGTERM)
+            # A stopped group would never get the signal
+            self._signal(signal.SIGCONT)
+            with anyio.move_on_after(grace):
+                await self.wait()
+                while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:  # noqa: ASYNC110 (nothing tells when a group is gone)
+                    await anyio.sleep(POLL)
         self.kill()
-        ended = await self.wait()
-        # Those killed are dead in a moment, and until then they would be taken for left behind
-        with anyio.move_on_after(DYING):
-            await self._gone()
-        return ended
-
-    async def _gone(self) -> None:
-        while await anyio.to_thread.run_sync(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
-            await anyio.sleep(POLL)
+        return await self.wait()
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
