@@ -52,7 +52,7 @@ class Process(Protocol):
         ...
 
     async def end(self, grace: float) -> Exit | None:
-        """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL; SIGKILL at once if that is 0. Is to be called in a shielded scope."""
+        """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL. Without grace SIGKILL at once. Call it in a shielded scope."""
         ...
 
     def kill(self) -> None:

@@ -121,10 +121,17 @@ class Group:
             self._signal(signal.SIGCONT)
             with anyio.move_on_after(grace):
                 await self.wait()
-                while len(await anyio.to_thread.run_sync(self.left_behind)) > 0:  # noqa: ASYNC110 (nothing tells when a group is gone)
-                    await anyio.sleep(POLL)
+                await self._gone()
         self.kill()
-        return await self.wait()
+        ended = await self.wait()
+        # Those killed are dead in a moment, and until then they would be taken for left behind
+        with anyio.move_on_after(DYING):
+            await self._gone()
+        return ended
+
+    async def _gone(self) -> None:
+        while await anyio.to_thread.run_sync(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
+            await anyio.sleep(POLL)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
