@@ -815,7 +815,8 @@ def ready(project: Project, count: int) -> Callable[[], bool]:
 
 
 def pids(project: Project) -> list[int]:
-    return [int(file.read_text()) for file in project.path.rglob("*.pid")]
+    # Those that are collected already are in two places
+    return sorted({int(file.read_text()) for file in project.path.rglob("*.pid")})
 
 
 def check_ended(project: Project, count: int) -> None:
