@@ -7,9 +7,9 @@ import platform
 import tempfile
 from pathlib import Path
 
-from . import jobs
+from . import jobs, latency, startup
 
-BENCHMARKS = {"jobs": jobs.run}
+BENCHMARKS = {"jobs": jobs.run, "startup": startup.run, "latency": latency.run}
 
 
 def main() -> None:
