@@ -123,6 +123,7 @@ class Run:
         self._started = 0
         self._cancelled = False
         self._running: dict[str, _Running] = {}
+        self._early: dict[str, list[tuple[str, str]]] = {}
         self._limiter = anyio.CapacityLimiter(plan.settings.threads)
         self._slots = list(range(min(plan.settings.threads, plan.count)))
         self._starting = anyio.CancelScope()
@@ -327,6 +328,7 @@ class Run:
                 line=job.line, log=job.options.log,
             )
         )  # fmt: skip
+        self._files_collected(self._early.pop(experiment.identifier, []))
 
     async def _wait(self, running: _Running) -> None:
         process = running.process
@@ -378,9 +380,12 @@ class Run:
                         break
                 finished = await anyio.to_thread.run_sync(self._finish, batch, limiter=self._file_work)
                 for each, (outcome, claim) in zip(batch, finished, strict=True):
-                    self._running.pop(outcome.identifier, None)
+                    # Also those that were never announced as started
+                    self._running[outcome.identifier] = each
                     await self._follower.finish(outcome.identifier)
-                    self._files_collected([(outcome.identifier, path) for path in claim.fresh])
+                    early = self._early.pop(outcome.identifier, [])
+                    self._files_collected([*early, *((outcome.identifier, path) for path in claim.fresh)])
+                    del self._running[outcome.identifier]
                     self._publish_end(each.index, outcome)
         self._collector.stop()
         self._follower.stop()
@@ -453,7 +458,11 @@ class Run:
 
     def _files_collected(self, files: list[tuple[str, str]]) -> None:
         for identifier, path in files:
-            self._feed.publish(FileCollected(identifier=identifier, path=path))
+            if identifier in self._running:
+                self._feed.publish(FileCollected(identifier=identifier, path=path))
+            else:
+                # Quicker than the news of its job's start
+                self._early.setdefault(identifier, []).append((identifier, path))
 
     def _warn_in_thread(self, message: str) -> None:
         anyio.from_thread.run_sync(self._warn, message)
