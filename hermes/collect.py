@@ -471,7 +471,10 @@ class Collector:
         try:
             status = lstat(self._absolute(path))
         except OSError:
-            status = None
+            # To be tried again, and told, when the job has ended
+            if claim.identifier in os.path.basename(path):
+                claim.seen.add(path)
+            return False
         return status is not None and self._follow_entry(claim, path, status)
 
     def _follow_entry(self, claim: Claim, path: str, status: os.stat_result) -> bool:
@@ -654,12 +657,12 @@ class Collector:
         return status, sorted(os.listdir(absolute))
 
     def _leave(self, claim: Claim, folder: str, status: os.stat_result) -> None:
-        """Gives a folder that has been taken the modes and times that the job's own had, which goes."""
+        """Gives a folder that has been taken the mode and times that the job's own had, which goes; but it stays open to its owner."""
         if folder in claim.made:
             claim.made.discard(folder)
             with contextlib.suppress(OSError):
                 os.utime(f"{claim.directory}/{folder}", ns=(status.st_atime_ns, status.st_mtime_ns))
-                os.chmod(f"{claim.directory}/{folder}", stat.S_IMODE(status.st_mode))
+                os.chmod(f"{claim.directory}/{folder}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
         self._remove(folder)
 
     def _remove(self, folder: str) -> None:

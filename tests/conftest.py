@@ -231,6 +231,14 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
+def forbidding(tmp_path: Path) -> None:
+    """For tests that need a system that forbids things, which it does not do to root."""
+    (tmp_path / "closed").mkdir(mode=0)
+    if os.access(tmp_path / "closed", os.R_OK):
+        pytest.skip("nothing is forbidden to root")
+
+
+@pytest.fixture
 def make_project(tmp_path: Path) -> Callable[[str], Project]:
     """For tests that need several working directories."""
 
