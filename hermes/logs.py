@@ -44,15 +44,16 @@ class Follower:
     def __init__(self, take: Take) -> None:
         self._take = take
         self._logs: dict[str, tuple[_Log, _Log]] = {}
-        self._stopped = False
+        self._stopped = anyio.Event()
 
     def add(self, identifier: str, directory: str) -> None:
         self._logs[identifier] = (_Log(f"{directory}/{STDOUT}", "stdout"), _Log(f"{directory}/{STDERR}", "stderr"))
 
     async def run(self) -> None:
         """Passes on what the logs gain until `stop`."""
-        while not self._stopped:
-            await anyio.sleep(TICK)
+        while not self._stopped.is_set():
+            with anyio.move_on_after(TICK):
+                await self._stopped.wait()
             if self._logs:
                 grown = await anyio.to_thread.run_sync(self._grown)
                 for identifier, log in grown:
@@ -65,7 +66,7 @@ class Follower:
         self._logs.pop(identifier, None)
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped.set()
 
     def _grown(self) -> list[tuple[str, _Log]]:
         return [(identifier, log) for identifier, logs in list(self._logs.items()) for log in logs if _size(log.path) > log.offset]

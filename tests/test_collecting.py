@@ -811,15 +811,38 @@ def collector(tmp_path: Path) -> Collector:
     return Collector(str(tmp_path / "top"), str(tmp_path / "experiments"), lambda files: None, lambda message: None)
 
 
-def test_the_final_look_does_not_trust_times_that_can_be_set(collector: Collector, tmp_path: Path) -> None:
+def test_the_final_look_does_not_trust_times_that_can_be_set(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, (first, second) = tmp_path / "top" / "sub", IDENTIFIERS
+    # Only the time of the last change tells then, whose clock has to tick first
+    monkeypatch.setattr(collect, "SETTLED_NS", 0)
     os.utime(folder, (1000, 1000))
     for identifier in (first, second):
         collector.add(identifier, str(tmp_path / "experiments" / identifier))
     collector.finish([first])
+    (tmp_path / "tick").touch()
+    while (tmp_path / "tick").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
+        (tmp_path / "tick").touch()
     (folder / second).write_text("x")
     os.utime(folder, (1000, 1000))
     assert list(collected(collector.finish([second])[second])) == [(f"sub/{second}", 1)]
+
+
+def test_a_folder_that_has_become_a_link_is_not_followed(collector: Collector, tmp_path: Path) -> None:
+    top, (first, second) = tmp_path / "top", IDENTIFIERS
+    outside = tmp_path / "outside"
+    (outside / "inner").mkdir(parents=True)
+    (top / "sub" / "inner").mkdir()
+    for identifier in (first, second):
+        collector.add(identifier, str(tmp_path / "experiments" / identifier))
+    for folder in ("sub", "sub/inner"):
+        (top / folder / f"a_{second}").write_text("inside")
+        (tmp_path / "outside" / folder.removeprefix("sub").strip("/") / f"a_{second}").write_text("outside")
+    collector.finish([first])
+    (top / "sub").rename(top / "kept")
+    (top / "sub").symlink_to(outside)
+    claim = collector.finish([second])[second]
+    assert sorted(collected(claim)) == [(f"kept/a_{second}", 6), (f"kept/inner/a_{second}", 6)]
+    assert (outside / f"a_{second}").read_text() == (outside / "inner" / f"a_{second}").read_text() == "outside"
 
 
 def test_an_adopted_job_has_older_files(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

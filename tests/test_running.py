@@ -408,9 +408,10 @@ async def test_logs_are_complete_at_any_moment(project: Project) -> None:
 
 
 async def test_logs_of_children_keep_in_order(project: Project) -> None:
-    project.write("job.sh", "for i in 1 2 3 4 5 6; do echo $i & wait; sh -c 'echo in $0' $i; done")
+    # Those that open it anew, too
+    project.write("job.sh", "for i in 1 2 3 4 5 6; do echo $i & wait; sh -c 'echo in $0' $i; echo again $i >> /dev/stdout; done")
     await project.run("[[sh, job.sh]]")
-    assert project.experiment().stdout == "".join(f"{number}\nin {number}\n" for number in range(1, 7))
+    assert project.experiment().stdout == "".join(f"{number}\nin {number}\nagain {number}\n" for number in range(1, 7))
 
 
 @SUPERVISED
