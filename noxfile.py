@@ -1,4 +1,7 @@
-"""`nox` runs the tests on every Python that is there, the linter and the type checker. `nox -s bench` is a smoke run of the benchmarks."""
+"""`nox` runs the tests on every Python that is there, the linter and the type checker; `nox -s faults` the long fault matrix.
+
+`nox -s bench` is a smoke run of the benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,13 @@ def tests(session: nox.Session) -> None:
     """The test suite; arguments go to pytest."""
     install(session, "test")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """The fault matrix with its long figures: takes half an hour. Says how often each fault was caused, and what does not hold."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-m", "fault", *session.posargs, env={"HERMES_LONG_TESTS": "1"})
 
 
 @nox.session

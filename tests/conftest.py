@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -248,6 +249,30 @@ def make_project(tmp_path: Path) -> Callable[[str], Project]:
         return Project(path)
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            # The one thing of a test that reaches its report, from another process too
+            item.user_properties += [("fault", row) for row in mark.args]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In the long suite: which rows of the fault matrix were caused, how often, and which do not hold."""
+    if not os.environ.get("HERMES_LONG_TESTS"):
+        return
+    tried: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            times = [int(value) for name, value in report.user_properties if name == "tried"]
+            for row in {int(value) for name, value in report.user_properties if name == "fault"}:
+                tried[row] += sum(times) or 1
+                failed[row] += outcome != "passed"
+    terminalreporter.write_line(f"faults: {sum(not failed[row] for row in tried)} of {len(tried)} rows hold")
+    for row in sorted(tried):
+        terminalreporter.write_line(f"  row {row}: caused {tried[row]} times, {failed[row]} tests failed")
 
 
 def pytest_report_header() -> str:

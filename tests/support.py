@@ -41,7 +41,19 @@ with open("model_" + identifier + ".txt", "w") as file:
 
 JOB = f"[[{PYTHON}, train.py, --lr 0.1]]"
 
+LONG = bool(os.environ.get("HERMES_LONG_TESTS"))
+"""Whether faults are caused as often as `nox -s faults` does."""
+
 UNWANTED = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
+
+
+RecordProperty = Callable[[str, object], None]
+"""pytest's fixture `record_property`."""
+
+
+def times(short: int, long: int) -> int:
+    """How often a fault is caused: `short` in the default suite, `long` in `nox -s faults`."""
+    return long if LONG else short
 
 
 def until(condition: Callable[[], T | None]) -> T:

@@ -15,12 +15,9 @@ import pytest
 
 from hermes.executors.local import processes_of
 
-from .support import Desk, until
+from .support import LONG, Desk, RecordProperty, times, until
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
-
-LONG = bool(os.environ.get("HERMES_LONG_TESTS"))
-"""The long suite, `nox -s faults`, tries ten times as often."""
+pytestmark = [pytest.mark.fault(1), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
 
 JOB = """\
 echo "started $2"
@@ -226,6 +223,7 @@ def test_exec_resume_runs_what_is_missing_under_the_name(desk: Desk) -> None:
     assert len(ledger(desk)) == 7
 
 
+@pytest.mark.fault(2)
 def test_killed_during_resume_five_times(desk: Desk) -> None:
     sweep(desk, ", ".join(["0"] * 6))
     desk.write("hold0")
@@ -241,11 +239,12 @@ def test_killed_during_resume_five_times(desk: Desk) -> None:
     assert len(desk.experiments()) == 6
 
 
-@pytest.mark.timeout(1200 if LONG else 120)
-def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk) -> None:
+@pytest.mark.timeout(times(120, 1200))
+def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk, record_property: RecordProperty) -> None:
     steps = steps_of_a_run(make_desk("counted"))
     assert steps > 60
     chosen = range(1, steps + 1) if LONG else random.Random(1).sample(range(1, steps + 1), 14)
+    record_property("tried", len(chosen))
     for step in chosen:
         place = make_desk(f"step{step}")
         sweep(place, "0, 0, 0")
@@ -254,10 +253,11 @@ def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk) -> None:
         check_all_done(place, 3)
 
 
-@pytest.mark.timeout(1200 if LONG else 120)
-def test_killed_at_random_moments(make_desk: MakeDesk) -> None:
+@pytest.mark.timeout(times(120, 1200))
+def test_killed_at_random_moments(make_desk: MakeDesk, record_property: RecordProperty) -> None:
     moments = random.Random(2)
-    for number in range(200 if LONG else 8):
+    record_property("tried", times(8, 200))
+    for number in range(times(8, 200)):
         place = make_desk(f"moment{number}")
         sweep(place, "0, 0, 0")
         wait = moments.random()
