@@ -213,7 +213,8 @@ class Collector:
             began = time.monotonic()
             folders, all_of_them = self._to_watch()
             try:
-                successor = RustNotify(folders, False, False, 0, False, True)
+                # Not with `ignore_permission_denied`, which ignores the limit of watches too
+                successor = RustNotify(folders, False, False, 0, False, False)
             except Exception as exc:
                 self._cannot_watch(exc)
                 continue
@@ -234,9 +235,9 @@ class Collector:
             self._on_warning(message)
 
     def _cannot_watch(self, exc: Exception) -> None:
-        """A directory has just gone, or the limit of watches is reached: then fewer are watched, in the end none."""
+        """A directory has just gone or was closed, or the limit of watches is reached: then fewer are watched, in the end none."""
         with self._lock:
-            gone = [folder for folder in self._folders if not is_folder(self._absolute(folder))]
+            gone = [folder for folder in self._folders if not self._is_open(folder)]
             for folder in gone:
                 self._forget(folder)
         if gone or isinstance(exc, FileNotFoundError):
@@ -246,6 +247,11 @@ class Collector:
         self._budget = min(self._budget, len(self._folders)) // 2
         while self._budget == 0 and not self._stop.wait(LOOK_MS / 1000):
             self._look_again()
+
+    def _is_open(self, folder: str) -> bool:
+        absolute = self._absolute(folder)
+        # The working directory itself may be reached by a link
+        return os.access(absolute, os.R_OK) and (is_folder(absolute) or not folder)
 
     def _follow(self, watcher: RustNotify, pause: float, *, can_grow: bool, poll: bool) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""

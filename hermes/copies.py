@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .files import Report, copy, free_name, lstat, matches, move, real_folder, same_content, size_of, unfinished
+from .files import Report, copy, free_name, lstat, matches, move, real_folder, remove, same_content, size_of, unfinished
 from .model import PLACEHOLDER, Options
 
 Origin = Literal["copied-before", "copied-after", "moved"]
@@ -119,6 +119,10 @@ class Stowage:
                 raise OSError(0, "neither a file nor a directory")
             within = f"{source}/".startswith(f"{self.experiments}/")
             part = unfinished(target)
-            copy(source, part, self.report, skip=self.directory if within else self.experiments, follow=True)
-            os.rename(part, target)
+            try:
+                copy(source, part, self.report, skip=self.directory if within else self.experiments, follow=True)
+                os.rename(part, target)
+            except OSError:
+                remove(part)
+                raise
         return os.path.relpath(target, self.directory)

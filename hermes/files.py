@@ -23,6 +23,12 @@ Report = Callable[[str], None]
 NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 """Why a hard link may be refused where moving still works: another file system, one without links, a foreign owner."""
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Why nothing more can be written: the disk is full, or what this user may have of it."""
+
+ROOM = 128 * 1024
+"""Bytes below which a disk counts as full: what is left then is often what no file can use."""
+
 NAME_MAX = 255
 """Bytes that a name may have, in all file systems that matter here."""
 
@@ -45,6 +51,18 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def has_room(folder: str) -> bool:
+    """Whether the file system of a folder takes new files. True where it cannot tell."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return True
+    # Some is kept back for root
+    blocks = system.f_bfree if os.geteuid() == 0 else system.f_bavail
+    # File systems that have no such number, of blocks or of files, say 0
+    return not (system.f_blocks and blocks * system.f_frsize < ROOM) and not (system.f_files and not system.f_ffree)
 
 
 def real_folder(top: str, relative: str) -> bool:
@@ -253,7 +271,9 @@ def same_content(one: str, other: str) -> bool:
 
 
 def remove(path: str) -> None:
-    """Removes a file, a link or a whole folder."""
+    """Removes a file, a link or a whole folder, if it is there."""
+    if not os.path.lexists(path):
+        return
     if stat.S_ISDIR(os.lstat(path).st_mode):
         shutil.rmtree(path)
     else:

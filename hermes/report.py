@@ -157,12 +157,13 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["finished before"] = result.succeeded_before
     if result.failed_before:
         counts["failed before"] = result.failed_before
-    ended = sum(outcome.status is not Status.LOST for outcome in result.outcomes)
-    never = plan.count - ended - result.succeeded_before - result.failed_before
+    never = plan.count - len(result.final) - result.succeeded_before - result.failed_before
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     go_on = "; `hermes resume` goes on" if result.cancelled else ""
+    if result.stopped:
+        go_on = "; make room, then `hermes resume --failed` goes on"
     return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}{go_on}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .model import Job, Keys, Status
 from .plan import Plan
-from .store import experiments_named
+from .store import RunFolder, experiments_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Leftover:
     job: Job
     directory: str
     metadata: dict[str, Any]
+    again: bool = False
+    """Whether to run the job again if it failed."""
 
 
 @dataclass(slots=True)
@@ -35,12 +37,13 @@ class Survey:
     failed: int = 0
 
 
-def survey_run(plan: Plan, name: str, run_id: str, *, failed: bool) -> Survey:
+def survey_run(folder: RunFolder, *, failed: bool) -> Survey:
     """What has become of the jobs of a run. With `failed`, those that failed are started again."""
+    plan, recorded = folder.plan, folder.recorded()
     survey = Survey()
     latest: dict[str, tuple[str, dict[str, Any]]] = {}
-    for directory, metadata in experiments_named(str(plan.experiments), name):
-        if metadata.get("run_id") == run_id:
+    for directory, metadata in experiments_named(str(plan.experiments), folder.name):
+        if metadata.get("run_id") == folder.run_id:
             key = metadata["key"]
             latest[key] = (directory, metadata)
             survey.attempts[key] = survey.attempts.get(key, 0) + 1
@@ -50,6 +53,9 @@ def survey_run(plan: Plan, name: str, run_id: str, *, failed: bool) -> Survey:
             case Status.FINISHED:
                 survey.settled.add(key)
                 survey.succeeded += 1
+            case Status.FAILED if metadata["identifier"] in recorded:
+                # The disk was full when it ended
+                unfinished.add(key)
             case Status.FAILED | Status.TIMEOUT if not failed:
                 survey.settled.add(key)
                 survey.failed += 1
@@ -61,7 +67,7 @@ def survey_run(plan: Plan, name: str, run_id: str, *, failed: bool) -> Survey:
         for index, job in enumerate(plan.jobs):
             key = keys.key(job)
             if key in unfinished:
-                survey.leftovers.append(Leftover(index, job, *latest[key]))
+                survey.leftovers.append(Leftover(index, job, *latest[key], again=failed and latest[key][1]["status"] == Status.FAILED))
                 if len(survey.leftovers) == len(unfinished):
                     break
     return survey

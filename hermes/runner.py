@@ -7,13 +7,14 @@ Nothing else publishes what state a job is in.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from .errors import HermesError, escape
 from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Exit, Launch, Process, Trace
 from .executors.local import LocalExecutor
-from .files import remove_parts
+from .files import FULL, remove_parts
 from .logs import Follower, Stream
 from .model import Job, Keys, Outcome, Status
 from .plan import Plan, compile_file, find_program
@@ -56,6 +57,10 @@ UNREAD = 1000
 PATIENCE = 5.0
 """Seconds after which a listener that takes nothing gets no more log chunks of a job."""
 
+NO_ROOM = "the disk was full when it ended: its output may be incomplete"
+FULL_MESSAGES = frozenset(map(os.strerror, FULL))
+"""By what one can tell from a problem, wherever it comes from, that the disk is full."""
+
 FollowLogs = Literal["all", "shown", "none"]
 """Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or nobody's."""
 
@@ -75,11 +80,22 @@ class RunResult:
     failed_before: int = 0
     """Jobs that had failed before and were not started again, in a resumed run."""
 
+    stopped: bool = False
+    """Whether nothing more was started because the disk was full."""
+
+    again: tuple[str, ...] = ()
+    """Identifiers of experiments that came to nothing in an earlier run, whose jobs were run again for that."""
+
     @property
     def ok(self) -> bool:
         """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded when it was run again did."""
-        counting = (outcome for outcome in self.outcomes if outcome.status is not Status.LOST)
-        return not self.cancelled and not self.failed_before and all(outcome.ok for outcome in counting)
+        is_whole = not self.cancelled and not self.stopped and not self.failed_before
+        return is_whole and all(outcome.ok for outcome in self.final)
+
+    @property
+    def final(self) -> list[Outcome]:
+        """The outcomes of the jobs, without those that another has replaced."""
+        return [outcome for outcome in self.outcomes if outcome.identifier not in self.again]
 
     @property
     def failures(self) -> list[Outcome]:
@@ -122,6 +138,8 @@ class Run:
         self._warnings: list[str] = list(plan.warnings)
         self._started = 0
         self._cancelled = False
+        self._stopped = False
+        self._again: list[str] = []
         self._running: dict[str, _Running] = {}
         self._early: dict[str, list[tuple[str, str]]] = {}
         self._limiter = anyio.CapacityLimiter(plan.settings.threads)
@@ -168,8 +186,9 @@ class Run:
         """What has come of the run so far; of the whole run once its block is left."""
         survey = self._survey
         return RunResult(
-            self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings), survey.succeeded, survey.failed
-        )
+            self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings), survey.succeeded, survey.failed,
+            self._stopped, tuple(self._again),
+        )  # fmt: skip
 
     # The flow
 
@@ -204,7 +223,10 @@ class Run:
                 for index, job in enumerate(self.plan.jobs):
                     key = keys.key(job)
                     if key not in self._survey.settled:
-                        jobs.start_soon(self._in_slot, await self._slot(), partial(self._run_job, index, job, key))
+                        slot = await self._slot()
+                        if self._stopped:
+                            break
+                        jobs.start_soon(self._in_slot, slot, partial(self._run_job, index, job, key))
 
     async def _slot(self) -> _Slot:
         """Waits until a job may start. Not done in the job's task: there is one task per running job, not per planned one."""
@@ -220,7 +242,10 @@ class Run:
             self._limiter.release_on_behalf_of(slot.borrower)
 
     async def _take_up(self, leftover: Leftover, slot: int) -> None:
-        """Goes on with a job of an earlier runner. If nobody can tell how it ended it is lost, and run again."""
+        """Goes on with a job of an earlier runner. If nobody can tell how it ended it is lost, and run again.
+
+        So is one that failed for lack of room, if failed ones are to be run again.
+        """
         running = await anyio.to_thread.run_sync(self._adopt, leftover, limiter=self._file_work)
         try:
             if running.process is not None:
@@ -229,7 +254,9 @@ class Run:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._after(running)
-        if running.exit is None:
+        exit_ = running.exit
+        if exit_ is None or (leftover.again and (exit_.code != 0 or exit_.no_room)):
+            self._again.append(running.experiment.identifier)
             await self._run_job(leftover.index, leftover.job, running.experiment.key, slot)
 
     def _adopt(self, leftover: Leftover) -> _Running:
@@ -255,10 +282,13 @@ class Run:
                 await self._after(running)
 
     async def _prepare(self, index: int, job: Job, key: str, slot: int) -> _Running | None:
-        """Makes the experiment; None, with the job failed, if that is not possible."""
+        """Makes the experiment; None, with the job failed, if that is not possible. On a full disk it is just not started."""
         try:
             return await anyio.to_thread.run_sync(self._make, index, job, key, slot, limiter=self._file_work)
         except OSError as exc:
+            if exc.errno in FULL:
+                self._stop()
+                return None
             where = f" `{exc.filename}`" if exc.filename else ""
             problem = f"the experiment directory could not be made: {exc.strerror}{where}"
             outcome = Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
@@ -266,6 +296,8 @@ class Run:
             return None
 
     def _make(self, index: int, job: Job, key: str, slot: int) -> _Running:
+        if not self._folder.has_room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         experiment = self._folder.experiment(job, key, self._survey.attempts.get(key, 0) + 1)
         self._collector.add(experiment.identifier, experiment.directory)
         running = _Running(index, job, experiment, self._stowage(experiment))
@@ -351,10 +383,16 @@ class Run:
     def _record_process(self, experiment: Experiment, pid: int) -> None:
         if experiment.state["pid_start"] is None:
             experiment.state["pid_start"] = process_start(pid)
+        self._write(experiment, sync=False)
+
+    def _write(self, experiment: Experiment, *, sync: bool) -> bool:
+        """Replaces the metadata; False, and a problem of the experiment, if that is not possible."""
         try:
-            experiment.write(sync=False)
+            experiment.write(sync=sync)
         except OSError as exc:
             experiment.problem(f"the metadata could not be written: {exc.strerror}")
+            return False
+        return True
 
     async def _after(self, running: _Running) -> None:
         """What a job still does in its slot when its process has ended."""
@@ -391,15 +429,18 @@ class Run:
         self._follower.stop()
 
     def _finish(self, batch: list[_Running]) -> list[tuple[Outcome, Claim]]:
+        has_room = self._folder.has_room
+        if not has_room:
+            self._folder.use_reserve()
         claims = self._collector.finish([running.experiment.identifier for running in batch])
         finished = []
         for running in batch:
             claim = claims[running.experiment.identifier]
-            finished.append((self._finalize(running, claim), claim))
+            finished.append((self._finalize(running, claim, has_room=has_room), claim))
         return finished
 
-    def _finalize(self, running: _Running, claim: Claim) -> Outcome:
-        """Writes the final metadata of one job."""
+    def _finalize(self, running: _Running, claim: Claim, *, has_room: bool) -> Outcome:
+        """Writes the final metadata of one job. For lack of room its exit status is left behind too: a resumed run finishes it."""
         experiment, exit_ = running.experiment, running.exit or Exit()
         status = Status.FINISHED if exit_.code == 0 else Status.FAILED
         if running.adopted:
@@ -414,15 +455,23 @@ class Run:
                 experiment.problem(f"left processes behind: {', '.join(map(str, left))}")
         for problem in claim.problems:
             experiment.problem(problem)
+        if running.exit is not None and (exit_.no_room or not has_room):
+            experiment.problem(NO_ROOM)
+        if status is Status.FINISHED and (NO_ROOM in experiment.problems or _tell_of_a_full_disk(experiment.problems)):
+            status = Status.FAILED
         experiment.files += [{"path": path, "bytes": size, "origin": "collected"} for path, size in collected(claim)]
         experiment.state |= {"status": status.value, "exit_code": exit_.code, "signal": exit_.signal, "duration": running.duration}
-        try:
-            experiment.write(sync=running.duration > SYNC_AFTER)
-        except OSError as exc:
-            experiment.problem(f"the metadata could not be written: {exc.strerror}")
-            status = status if status is Status.CANCELLED else Status.FAILED
-        else:
-            self._remove_exit_file(experiment.identifier)
+        written = self._write(experiment, sync=running.duration > SYNC_AFTER)
+        if not written and status is not Status.CANCELLED:
+            status = Status.FAILED
+        exit_file = self._folder.exit_file(experiment.identifier)
+        if not has_room or _tell_of_a_full_disk(experiment.problems):
+            anyio.from_thread.run_sync(self._stop)
+            if running.process is not None and running.exit is not None:
+                running.process.record(exit_file, replace(exit_, no_room=exit_.no_room or not has_room))
+        elif written:
+            with suppress(OSError):
+                os.unlink(exit_file)
         return Outcome(
             experiment.identifier, running.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
             tuple(experiment.problems), tuple(running.job.command(experiment.identifier)), running.job.line,
@@ -437,11 +486,6 @@ class Run:
         start = experiment.state["start"]
         experiment.state["end"] = end.isoformat(timespec="microseconds")
         return max(0.0, (end - datetime.fromisoformat(start)).total_seconds()) if start else 0.0
-
-    def _remove_exit_file(self, identifier: str) -> None:
-        if self.plan.settings.supervise:
-            with suppress(OSError):
-                os.unlink(self._folder.exit_file(identifier))
 
     def _publish_end(self, index: int, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -463,6 +507,12 @@ class Run:
             else:
                 # Quicker than the news of its job's start
                 self._early.setdefault(identifier, []).append((identifier, path))
+
+    def _stop(self) -> None:
+        """Starts nothing more, for lack of room. What runs goes on: it may need none."""
+        if not self._stopped:
+            self._stopped = True
+            self._warn(f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started")
 
     def _warn_in_thread(self, message: str) -> None:
         anyio.from_thread.run_sync(self._warn, message)
@@ -551,7 +601,7 @@ async def open_resumed(
     record = await anyio.to_thread.run_sync(_find_unfinished, run, root, working_directory)
     plan = await anyio.to_thread.run_sync(record.plan)
     folder = await anyio.to_thread.run_sync(RunFolder.reopen, record, plan)
-    survey = await anyio.to_thread.run_sync(partial(survey_run, plan, record.name, record.run_id, failed=failed))
+    survey = await anyio.to_thread.run_sync(partial(survey_run, folder, failed=failed))
     async with _running(plan, folder, survey, executor or LocalExecutor(), grace, follow_logs) as resumed:
         yield resumed
 
@@ -626,6 +676,10 @@ async def _to_its_end(run: Run) -> None:
     if in_notebook():
         async with shown(run):
             await run.ended.wait()
+
+
+def _tell_of_a_full_disk(problems: Sequence[str]) -> bool:
+    return any(message in problem for message in FULL_MESSAGES for problem in problems)
 
 
 async def _shielded(service: Callable[[], Awaitable[object]]) -> None:

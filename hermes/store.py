@@ -6,6 +6,7 @@ All functions here block; callers run them in worker threads, one call for all t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -22,7 +23,7 @@ from typing import Any
 
 from . import __version__
 from .errors import HermesError, escape
-from .files import write_atomic
+from .files import has_room, write_atomic
 from .model import Job
 from .plan import Plan, re_execution
 from .provenance import Git, boot_id, machine, read_git
@@ -39,6 +40,9 @@ RE_EXECUTION = "re_execution.hermes"
 PATCH = "uncommitted.patch"
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
+
+RESERVE = 64 * 1024
+"""Bytes that a run keeps, in its lock file, for the final metadata of jobs that end when the disk is full."""
 
 _STAMP = "%Y_%m_%d_%H%M%S%f"
 _MICROSECOND = timedelta(microseconds=1)
@@ -138,7 +142,12 @@ class RunFolder:
             clock = Clock(records, git.suffix)
             if git.patch is not None:
                 write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
+            os.pwrite(locked, bytes(RESERVE), 0)
+            if not has_room(folder):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as exc:
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
             raise HermesError(
                 f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
                 hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments elsewhere",
@@ -184,15 +193,27 @@ class RunFolder:
                 # Somebody has cleaned up meanwhile
                 os.makedirs(parent, exist_ok=True)
         experiment = Experiment(self, job, key, identifier, directory, attempts)
-        experiment.write(sync=False)
-        with open(f"{directory}/{RE_EXECUTION}", "x", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(re_execution(job, self.plan.settings))
-        for log in (STDOUT, STDERR):
-            # Now, or something copied before the start could take its place
-            os.close(os.open(f"{directory}/{log}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        if self.git.patch is not None:
-            _link_or_copy(f"{self.folder}/{PATCH}", f"{directory}/{PATCH}")
+        try:
+            experiment.begin()
+        except OSError:
+            # Nothing of the job's is in it yet
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         return experiment
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room on the disk for more."""
+        return has_room(self.folder)
+
+    def use_reserve(self) -> None:
+        """Gives back the room that was kept for writing down how the running jobs end on a full disk."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._locked, 0)
+
+    def recorded(self) -> set[str]:
+        """Identifiers of the jobs whose exit status still stands here, because their experiments could not be finished."""
+        return set(os.listdir(self.folder))
 
     def close(self, *, done: bool) -> None:
         """Ends the run. Its folder goes if all is `done`, for then the experiment directories tell everything."""
@@ -223,10 +244,21 @@ class Experiment:
 
     @classmethod
     def reopen(cls, run: RunFolder, job: Job, directory: str, metadata: dict[str, Any]) -> Experiment:
-        """An experiment of an earlier process of this run that has no final status yet."""
-        state = {key: metadata.get(key) for key in ("status", "start", "pid", "pid_start")}
-        identifier, key, attempts = metadata["identifier"], metadata["key"], metadata["attempts"]
-        return cls(run, job, key, identifier, directory, attempts, state, metadata["files"], metadata["problems"])
+        """An experiment of an earlier process of this run that has not been finished. How it ended is to be found out again."""
+        state = {"status": "running"} | {key: metadata.get(key) for key in ("start", "pid", "pid_start")}
+        files = [each for each in metadata["files"] if each["origin"] == "copied-before"]
+        return cls(run, job, metadata["key"], metadata["identifier"], directory, metadata["attempts"], state, files)
+
+    def begin(self) -> None:
+        """Writes what stands in the directory before the job starts. Raises `OSError` if that is not possible."""
+        self.write(sync=False)
+        with open(f"{self.directory}/{RE_EXECUTION}", "x", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(re_execution(self.job, self.run.plan.settings))
+        for log in (STDOUT, STDERR):
+            # Now, or something copied before the start could take its place
+            os.close(os.open(f"{self.directory}/{log}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        if self.run.git.patch is not None:
+            _link_or_copy(f"{self.run.folder}/{PATCH}", f"{self.directory}/{PATCH}")
 
     def open_logs(self) -> tuple[int, int]:
         """File descriptors for the job's output. Both append, so that all who write to them keep in order."""

@@ -24,10 +24,11 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: exactly one of `code` and `signal` is set."""
+    """How a process ended: exactly one of `code` and `signal` is set. With `no_room` the disk was full then."""
 
     code: int | None = None
     signal: int | None = None
+    no_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Process(Protocol):
 
     def kill(self) -> None:
         """SIGKILL for the whole group, at once."""
+        ...
+
+    def record(self, exit_file: str, exit_: Exit) -> None:
+        """Leaves behind how the job ended, for a resumed run, if it has not done so itself. Blocks; does not fail."""
         ...
 
     def left_behind(self) -> list[int]:

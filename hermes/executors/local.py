@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -31,6 +32,9 @@ The shell leads the job's group, so it catches what the group is sent and lives 
 are back at their defaults in the job. The file `$0` gets the shell's process id, the shell's own message if a signal killed the job
 (which is how `exit 137` and signal 9 differ), and the status.
 """
+
+NO_ROOM = "no room"
+"""The line that says that the disk was full when the job ended, after the status."""
 
 UNTOLD = frozenset({signal.SIGINT, signal.SIGPIPE})
 """Signals of which no shell gives a message; they are believed from the status alone."""
@@ -139,6 +143,16 @@ class Group:
     def left_behind(self) -> list[int]:
         return group_members(self.pid) if self._signal(0) else []
 
+    def record(self, exit_file: str, exit_: Exit) -> None:
+        # So little that the block which the file has already is enough for it
+        with contextlib.suppress(OSError), open(exit_file, "a") as file:
+            if file.tell() == 0:
+                # Without a supervisor, in the words that one would have left
+                status = f"{exit_.code}" if exit_.signal is None else f"signal\n{128 + exit_.signal}"
+                file.write(f"{self.pid}\n{status}\n")
+            if exit_.no_room:
+                file.write(f"{NO_ROOM}\n")
+
     def _signal(self, number: int) -> bool:
         """Signals the group; False if there is none any more."""
         try:
@@ -158,7 +172,13 @@ class LocalProcess(Group):
         self._exit_file = exit_file
 
     async def wait(self) -> Exit:
-        return exit_of(await self._process.wait(), self._exit_file)
+        returncode = await self._process.wait()
+        if returncode < 0:
+            return Exit(signal=-returncode)
+        # Only then the shell's own words decide
+        if self._exit_file is not None and returncode > 128:
+            return recorded_exit(self._exit_file) or exit_of(returncode, said=False)
+        return Exit(code=returncode)
 
 
 class AdoptedProcess(Group):
@@ -191,16 +211,17 @@ class AdoptedProcess(Group):
 
 
 def recorded_exit(exit_file: str) -> Exit | None:
-    """The exit status that a supervised job has left behind; None if it has not come to that."""
+    """The exit status that a job has left behind; None if it has not come to that."""
     try:
         text = Path(exit_file).read_text(errors="replace")
     except OSError:
         return None
-    *said, status = text.splitlines() or [""]
+    before, mark, _ = text.partition(f"{NO_ROOM}\n")
+    *said, status = before.splitlines() or [""]
     # The first line is the supervisor's process id, and a line without its end was not written whole
-    if not said or not text.endswith("\n") or not status.isdigit():
+    if not said or not before.endswith("\n") or not status.isdigit():
         return None
-    return exit_of(int(status), exit_file)
+    return replace(exit_of(int(status), len(said) > 1), no_room=bool(mark))
 
 
 def recorded_pid(exit_file: str) -> int | None:
@@ -246,18 +267,12 @@ def _is_zombie(pid: int) -> bool:
         return False
 
 
-def exit_of(returncode: int, exit_file: str | None) -> Exit:
-    """What a return code means. A shell's codes above 128 say that there may have been a signal; then its own words decide."""
-    if returncode < 0:
-        return Exit(signal=-returncode)
-    number = returncode - 128
-    if exit_file is None or number not in signal.valid_signals():
-        return Exit(code=returncode)
-    try:
-        said = Path(exit_file).read_text(errors="replace").splitlines()
-    except OSError:
-        said = []
-    return Exit(signal=number) if len(said) > 2 or number in UNTOLD else Exit(code=returncode)
+def exit_of(status: int, said: bool) -> Exit:
+    """What a shell's exit status means. It is 128 and the signal's number if one ended the job, of which the shell has `said` something."""
+    number = status - 128
+    if number in signal.valid_signals() and (said or number in UNTOLD):
+        return Exit(signal=number)
+    return Exit(code=status)
 
 
 def group_members(group: int) -> list[int]:
