@@ -25,7 +25,7 @@ def replace() -> None:
             time.sleep(0.005)
             file.write(data[half:])
 
-    store.write_atomic = write
+    store.write_atomic = write  # type: ignore[attr-defined]
 
 
 def group() -> None:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
+RUNNING, COLLECTING = "tests/test_running.py::test", "tests/test_collecting.py::test"
+
 TESTS = {
-    "replace": ["tests/test_running.py::test_metadata_parses_at_every_moment"],
+    "replace": [f"{RUNNING}_metadata_parses_at_every_moment"],
     "group": [
-        "tests/test_running.py::test_cancelled_by_the_host",
-        "tests/test_running.py::test_killed_by_the_run",
-        "tests/test_running.py::test_a_daemon_that_holds_the_output_does_not_hold_the_job",
+        f"{RUNNING}_cancelled_by_the_host",
+        f"{RUNNING}_killed_by_the_run",
+        f"{RUNNING}_a_daemon_that_holds_the_output_does_not_hold_the_job",
     ],
-    "look": [
-        "tests/test_collecting.py::test_a_watcher_that_fails",
-        "tests/test_collecting.py::test_a_watcher_that_breaks_down_harms_nothing",
-    ],
+    "look": [f"{COLLECTING}_a_watcher_that_fails", f"{COLLECTING}_a_watcher_that_breaks_down_harms_nothing"],
 }
 """The tests, each by its function, that must notice what is missing."""
 
@@ -29,14 +28,15 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("missing", TESTS)
 def test_the_tests_of_a_fault_notice_what_is_missing(missing: str) -> None:
+    options = ["-n", "0", "-p", "tests.sabotage", "-rA", "--tb=no", "--timeout=20", "-k", "asyncio"]
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "tests.sabotage", "-rA", "--tb=no", "--timeout=20", "-k", "asyncio", *TESTS[missing]],
+        [sys.executable, "-m", "pytest", *options, *TESTS[missing]],
         cwd=ROOT,
         env={**os.environ, "SABOTAGE": missing, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
-    ).stdout  # fmt: skip
+    ).stdout
     outcomes = dict.fromkeys(TESTS[missing], "did not run")
     for outcome, test in re.findall(r"^(PASSED|FAILED|ERROR) (\S+?)\[", told, re.MULTILINE):
         outcomes[test] = outcome
