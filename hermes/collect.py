@@ -213,6 +213,7 @@ class Collector:
             began = time.monotonic()
             folders, all_of_them = self._to_watch()
             try:
+                _start_thread()
                 # Not with `ignore_permission_denied`, which ignores the limit of watches too
                 successor = RustNotify(folders, False, False, 0, False, False)
             except Exception as exc:
@@ -543,6 +544,9 @@ class Collector:
 
     def _make_folder(self, claim: Claim, path: str) -> None:
         """Makes a folder below the experiment directory, and those above it. Raises `OSError` if something else stands there."""
+        if path in claim.known and not is_folder(f"{claim.directory}/{path}"):
+            # The job has put something else in its place, which may lead anywhere
+            claim.known.clear()
         missing = []
         while path and path not in claim.known:
             missing.append(path)
@@ -716,6 +720,13 @@ class Collector:
         stored = os.path.relpath(target, claim.directory)
         claim.taken.append(stored)
         claim.tell(stored)
+
+
+def _start_thread() -> None:
+    """Raises `RuntimeError` where no thread can be started. A watcher needs one, and would end the whole process for lack of it."""
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
 
 
 def collected(claim: Claim) -> Iterator[tuple[str, int]]:

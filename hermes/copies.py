@@ -78,16 +78,28 @@ class Stowage:
 
     def _found(self, path: str) -> list[str]:
         """Absolute paths. What exists under just this name is meant, even if the name holds a wildcard's characters."""
-        whole = os.path.normpath(os.path.join(self.working_directory, path))
+        whole = self._whole(path)
         if lstat(whole) is not None or not glob.has_magic(path):
             return [whole] if lstat(whole) is not None else []
         return matches(path, self.working_directory, self.experiments)
+
+    def _whole(self, path: str) -> str:
+        """The absolute path, without `.` and `..`."""
+        parts = os.path.join(self.working_directory, path).split("/")
+        if ".." in parts:
+            after = len(parts) - parts[::-1].index("..")
+            above = "/".join(parts[:after])
+            real = os.path.realpath(above)
+            # Behind a link, `..` does not lead back to where the link is
+            if real != os.path.realpath(os.path.normpath(above)):
+                return os.path.normpath("/".join([real, *parts[after:]]))
+        return os.path.normpath("/".join(parts))
 
     def _shared_names(self) -> set[str]:
         """Base names that different paths of this job have in common."""
         options = self.options
         patterns = {p.replace(PLACEHOLDER, self.identifier) for p in (*options.copy_before, *options.copy_after, *options.move_after)}
-        sources = {os.path.normpath(os.path.join(self.working_directory, each)) for each in patterns if not glob.has_magic(each)}
+        sources = {self._whole(each) for each in patterns if not glob.has_magic(each)}
         sources |= {source for pattern in patterns for source in self._found(pattern)}
         return {name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1}
 

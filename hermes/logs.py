@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import anyio
-import anyio.to_thread
 
 from .store import STDERR, STDOUT
+from .threads import in_thread
 
 CHUNK = 65536
 """Bytes read at once: line by line, 8.6 MB took 16.2 s instead of 0.12 s."""
@@ -55,7 +55,7 @@ class Follower:
             with anyio.move_on_after(TICK):
                 await self._stopped.wait()
             if self._logs:
-                grown = await anyio.to_thread.run_sync(self._grown)
+                grown = await in_thread(self._grown)
                 for identifier, log in grown:
                     await self._catch_up(identifier, log)
 

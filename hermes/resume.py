@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,11 @@ class Leftover:
     job: Job
     directory: str
     metadata: dict[str, Any]
-    again: bool = False
-    """Whether to run the job again if it failed."""
+    again: bool
+    """Whether to run the job again if it is lost; not if that has been done before."""
+
+    failed: bool
+    """Whether to run it again also if it failed."""
 
 
 @dataclass(slots=True)
@@ -41,36 +45,41 @@ def survey_run(folder: RunFolder, *, failed: bool) -> Survey:
     """What has become of the jobs of a run. With `failed`, those that failed are started again."""
     plan, recorded = folder.plan, folder.recorded()
     survey = Survey()
-    latest: dict[str, tuple[str, dict[str, Any]]] = {}
+    latest: dict[str, dict[str, Any]] = {}
+    unfinished: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for directory, metadata in experiments_named(str(plan.experiments), folder.name):
         if metadata.get("run_id") == folder.run_id:
             key = metadata["key"]
-            latest[key] = (directory, metadata)
+            latest[key] = metadata
             survey.attempts[key] = survey.attempts.get(key, 0) + 1
-    unfinished = set()
-    for key, (_, metadata) in latest.items():
-        match metadata["status"]:
-            case Status.FINISHED:
-                survey.settled.add(key)
-                survey.succeeded += 1
-            case Status.FAILED if metadata["identifier"] in recorded:
-                # The disk was full when it ended
-                unfinished.add(key)
-            case Status.FAILED | Status.TIMEOUT if not failed:
-                survey.settled.add(key)
-                survey.failed += 1
-            case Status.RUNNING:
-                unfinished.add(key)
-    if unfinished:
-        survey.settled |= unfinished
-        keys = Keys()
-        for index, job in enumerate(plan.jobs):
-            key = keys.key(job)
-            if key in unfinished:
-                survey.leftovers.append(Leftover(index, job, *latest[key], again=failed and latest[key][1]["status"] == Status.FAILED))
-                if len(survey.leftovers) == len(unfinished):
-                    break
+            # Failed with a record: the disk was full when it ended
+            if metadata["status"] == Status.RUNNING or (metadata["status"] == Status.FAILED and metadata["identifier"] in recorded):
+                unfinished.setdefault(key, []).append((directory, metadata))
+    for key, metadata in latest.items():
+        if any(each is metadata for _, each in unfinished.get(key, ())):
+            survey.settled.add(key)
+        elif metadata["status"] == Status.FINISHED:
+            survey.settled.add(key)
+            survey.succeeded += 1
+        elif metadata["status"] in (Status.FAILED, Status.TIMEOUT) and not failed:
+            survey.settled.add(key)
+            survey.failed += 1
+    survey.leftovers = list(_leftovers(plan, unfinished, latest, failed=failed))
     return survey
+
+
+def _leftovers(
+    plan: Plan, unfinished: dict[str, list[tuple[str, dict[str, Any]]]], latest: dict[str, dict[str, Any]], *, failed: bool
+) -> Iterator[Leftover]:
+    keys, missing = Keys(), len(unfinished)
+    for index, job in enumerate(plan.jobs if missing else ()):
+        key = keys.key(job)
+        for directory, metadata in unfinished.get(key, ()):
+            is_latest = metadata is latest[key]
+            yield Leftover(index, job, directory, metadata, again=is_latest, failed=failed)
+        missing -= key in unfinished
+        if not missing:
+            return
 
 
 def survey_name(plan: Plan, name: str) -> Survey:

@@ -22,14 +22,13 @@ from typing import Literal
 
 import anyio
 import anyio.from_thread
-import anyio.to_thread
 
 from .collect import Claim, Collector, collected
 from .copies import Stowage
 from .errors import HermesError, escape
 from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Exit, Launch, Process, Trace
-from .executors.local import LocalExecutor
+from .executors.local import POLL, LocalExecutor
 from .files import FULL, remove_parts
 from .logs import Follower, Stream
 from .model import Job, Keys, Outcome, Status
@@ -40,6 +39,7 @@ from .resume import Leftover, Survey, survey_name, survey_run
 from .settings import find_root, layered
 from .store import SYNC_AFTER, Experiment, RunFolder, now
 from .syntax import Source
+from .threads import in_thread
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
@@ -48,11 +48,14 @@ RECORD_AFTER = 0.05
 """Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
 until then, and also after, the process can be told by its environment and by its supervisor's record."""
 
+LINGER = 0.5
+"""Seconds for processes that have outlived their job to end by themselves, as those of Python's `multiprocessing` do when they see that."""
+
 FINISHING = 256
 """Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
 
-UNREAD = 1000
-"""Events that a listener may leave waiting before log chunks wait for it; other events never do."""
+UNREAD = 128
+"""Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it; other events never do."""
 
 PATIENCE = 5.0
 """Seconds after which a listener that takes nothing gets no more log chunks of a job."""
@@ -83,8 +86,8 @@ class RunResult:
     stopped: bool = False
     """Whether nothing more was started because the disk was full."""
 
-    again: tuple[str, ...] = ()
-    """Identifiers of experiments that came to nothing in an earlier run, whose jobs were run again for that."""
+    replaced: tuple[str, ...] = ()
+    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
 
     @property
     def ok(self) -> bool:
@@ -95,7 +98,7 @@ class RunResult:
     @property
     def final(self) -> list[Outcome]:
         """The outcomes of the jobs, without those that another has replaced."""
-        return [outcome for outcome in self.outcomes if outcome.identifier not in self.again]
+        return [outcome for outcome in self.outcomes if outcome.identifier not in self.replaced]
 
     @property
     def failures(self) -> list[Outcome]:
@@ -139,7 +142,7 @@ class Run:
         self._started = 0
         self._cancelled = False
         self._stopped = False
-        self._again: list[str] = []
+        self._replaced: list[str] = []
         self._running: dict[str, _Running] = {}
         self._early: dict[str, list[tuple[str, str]]] = {}
         self._limiter = anyio.CapacityLimiter(plan.settings.threads)
@@ -174,6 +177,7 @@ class Run:
         self._grace = 0.0
         for running in self._running.values():
             if running.process is not None:
+                running.cancelled |= not running.process.has_ended
                 running.process.kill()
 
     @property
@@ -187,7 +191,7 @@ class Run:
         survey = self._survey
         return RunResult(
             self.run_id, self.name, tuple(self._outcomes), self._cancelled, tuple(self._warnings), survey.succeeded, survey.failed,
-            self._stopped, tuple(self._again),
+            self._stopped, tuple(self._replaced),
         )  # fmt: skip
 
     # The flow
@@ -246,7 +250,7 @@ class Run:
 
         So is one that failed for lack of room, if failed ones are to be run again.
         """
-        running = await anyio.to_thread.run_sync(self._adopt, leftover, limiter=self._file_work)
+        running = await in_thread(self._adopt, leftover, limiter=self._file_work)
         try:
             if running.process is not None:
                 self._announce_start(running, slot, running.process.pid)
@@ -255,8 +259,10 @@ class Run:
             with anyio.CancelScope(shield=True):
                 await self._after(running)
         exit_ = running.exit
-        if exit_ is None or (leftover.again and (exit_.code != 0 or exit_.no_room)):
-            self._again.append(running.experiment.identifier)
+        again = exit_ is None or (leftover.failed and (exit_.code != 0 or exit_.no_room))
+        if again or not leftover.again:
+            self._replaced.append(running.experiment.identifier)
+        if again and leftover.again:
             await self._run_job(leftover.index, leftover.job, running.experiment.key, slot)
 
     def _adopt(self, leftover: Leftover) -> _Running:
@@ -284,7 +290,7 @@ class Run:
     async def _prepare(self, index: int, job: Job, key: str, slot: int) -> _Running | None:
         """Makes the experiment; None, with the job failed, if that is not possible. On a full disk it is just not started."""
         try:
-            return await anyio.to_thread.run_sync(self._make, index, job, key, slot, limiter=self._file_work)
+            return await in_thread(self._make, index, job, key, slot, limiter=self._file_work)
         except OSError as exc:
             if exc.errno in FULL:
                 self._stop()
@@ -370,10 +376,11 @@ class Run:
             with anyio.move_on_after(RECORD_AFTER) as soon:
                 running.exit = await process.wait()
             if soon.cancelled_caught:
-                await anyio.to_thread.run_sync(self._record_process, experiment, process.pid, limiter=self._file_work)
+                await in_thread(self._record_process, experiment, process.pid, limiter=self._file_work)
                 running.exit = await process.wait()
         except anyio.get_cancelled_exc_class():
-            running.cancelled = True
+            # One that has come to its end just now has done so by itself
+            running.cancelled |= not process.has_ended
             with anyio.CancelScope(shield=True):
                 running.exit = await process.end(self._grace)
             raise
@@ -400,7 +407,7 @@ class Run:
             running.experiment.state["end"] = now()
         options = running.job.options
         if running.process is not None and (options.copy_after or options.move_after):
-            stowed = await anyio.to_thread.run_sync(running.stowage.after, limiter=self._file_work)
+            stowed = await in_thread(running.stowage.after, limiter=self._file_work)
             running.experiment.files += [asdict(each) for each in stowed]
         await self._ended.send(running)
 
@@ -416,7 +423,7 @@ class Run:
                         batch.append(self._to_finish.receive_nowait())
                     except (anyio.WouldBlock, anyio.EndOfStream):
                         break
-                finished = await anyio.to_thread.run_sync(self._finish, batch, limiter=self._file_work)
+                finished = await in_thread(self._finish, batch, limiter=self._file_work)
                 for each, (outcome, claim) in zip(batch, finished, strict=True):
                     # Also those that were never announced as started
                     self._running[outcome.identifier] = each
@@ -432,12 +439,29 @@ class Run:
         has_room = self._folder.has_room
         if not has_room:
             self._folder.use_reserve()
+        left = self._left_behind(batch)
         claims = self._collector.finish([running.experiment.identifier for running in batch])
         finished = []
         for running in batch:
+            if running.experiment.identifier in left:
+                running.experiment.problem(f"left processes behind: {', '.join(map(str, left[running.experiment.identifier]))}")
             claim = claims[running.experiment.identifier]
             finished.append((self._finalize(running, claim, has_room=has_room), claim))
         return finished
+
+    def _left_behind(self, batch: list[_Running]) -> dict[str, list[int]]:
+        """The processes that have outlived their jobs, by identifier; of jobs that took some time also those that have left the group."""
+        processes = {running.experiment.identifier: running.process for running in batch if running.process is not None}
+        ends = time.monotonic() + LINGER
+        # To look at all processes takes longer than a job that is over in no time
+        thorough = any(running.adopted or running.duration > RECORD_AFTER for running in batch)
+        while True:
+            strays = self._executor.strays() if thorough else {}
+            left = {each: sorted({*process.left_behind(), *strays.get(each, ())}) for each, process in processes.items()}
+            left = {each: pids for each, pids in left.items() if pids}
+            if not left or time.monotonic() > ends:
+                return left
+            time.sleep(POLL)
 
     def _finalize(self, running: _Running, claim: Claim, *, has_room: bool) -> Outcome:
         """Writes the final metadata of one job. For lack of room its exit status is left behind too: a resumed run finishes it."""
@@ -449,10 +473,6 @@ class Run:
                 status = Status.LOST
         if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
             status = Status.CANCELLED
-        if running.process is not None:
-            left = running.process.left_behind()
-            if left:
-                experiment.problem(f"left processes behind: {', '.join(map(str, left))}")
         for problem in claim.problems:
             experiment.problem(problem)
         if running.exit is not None and (exit_.no_room or not has_room):
@@ -494,7 +514,7 @@ class Run:
     # From the services
 
     async def _watch(self) -> None:
-        await anyio.to_thread.run_sync(self._collector.watch, limiter=anyio.CapacityLimiter(1))
+        await in_thread(self._collector.watch, limiter=anyio.CapacityLimiter(1))
 
     def _files_collected_in_thread(self, files: list[tuple[str, str]]) -> None:
         if self._feed.followed:
@@ -571,11 +591,11 @@ async def open_run(
         plan = file
     else:
         options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads)
-        plan = await anyio.to_thread.run_sync(options, file)
+        plan = await in_thread(options, file)
     name = plan.default_name if name is None else name
-    await anyio.to_thread.run_sync(plan.check, name)
-    survey = await anyio.to_thread.run_sync(survey_name, plan, name) if only_missing else Survey()
-    folder = await anyio.to_thread.run_sync(RunFolder.create, plan, name)
+    await in_thread(plan.check, name)
+    survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
+    folder = await in_thread(RunFolder.create, plan, name)
     async with _running(plan, folder, survey, executor or LocalExecutor(), grace, follow_logs) as run:
         yield run
 
@@ -598,10 +618,10 @@ async def open_resumed(
     never started. What succeeded is not repeated; what failed only with `failed`. The plan and the settings are those with which the run
     began. Raises `HermesError` if there is no such run, or another process is at it.
     """
-    record = await anyio.to_thread.run_sync(_find_unfinished, run, root, working_directory)
-    plan = await anyio.to_thread.run_sync(record.plan)
-    folder = await anyio.to_thread.run_sync(RunFolder.reopen, record, plan)
-    survey = await anyio.to_thread.run_sync(partial(survey_run, folder, failed=failed))
+    record = await in_thread(_find_unfinished, run, root, working_directory)
+    plan = await in_thread(record.plan)
+    folder = await in_thread(RunFolder.reopen, record, plan)
+    survey = await in_thread(partial(survey_run, folder, failed=failed))
     async with _running(plan, folder, survey, executor or LocalExecutor(), grace, follow_logs) as resumed:
         yield resumed
 
@@ -644,7 +664,7 @@ async def _running(
             raise failure
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(partial(folder.close, done=done))
+            await in_thread(partial(folder.close, done=done))
 
 
 async def run_file(

@@ -74,6 +74,13 @@ class Clock:
                     self._try(fcntl.LOCK_UN)
         return f"{stamp}_{self._suffix}"
 
+    def renew(self, folder: str) -> None:
+        """Goes on in a folder that was made again."""
+        with self._lock:
+            fd = os.open(f"{folder}/clock", os.O_RDWR | os.O_CREAT, 0o666)
+            os.dup2(fd, self._fd, inheritable=False)
+            os.close(fd)
+
     def _try(self, operation: int) -> bool:
         try:
             fcntl.flock(self._fd, operation)
@@ -113,6 +120,7 @@ class RunFolder:
     environment: dict[str, str]
     _locked: int
     _parents: set[str] = field(default_factory=set)
+    _restoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def create(cls, plan: Plan, name: str) -> RunFolder:
@@ -177,6 +185,8 @@ class RunFolder:
 
         Raises `OSError` if that is not possible.
         """
+        if not os.path.isdir(self.folder):
+            self._restore()
         parent = f"{self.plan.experiments}/{job.script}/{self.name}"
         if parent not in self._parents:
             os.makedirs(parent, exist_ok=True)
@@ -214,6 +224,22 @@ class RunFolder:
     def recorded(self) -> set[str]:
         """Identifiers of the jobs whose exit status still stands here, because their experiments could not be finished."""
         return set(os.listdir(self.folder))
+
+    def _restore(self) -> None:
+        """Makes the run's folder again. Somebody has removed it with all experiments; the jobs that are still to come need it."""
+        with self._restoring:
+            if os.path.isdir(self.folder):
+                return
+            os.makedirs(self.folder)
+            locked = lock(self.folder)
+            if locked is not None:
+                os.dup2(locked, self._locked, inheritable=False)
+                os.close(locked)
+            os.pwrite(self._locked, bytes(RESERVE), 0)
+            write_record(self.folder, self.run_id, self.name, self.plan)
+            self.clock.renew(os.path.dirname(self.folder))
+            if self.git.patch is not None:
+                write_atomic(f"{self.folder}/{PATCH}", self.git.patch, sync=False)
 
     def close(self, *, done: bool) -> None:
         """Ends the run. Its folder goes if all is `done`, for then the experiment directories tell everything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import re
 import select
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ from typing import Any, TypeVar
 import ptyprocess  # type: ignore[import-untyped]
 
 import hermes
+from hermes import Status
+from hermes.executors.local import processes_of
 
 from .conftest import LIMIT, Project
 
@@ -30,6 +34,9 @@ PYTHON = f"{hermes.quote(sys.executable)} -S"
 """An interpreter that starts fast, as the first item of a job."""
 
 IDENTIFIER = re.compile(r"\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}")
+
+LEFT_BEHIND = "left processes behind: "
+"""What stands before the process ids in a problem that names them."""
 
 TRAIN = """\
 import os, sys
@@ -109,6 +116,37 @@ class Desk(Project):
 
     def terminal(self, *arguments: str, rows: int = 24, columns: int = 100, env: Mapping[str, str | None] | None = None) -> Terminal:
         return Terminal([*HERMES, *arguments], self.path, environment(env), rows, columns)
+
+
+def check_always(desk: Desk, *said: str) -> None:
+    """What holds after every fault; `said` is what Hermes printed. Jobs that have no final status yet get one by `hermes resume`."""
+    told = list(said)
+    for run_id in sorted({str(each["run_id"]) for each in all_metadata(desk) if each["status"] == Status.RUNNING}):
+        with desk.started("resume", run_id) as resumed:
+            told += resumed.communicate(timeout=LIMIT)
+        assert resumed.returncode in (0, 1), told[-1]
+    traces = [text for text in told if "Traceback" in text]
+    assert not traces, traces[0]
+    metadata = all_metadata(desk)
+    assert [each["identifier"] for each in metadata if each["status"] not in set(Status) - {Status.RUNNING}] == []
+    identifiers = [folder.name for folder in desk.experiments_folder.glob("*/*/*/") if IDENTIFIER.fullmatch(folder.name)]
+    assert [identifier for identifier, count in Counter(identifiers).items() if count > 1] == []
+    # A process that the metadata tell of may live on, but none of which nobody knows
+    problems = [problem for each in metadata for problem in each["problems"] if problem.startswith(LEFT_BEHIND)]
+    known = {int(pid) for problem in problems for pid in problem.removeprefix(LEFT_BEHIND).split(", ")}
+    runs = {str(each["run_id"]) for each in metadata} | {path.name for path in desk.experiments_folder.glob(".hermes/*/")}
+    alive = {pid for run_id, pids in processes_of("HERMES_RUN_ID").items() if run_id in runs for pid in pids}
+    assert alive <= known
+
+
+def all_metadata(desk: Desk) -> list[dict[str, Any]]:
+    """The metadata of all experiments, each of which has to be whole."""
+    found = []
+    for path in sorted(desk.experiments_folder.glob("*/*/*/hermes.json")):
+        metadata = json.loads(path.read_bytes())
+        assert metadata["identifier"] == path.parent.name
+        found.append(metadata)
+    return found
 
 
 class Terminal:

@@ -151,6 +151,7 @@ def test_json_prints_one_event_a_line(desk: Desk) -> None:
     assert printed == "line one\nline two\n"
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("name", ["../../x", "..", "", "a\nb"])
 def test_unusable_names_create_nothing(desk: Desk, name: str) -> None:
     around = desk.path.parent
@@ -417,6 +418,7 @@ def test_a_missing_file_to_copy_after_counts(desk: Desk) -> None:
 # Errors
 
 
+@pytest.mark.fault(20)
 def test_an_error_shows_its_place(desk: Desk) -> None:
     desk.write(
         "sweep.hermes",
@@ -588,6 +590,7 @@ def test_a_single_job_is_shown_as_it_is(desk: Desk) -> None:
     assert desk.hermes("exec", "-f", "sweep.hermes").stdout == "a       b\nno line end\n"
 
 
+@pytest.mark.fault(22)
 def test_terminal_escapes_are_shown_as_text(desk: Desk) -> None:
     said = "\\x1b]0;title\\x07 \\x1b[2J\\x1b[31mred [bold]not markup[/bold] \\x9b \\u202e"
     desk.write("nasty.py", f'import sys\nfor stream in (sys.stdout, sys.stderr):\n    print("{said}", file=stream)\nsys.exit(1)\n')
@@ -602,6 +605,7 @@ def test_terminal_escapes_are_shown_as_text(desk: Desk) -> None:
     assert "\x1b[2J" in desk.experiment().stdout
 
 
+@pytest.mark.fault(7)
 def test_bytes_that_are_no_text_are_shown(desk: Desk) -> None:
     desk.write("bytes.py", "import os\nos.write(1, b'\\xff\\x00\\xc3\\xa4\\n')\n")
     desk.write("sweep.hermes", f"STD-H\n-l false\nEXEC\n[[{PYTHON}, bytes.py]]\n")
@@ -718,7 +722,9 @@ def test_signals_that_the_caller_ignores_stay_ignored(desk: Desk, number: signal
     assert desk.experiment().status == "finished"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.fault(3)), pytest.param(signal.SIGTERM, marks=pytest.mark.fault(4))]
+)
 def test_a_signal_ends_the_run_and_the_jobs(desk: Desk, number: signal.Signals) -> None:
     desk.write("wait.py", "import os, signal, sys\nopen('partial_' + sys.argv[1], 'w')\nopen('waiting', 'w')\nsignal.pause()\n")
     desk.write("sweep.hermes", f"EXEC\n[[{PYTHON}, wait.py]]\n{JOB}\n")

@@ -63,6 +63,7 @@ def test_good_facts(path: Path, tmp_path: Path) -> None:
         assert [selected(job, wanted) for job, wanted in zip(plan.jobs, facts["jobs"], strict=True)] == facts["jobs"]
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("path", BAD, ids=stem)
 def test_bad(path: Path, tmp_path: Path) -> None:
     with pytest.raises(HermesFileError) as caught:

@@ -10,6 +10,7 @@ import re
 import shlex
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -26,6 +27,8 @@ from hermes.model import IDENTIFIER, PLACEHOLDER, Job, Keys, Options, Outcome, S
 from hermes.plan import Plan, compile_command, compile_file, from_recipe, quote, re_execution
 from hermes.settings import Settings, find_root
 from hermes.sweeps import Range
+
+from .support import RecordProperty, times
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -109,6 +112,7 @@ def test_settings_file_takes_what_pre_takes(tmp_path: Path) -> None:
     assert compiled(tmp_path, JOB).settings == Settings(threads=2, path_to_experiments=".")
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("text", "line", "column", "message", "hint"),
     [
@@ -683,6 +687,7 @@ def test_script_words_that_count_as_files(tmp_path: Path, job: str, missing: str
     assert found == expected
 
 
+@pytest.mark.fault(19)
 def test_script_that_is_a_directory(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     plan = compiled(tmp_path, "EXEC\n[[python, pkg]]\n")
@@ -691,6 +696,7 @@ def test_script_that_is_a_directory(tmp_path: Path) -> None:
     assert problems(plan) == []
 
 
+@pytest.mark.fault(19)
 def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -787,6 +793,7 @@ def test_did_you_mean(wrong: str, known: list[str], near: str | None) -> None:
     assert did_you_mean(wrong, known) == did_you_mean(wrong, reversed(known)) == expected
 
 
+@pytest.mark.fault(22)
 def test_nothing_unprintable_reaches_a_terminal(tmp_path: Path) -> None:
     for text in ("EXEC\n\x1b[31m\n", "PRE\nthre\x1bads: 1\n" + JOB, "PRE\nthreads: \x07\n" + JOB, "EXEC\n[[t],[-\x1b]]\n"):
         with pytest.raises(HermesFileError) as caught:
@@ -867,26 +874,44 @@ def random_text(chance: random.Random) -> bytes:
     return b"EXEC\n[[t]]\n" + "".join(chance.choices(TOKENS, k=chance.randint(0, 40))).encode()
 
 
+def random_bytes(chance: random.Random) -> bytes:
+    return chance.choice([b"", b"EXEC\n", b"PRE\n", b"STD-E\n"]) + chance.randbytes(chance.choice([0, 1, 2, 5, 20, 100, 1000]))
+
+
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("seed", range(10))
-def test_any_text_gives_a_plan_or_an_error(tmp_path: Path, seed: int) -> None:
+def test_any_text_gives_a_plan_or_an_error(tmp_path: Path, record_property: RecordProperty, seed: int) -> None:
     chance = random.Random(seed)
+    work, twins = tmp_path / "work", tmp_path / "twins"
+    work.mkdir()
+    twins.mkdir()
+    tried = times(100, 1000)
+    record_property("tried", tried)
     corpus = [file.read_bytes() for file in sorted(GOLDEN.glob("good/*.hermes"))]
     plans = 0
     errors = []
-    for _ in range(100):
-        data = mutated(chance.choice(corpus), chance) if chance.random() < 0.8 else random_text(chance)
-        (tmp_path / "fuzz.hermes").write_bytes(data)
+    for _ in range(tried):
+        kinds = (lambda: mutated(chance.choice(corpus), chance), lambda: random_text(chance), lambda: random_bytes(chance))
+        data = chance.choices(kinds, (75, 15, 10))[0]()
+        (work / "fuzz.hermes").write_bytes(data)
+        # Of this process alone: the others on this machine are none of its business
+        began = time.process_time()
         try:
-            plan = compile_file("fuzz.hermes", working_directory=tmp_path, root=tmp_path)
+            plan = compile_file("fuzz.hermes", working_directory=work, root=work)
             jobs = list(islice(plan.jobs, 20))
+            problems(plan)
         except HermesError as error:
             errors.append(str(error))
             continue
+        finally:
+            assert time.process_time() - began < 1, data
         plans += 1
         assert plan.count >= len(jobs) >= 1
         assert isinstance(plan.warnings, tuple)
         for job in jobs[:2]:
-            check_re_execution(tmp_path, job, plan.settings)
+            check_re_execution(twins, job, plan.settings)
+    assert os.listdir(work) == ["fuzz.hermes"]
     assert all(re.match(r"error: .*\n +--> fuzz.hermes:\d+:\d+\n", error) for error in errors)
+    assert all(line.isprintable() for error in errors for line in error.split("\n"))
     # Texts that are all wrong would test little
     assert plans > 3

@@ -18,7 +18,7 @@ PACKAGE = Path(hermes.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
-    "errors", "model", "syntax", "sweeps", "settings", "plan", "events", "files", "provenance", "records", "store", "collect",
+    "errors", "model", "syntax", "sweeps", "settings", "plan", "events", "threads", "files", "provenance", "records", "store", "collect",
     "copies", "logs", "executors", "executors.local", "resume", "runner", "query", "report", "notebook",
 )  # fmt: skip
 """Each may import only those before it."""

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,19 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
+import hermes
+
 from .conftest import LIMIT
-from .support import IDENTIFIER, PYTHON, TRAIN, Desk, environment, is_alive, until
+from .support import IDENTIFIER, PYTHON, TRAIN, Desk, RecordProperty, check_always, environment, is_alive, times, until
+from .test_faults_inputs import fifo_of, shouting, shouts
 
 SLEEP = """\
 import os, sys, time
 with open("partial_" + sys.argv[1], "w") as file:
     file.write("half")
-with open("new", "w") as file:
+with open("new_" + sys.argv[1], "w") as file:
     file.write(str(os.getpid()))
-os.rename("new", "pid")
+os.rename("new_" + sys.argv[1], "pid_" + sys.argv[1])
 while True:
     time.sleep(600)
 """
@@ -150,6 +154,7 @@ def test_the_result_is_there_in_the_next_cell(kernel: Notebook, desk: Desk) -> N
     assert len(IDENTIFIER.findall(cell.shown)) > 1
 
 
+@pytest.mark.fault(22)
 def test_progress_is_updated_in_place(kernel: Notebook, desk: Desk) -> None:
     desk.write("follow.py", FOLLOW)
     desk.hermes_file(f"PROD([[{PYTHON}, follow.py, --env {{env}}, --gamma 1]], env=['<i>a</i>', b])", settings={"threads": 2})
@@ -168,6 +173,55 @@ def test_progress_is_updated_in_place(kernel: Notebook, desk: Desk) -> None:
     assert first.kind == "display_data"
     assert first.identifier
     assert {(display.kind, display.identifier) for display in updates} == {("update_display_data", first.identifier)}
+
+
+class Parts(HTMLParser):
+    """What a browser makes of a cell: its elements and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: set[tuple[str, ...]] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add((tag, *(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def check_shouting(kernel: Notebook, desk: Desk, said: list[str]) -> None:
+    shouting(desk, said)
+    cell = kernel.start("result = await hermes.run_file('x.hermes', '[bold]<i>')")
+    # Each job's argument, and what it said last
+    rows = [re.compile(rf"{re.escape(hermes.escape(each))}  \d+\.\d s  {re.escape(hermes.escape(each))}$", re.MULTILINE) for each in said]
+    kernel.until(cell, lambda: all(row.search(cell.shown) for row in rows))
+    html = Parts(cell.displays[-1].html).text
+    assert all(html.count(hermes.escape(each)) == 2 for each in said)
+    desk.write("go")
+    kernel.until(cell, lambda: cell.done)
+    assert cell.error == ""
+    assert f"[bold]<i>: {len(said)} jobs in" in cell.shown
+    for display in cell.displays:
+        assert display.text.replace("\n", "").isprintable()
+        assert display.html.replace("\n", "").isprintable()
+        elements = {("div",), ("progress", "value", "max", "style"), ("table",), ("tr",), ("td", "style"), ("pre", "style")}
+        assert Parts(display.html).elements <= elements
+    # Of some failures all is told
+    told = [each for each in said if f"problem: {fifo_of(each)}" in cell.shown]
+    assert len(told) == 5
+    for each in told:
+        assert f"stderr | {hermes.escape(each)}\n" in cell.shown
+        assert f"stderr | {hermes.escape(each)}\n" in Parts(cell.displays[-1].html).text
+
+
+@pytest.mark.fault(22)
+def test_escapes_and_markup_are_text_in_a_cell(kernel: Notebook, desk: Desk, record_property: RecordProperty) -> None:
+    rounds, count = times(1, 10), times(8, 20)
+    record_property("tried", rounds * count)
+    for number in range(rounds):
+        check_shouting(kernel, desk, shouts(200 + number, count))
 
 
 def test_two_runs_in_one_cell(kernel: Notebook, desk: Desk) -> None:
@@ -198,25 +252,37 @@ def test_an_error_is_raised_in_the_cell(kernel: Notebook, desk: Desk) -> None:
     assert not desk.experiments_folder.exists()
 
 
-def test_interrupting_the_cell_ends_the_jobs(kernel: Notebook, desk: Desk) -> None:
-    desk.write("sleep.py", SLEEP)
-    desk.hermes_file(f"[[{PYTHON}, sleep.py]]", f"[[{PYTHON}, sleep.py]]")
-    cell = kernel.start("result = None\nresult = await hermes.run_file('x.hermes')")
-    until((desk.path / "pid").exists)
-    job = int((desk.path / "pid").read_text())
-    kernel.until(cell, lambda: "1 running" in cell.shown)
+def check_interrupt(kernel: Notebook, desk: Desk, name: str) -> None:
+    cell = kernel.start(f"result = None\nresult = await hermes.run_file('x.hermes', '{name}')")
+    until(lambda: len(list(desk.path.glob("pid_*"))) == 3)
+    jobs = [int(path.read_text()) for path in desk.path.glob("pid_*")]
+    kernel.until(cell, lambda: "3 running" in cell.shown)
     interrupted = time.monotonic()
     kernel.interrupt()
+    until(lambda: not any(map(is_alive, jobs)))
+    # Not after the ten seconds that a job has which does not listen; a busy machine may take its time
+    assert time.monotonic() - interrupted < times(5, 1)
     kernel.until(cell, lambda: cell.done)
-    # Not after the ten seconds that a job has which does not listen
-    assert time.monotonic() - interrupted < 5
-    assert not is_alive(job)
     assert cell.error in ("CancelledError", "KeyboardInterrupt")
-    assert "1 cancelled, 1 never started" in cell.shown
-    experiment = desk.experiment()
-    assert experiment.status == "cancelled"
-    assert [file.path for file in experiment.files] == [f"partial_{experiment.identifier}"]
-    assert desk.leftovers(experiment.identifier) == []
+    assert "3 cancelled, 1 never started" in cell.shown
+    experiments = [experiment for experiment in desk.experiments() if experiment.name == name]
+    assert [experiment.status for experiment in experiments] == ["cancelled"] * 3
+    for experiment in experiments:
+        own = experiment.identifier
+        assert desk.tree(experiment.directory, own=True).keys() == {f"partial_{own}", f"pid_{own}"}
+        assert (experiment.directory / f"partial_{own}").read_text() == "half"
+        assert desk.leftovers(own) == []
+    check_always(desk)
+
+
+@pytest.mark.fault(24)
+def test_interrupting_the_cell_ends_the_jobs(kernel: Notebook, desk: Desk, record_property: RecordProperty) -> None:
+    tried = times(1, 10)
+    record_property("tried", tried)
+    desk.write("sleep.py", SLEEP)
+    desk.hermes_file(*[f"[[{PYTHON}, sleep.py]]"] * 4, settings={"threads": 3})
+    for number in range(tried):
+        check_interrupt(kernel, desk, f"n{number}")
     # The kernel is as it was
     desk.write("train.py", TRAIN)
     desk.hermes_file(f"[[{PYTHON}, train.py]]")

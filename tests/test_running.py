@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -51,6 +52,7 @@ def in_words(outcome: hermes.Outcome) -> tuple[Status, int | None, int | None]:
 # How many at a time
 
 
+@pytest.mark.fault(18)
 async def test_at_most_threads_jobs_are_alive_and_slots_are_unique(project: Project) -> None:
     # A slot's folder can be made only once, so a slot given twice or beyond the limit shows; all wait until three have met
     project.write(
@@ -107,6 +109,7 @@ async def test_identifiers_have_the_form_and_name_the_directories(project: Proje
         assert (Path(outcome.directory) / "stdout.log").read_text() == outcome.identifier
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("step", [timedelta(), timedelta(microseconds=-1), timedelta(minutes=-10), timedelta(days=-1)], ids=str)
 async def test_identifiers_are_unique_when_the_clock_steps_back(project: Project, monkeypatch: pytest.MonkeyPatch, step: timedelta) -> None:
     class Stepping(datetime):
@@ -126,6 +129,7 @@ async def test_identifiers_are_unique_when_the_clock_steps_back(project: Project
     assert all([file.path for file in experiment.files] == [f"a_{experiment.identifier}"] for experiment in project.experiments())
 
 
+@pytest.mark.fault(17)
 def test_clocks_of_one_root_share_what_they_gave(tmp_path: Path) -> None:
     clocks = [Clock(str(tmp_path), "1930e") for _ in range(4)]
     given: list[list[str]] = [[] for _ in clocks]
@@ -145,6 +149,7 @@ def test_clocks_of_one_root_share_what_they_gave(tmp_path: Path) -> None:
     assert given == [sorted(each) for each in given]
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("content", [b"", b"\0\xff nonsense", b"9999_99_99_999999999999", b"x" * 1000])
 def test_a_damaged_clock_file_does_no_harm(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "clock").write_bytes(content)
@@ -155,6 +160,7 @@ def test_a_damaged_clock_file_does_no_harm(tmp_path: Path, content: bytes) -> No
     assert IDENTIFIER.fullmatch(first)
 
 
+@pytest.mark.fault(17)
 def test_eight_processes_at_the_same_instant(make_project: Callable[[str], Project]) -> None:
     project = make_project("shared")
     project.write("job.sh", 'printf %s "$1" > "made_$1"; mkdir "dir_$1"; printf %s "$1" > "dir_$1/inside"')
@@ -317,6 +323,7 @@ async def test_nothing_of_what_a_run_needed_for_itself_remains(project: Project)
     assert [path.name for path in (project.experiments_folder / ".hermes").iterdir()] == ["clock"]
 
 
+@pytest.mark.fault(19)
 @SUPERVISED
 async def test_a_program_that_cannot_be_executed_harms_itself_alone(project: Project, supervise: bool) -> None:
     project.program("shebang", "#!/no/such/interpreter\n")
@@ -344,6 +351,7 @@ async def test_a_program_that_cannot_be_executed_harms_itself_alone(project: Pro
             assert experiment.stderr or experiment.problems
 
 
+@pytest.mark.fault(19)
 async def test_what_is_missing_is_told_before_anything_starts(project: Project) -> None:
     project.write("there.sh", "")
     with pytest.raises(HermesError) as caught:
@@ -354,6 +362,7 @@ async def test_what_is_missing_is_told_before_anything_starts(project: Project) 
     assert not project.experiments_folder.exists()
 
 
+@pytest.mark.fault(6)
 @SUPERVISED
 async def test_a_daemon_that_holds_the_output_does_not_hold_the_job(project: Project, supervise: bool) -> None:
     project.write("job.sh", "sleep 1000 &\necho $! > daemon.pid; echo done")
@@ -386,6 +395,7 @@ for fd, data in (1, b"a\\0b"), (2, b"\\xff\\xfe"), (1, b"\\r\\nno end"), (2, b"x
 """
 
 
+@pytest.mark.fault(7)
 @SUPERVISED
 async def test_logs_hold_the_output_byte_for_byte(project: Project, supervise: bool) -> None:
     project.write("print.py", PRINT)
@@ -605,6 +615,7 @@ async def test_untracked_files_and_experiments_alone_are_not_dirty(repository: P
         assert not (experiment.directory / "uncommitted.patch").exists()
 
 
+@pytest.mark.fault(21)
 async def test_a_dirty_tree_is_kept_as_a_patch(repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Configuration that would spoil the patch
     config = tmp_path / "gitconfig"
@@ -642,6 +653,7 @@ async def test_a_dirty_tree_seen_from_a_folder_in_it(repository: Project) -> Non
     assert b"data.bin" in (repository.experiment().directory / "uncommitted.patch").read_bytes()
 
 
+@pytest.mark.fault(21)
 async def test_a_repository_without_a_commit(repository: Project) -> None:
     git(repository, "update-ref", "-d", "HEAD")
     assert (await repository.run("[[sh, job.sh]]")).ok
@@ -651,6 +663,7 @@ async def test_a_repository_without_a_commit(repository: Project) -> None:
     assert "no commit" in experiment.metadata["git"]["reason"]
 
 
+@pytest.mark.fault(21)
 async def test_a_commit_without_a_branch(repository: Project) -> None:
     git(repository, "checkout", "--quiet", "--detach")
     assert (await repository.run("[[sh, job.sh]]")).ok
@@ -658,6 +671,7 @@ async def test_a_commit_without_a_branch(repository: Project) -> None:
     assert repository.experiment().metadata["git"]["dirty"] is False
 
 
+@pytest.mark.fault(21)
 async def test_a_corrupt_repository(repository: Project) -> None:
     (repository.path / ".git" / "HEAD").write_bytes(b"\0\xff")
     assert (await repository.run("[[sh, job.sh]]")).ok
@@ -666,6 +680,69 @@ async def test_a_corrupt_repository(repository: Project) -> None:
     assert metadata["reason"]
 
 
+def _without_objects(git_folder: Path) -> None:
+    for path in git_folder.glob("objects/*/*"):
+        path.chmod(0o644)
+        path.write_bytes(b"")
+
+
+def _moved_away(git_folder: Path) -> None:
+    git_folder.rename(git_folder.with_name("moved"))
+    git_folder.write_text("gitdir: /no/such/folder\n")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], bool]] = {
+    "empty objects": (_without_objects, True),
+    "bad index": (lambda git_folder: (git_folder / "index").write_bytes(b"\0" * 100), True),
+    "bad configuration": (lambda git_folder: (git_folder / "config").write_bytes(b"[[["), False),
+    "bad branch": (lambda git_folder: (git_folder / "refs" / "heads" / "trunk").write_bytes(b"\xff"), False),
+    "no HEAD": (lambda git_folder: (git_folder / "HEAD").unlink(), False),
+    "moved away": (_moved_away, False),
+}
+"""What can happen to a repository, and whether its commit is still known then."""
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_repository(repository: Project, damage: str) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    harm, is_known = DAMAGES[damage]
+    harm(repository.path / ".git")
+    assert (await repository.run("[[sh, job.sh]]")).ok
+    metadata = repository.experiment().metadata["git"]
+    assert metadata["commit"] == (commit if is_known else None)
+    assert metadata["dirty"] is None
+    assert metadata["reason"]
+
+
+@pytest.mark.fault(21)
+async def test_a_repository_of_somebody_else(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert (await repository.run("[[sh, job.sh]]")).ok
+    assert "dubious ownership" in repository.experiment().metadata["git"]["reason"]
+
+
+@pytest.mark.fault(21)
+async def test_a_bare_repository(repository: Project, tmp_path: Path) -> None:
+    git(repository, "clone", "--quiet", "--bare", str(repository.path), str(tmp_path / "bare.git"))
+    bare = Project(tmp_path.resolve() / "bare.git")
+    bare.write("job.sh", "")
+    assert (await bare.run("[[sh, job.sh]]")).ok
+    assert bare.experiment().metadata["git"] == {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"}
+
+
+@pytest.mark.fault(21)
+async def test_git_whose_children_hold_its_output(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.program("bin/git", "#!/bin/sh\nsleep 5 &\nwait\n")
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
+    monkeypatch.setattr(provenance, "GIT_LIMIT", 0.2)
+    began = time.monotonic()
+    assert (await repository.run("[[sh, job.sh]]")).ok
+    assert time.monotonic() - began < 5
+    assert "longer than" in repository.experiment().metadata["git"]["reason"]
+
+
+@pytest.mark.fault(21)
 async def test_without_git(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository.path))
     (repository.path / "sh").symlink_to("/bin/sh")
@@ -673,6 +750,7 @@ async def test_without_git(repository: Project, monkeypatch: pytest.MonkeyPatch)
     assert "not installed" in repository.experiment().metadata["git"]["reason"]
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("what", ["slow", "broken", "unusable"])
 async def test_git_that_is_of_no_use(repository: Project, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     text = {"slow": "#!/bin/sh\nexec sleep 1000\n", "broken": "#!/bin/sh\necho oh no >&2; exit 3\n", "unusable": "#!/no/such/program\n"}
@@ -704,6 +782,7 @@ async def test_git_is_asked_once_per_run(repository: Project, monkeypatch: pytes
 # Places that cannot be used
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("place", ["bad.sh", "bad.sh/test"])
 async def test_a_place_that_is_taken_harms_that_job_alone(project: Project, place: str) -> None:
     project.write("bad.sh", "echo never > executed")
@@ -731,6 +810,7 @@ async def test_experiments_that_are_no_folder(project: Project) -> None:
     assert (project.path / "experiments").read_text() == "mine"
 
 
+@pytest.mark.fault(9)
 async def test_an_experiment_directory_that_vanishes_harms_that_job_alone(project: Project) -> None:
     project.write("bad.sh", 'printf %s "$1" > "made_$1"; rm -r "$HERMES_EXPERIMENT_DIR"; printf x > "later_$1"')
     project.write("good.sh", 'printf %s "$1" > "made_$1"')
@@ -745,6 +825,7 @@ async def test_an_experiment_directory_that_vanishes_harms_that_job_alone(projec
     assert (project.path / f"made_{bad.identifier}").read_text() == bad.identifier
 
 
+@pytest.mark.fault(9)
 @pytest.mark.usefixtures("forbidding")
 async def test_an_experiments_folder_that_is_read_only(project: Project) -> None:
     project.write("job.sh", "")
@@ -753,6 +834,7 @@ async def test_an_experiments_folder_that_is_read_only(project: Project) -> None
         await project.run("[[sh, job.sh]]")
 
 
+@pytest.mark.fault(18)
 async def test_a_busy_system_is_asked_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = 0
     real = LocalExecutor._open
@@ -835,6 +917,7 @@ def check_ended(project: Project, count: int) -> None:
         assert experiment.duration is not None
 
 
+@pytest.mark.fault(5, 23)
 @SUPERVISED
 async def test_cancelled_by_the_host(endless: Project, supervise: bool) -> None:
     entries = ["[[sh, stubborn.sh]]", "[[sh, child.sh]]", "[[sh, obedient.sh]]", "[[sh, obedient.sh, never started]]"]
@@ -894,6 +977,19 @@ async def test_cancelled_by_the_run(endless: Project) -> None:
 
 
 @SUPERVISED
+async def test_a_job_that_has_just_ended_is_not_cancelled(project: Project, supervise: bool) -> None:
+    project.write("job.sh", "while [ ! -e go ]; do sleep 0.01; done")
+    async with project.open("[[sh, job.sh]]", settings={"supervise": supervise}) as run:
+        pid = await project.until(lambda: [each.metadata["pid"] for each in project.experiments() if "pid" in each.metadata])
+        project.write("go")
+        # The loop is held up meanwhile, so the run has not heard of it
+        while is_alive(pid[0]):
+            time.sleep(0.005)
+        run.cancel()
+    assert project.experiment().status is Status.FINISHED
+
+
+@SUPERVISED
 async def test_killed_by_the_run(endless: Project, supervise: bool) -> None:
     with anyio.fail_after(30):
         async with endless.open("[[sh, stubborn.sh]]", "[[sh, child.sh]]", threads=2, grace=1000, settings={"supervise": supervise}) as run:
@@ -931,6 +1027,7 @@ async def test_killed_while_a_job_is_being_started(endless: Project, monkeypatch
     check_ended(endless, 1)
 
 
+@pytest.mark.fault(23)
 async def test_an_exception_in_the_body(endless: Project) -> None:
     async def fail() -> None:
         async with endless.open("[[sh, obedient.sh]]", "[[sh, child.sh]]", threads=2, grace=0.3):
@@ -944,6 +1041,7 @@ async def test_an_exception_in_the_body(endless: Project) -> None:
     assert (await endless.run("[[sh, next.sh]]")).ok
 
 
+@pytest.mark.fault(23)
 async def test_an_exception_in_a_sibling_task(endless: Project) -> None:
     path = endless.hermes_file("[[sh, obedient.sh]]")
 
@@ -984,6 +1082,7 @@ async def test_files_are_copied_and_moved_after_a_cancelled_job(endless: Project
     assert not (endless.path / "moved.txt").exists()
 
 
+@pytest.mark.fault(23)
 async def test_no_thread_or_descriptor_remains(project: Project) -> None:
     project.write("job.sh", ': > "a_$1"')
     await project.run("[[sh, job.sh]]")
@@ -1060,6 +1159,7 @@ async def test_the_host_is_left_alone(project: Project, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/x", "x" * 256, "a\nb", "\x1b[31m"])
 async def test_unusable_names_are_refused(project: Project, name: str) -> None:
     project.write("job.sh", "")

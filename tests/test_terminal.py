@@ -166,6 +166,7 @@ def test_arguments_that_all_jobs_share_are_not_shown(desk: Desk) -> None:
         terminal.end()
 
 
+@pytest.mark.fault(22)
 def test_escapes_of_jobs_do_not_reach_the_terminal(desk: Desk) -> None:
     desk.write("nasty.py", "import sys, time\nprint('\\x1b[2J\\x1b]0;title\\x07 [red]x', flush=True)\nopen('said', 'w')\ntime.sleep(600)\n")
     desk.hermes_file(f"[[{PYTHON}, nasty.py],[-l false]]")
@@ -205,7 +206,10 @@ def test_a_terminal_without_abilities_gets_lines(desk: Desk) -> None:
 # How it ends
 
 
-@pytest.mark.parametrize("key", ["Ctrl-C", "SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=pytest.mark.fault(row)) for key, row in (("Ctrl-C", 3), ("SIGINT", 3), ("SIGTERM", 4), ("SIGHUP", 4))],
+)
 def test_one_signal_ends_jobs_gently(desk: Desk, key: str) -> None:
     desk.write("patient.py", PATIENT)
     desk.hermes_file(f"[[{PYTHON}, patient.py]]", f"[[{PYTHON}, work.py]]")
@@ -234,6 +238,7 @@ def test_one_signal_ends_jobs_gently(desk: Desk, key: str) -> None:
     assert desk.leftovers(experiment.identifier) == []
 
 
+@pytest.mark.fault(3)
 def test_a_second_signal_kills(desk: Desk) -> None:
     desk.write("stubborn.py", STUBBORN)
     desk.hermes_file(f"[[{PYTHON}, stubborn.py]]")
@@ -271,6 +276,7 @@ def test_a_third_signal_leaves_at_once(desk: Desk) -> None:
         os.killpg(os.getpgid(job), signal.SIGKILL)
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("script", ["patient", "stubborn"])
 def test_a_closed_window_ends_the_jobs(desk: Desk, script: str) -> None:
     desk.write("patient.py", PATIENT)

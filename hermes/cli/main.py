@@ -207,12 +207,9 @@ def _say(message: str) -> None:
 
 
 def main() -> NoReturn:
-    """The command `hermes`."""
+    """Executes the command line, and exits."""
     # Whoever starts Hermes with SIGCHLD ignored would make every job end with exit code 255
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # As long as no job runs there is nothing to clean up; a shell loop around this ends too
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Closed by the caller: the next file that is opened would get its number, and whatever is printed

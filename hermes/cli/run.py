@@ -85,24 +85,29 @@ class _Control:
     async def receive(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         # Whoever ignores one, such as `nohup`, wants the run to go on
         heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heeded) as received:
-            task_status.started()
-            count = 0
-            async for number in received:
-                count += 1
-                self.ended_by = number
-                if count > 2:
-                    if self.display is not None:
-                        self.display.leave()
-                    _leave(number, 1)
-                elif self.run is None or self.display is None:
-                    self.opening.cancel()
-                elif count == 1:
-                    self.display.note("stopping: jobs get 10 s to end; once more to kill them")
-                    self.run.cancel()
-                else:
-                    self.display.note("killing the jobs; once more to leave at once")
-                    self.run.kill()
+        try:
+            with anyio.open_signal_receiver(*heeded) as received:
+                task_status.started()
+                count = 0
+                async for number in received:
+                    count += 1
+                    self.ended_by = number
+                    if count > 2:
+                        if self.display is not None:
+                            self.display.leave()
+                        _leave(number, 1)
+                    elif self.run is None or self.display is None:
+                        self.opening.cancel()
+                    elif count == 1:
+                        self.display.note("stopping: jobs get 10 s to end; once more to kill them")
+                        self.run.cancel()
+                    else:
+                        self.display.note("killing the jobs; once more to leave at once")
+                        self.run.kill()
+        finally:
+            for number in heeded:
+                # The loop would give SIGINT back to Python, which says so by a traceback, even while it ends
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _leave(ended_by: int | None, code: int) -> NoReturn:

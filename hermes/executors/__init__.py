@@ -48,6 +48,11 @@ class Process(Protocol):
     @property
     def pid(self) -> int: ...
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the command itself has ended already."""
+        ...
+
     async def wait(self) -> Exit | None:
         """Returns when the command itself has ended, whatever others of its group still do. None if nobody can tell how."""
         ...
@@ -78,4 +83,8 @@ class Executor(Protocol):
 
     def adopt(self, trace: Trace) -> Process | None:
         """The process of a job that an earlier runner started, dead or alive; None if it was never started. Blocks."""
+        ...
+
+    def strays(self) -> Mapping[str, Sequence[int]]:
+        """Process ids, by the identifiers of their jobs, of all processes that jobs have started, in their groups or not. Blocks."""
         ...

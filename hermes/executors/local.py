@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 
 from ..provenance import boot_id, process_start
+from ..threads import in_thread
 from . import Exit, Launch, Trace
 
 SUPERVISOR = """\
@@ -94,6 +95,9 @@ class LocalExecutor:
         is_known = trace.started is not None and trace.boot_id == boot_id()
         return AdoptedProcess(trace.identifier, pid, trace.started if is_known else "", trace.exit_file)
 
+    def strays(self) -> dict[str, list[int]]:
+        return processes_of("HERMES_IDENTIFIER")
+
     async def _open(self, command: Sequence[str], launch: Launch) -> LocalProcess:
         # Cancelled half-way, there might be a process that nobody knows of
         with anyio.CancelScope(shield=True):
@@ -120,10 +124,15 @@ class Group:
 
     async def end(self, grace: float) -> Exit | None:
         if grace > 0:
+            early = await in_thread(self._is_early)
             self._signal(signal.SIGTERM)
             # A stopped group would never get the signal
             self._signal(signal.SIGCONT)
             with anyio.move_on_after(grace):
+                if early:
+                    while await in_thread(self._is_early):  # noqa: ASYNC110 (nothing tells when a shell has become a job)
+                        await anyio.sleep(POLL)
+                    self._signal(signal.SIGTERM)
                 await self.wait()
                 await self._gone()
         self.kill()
@@ -133,8 +142,12 @@ class Group:
             await self._gone()
         return ended
 
+    def _is_early(self) -> bool:
+        """Whether the job itself is not executed yet: what its supervisor gets until then, the job never sees."""
+        return False
+
     async def _gone(self) -> None:
-        while await anyio.to_thread.run_sync(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
+        while await in_thread(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
             await anyio.sleep(POLL)
 
     def kill(self) -> None:
@@ -171,14 +184,25 @@ class LocalProcess(Group):
         self._process = process
         self._exit_file = exit_file
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None or _is_zombie(self.pid)
+
     async def wait(self) -> Exit:
         returncode = await self._process.wait()
         if returncode < 0:
             return Exit(signal=-returncode)
-        # Only then the shell's own words decide
+        # Only then the shell's own words decide; where it could leave none, a signal is likelier than such a code
         if self._exit_file is not None and returncode > 128:
-            return recorded_exit(self._exit_file) or exit_of(returncode, said=False)
+            return recorded_exit(self._exit_file) or exit_of(returncode, said=True)
         return Exit(code=returncode)
+
+    def _is_early(self) -> bool:
+        if self._exit_file is None or not os.path.isdir("/proc/self"):
+            return False
+        # Between its fork and its execution a job is a copy of the supervisor, and for a moment has no command at all
+        members, own = group_members(self.pid), _command_of(self.pid)
+        return self.pid in members and all(_command_of(pid) in (own, b"") for pid in members if pid != self.pid)
 
 
 class AdoptedProcess(Group):
@@ -191,13 +215,13 @@ class AdoptedProcess(Group):
         self._exit_file = exit_file
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the process still runs, and not a later one with the same id."""
-        return process_start(self.pid) == self._started and not _is_zombie(self.pid)
+    def has_ended(self) -> bool:
+        # A later process may have the same id
+        return process_start(self.pid) != self._started or _is_zombie(self.pid)
 
     async def wait(self) -> Exit | None:
         """How it ended; None if nothing was left that tells."""
-        while await anyio.to_thread.run_sync(lambda: self.is_alive):  # noqa: ASYNC110 (only a parent is told)
+        while not await in_thread(lambda: self.has_ended):  # noqa: ASYNC110 (only a parent is told)
             await anyio.sleep(ADOPTED_POLL)
         return recorded_exit(self._exit_file)
 
@@ -207,7 +231,7 @@ class AdoptedProcess(Group):
 
     def _signal(self, number: int) -> bool:
         # Never to a group of the same number that belongs to somebody else
-        return (self.is_alive or bool(self.left_behind())) and super()._signal(number)
+        return (not self.has_ended or bool(self.left_behind())) and super()._signal(number)
 
 
 def recorded_exit(exit_file: str) -> Exit | None:
@@ -236,15 +260,15 @@ def recorded_pid(exit_file: str) -> int | None:
 def processes_of(variable: str) -> dict[str, list[int]]:
     """Live processes by the value that an environment variable had when they started. Empty where there is no `/proc`."""
     found: dict[str, list[int]] = {}
-    start = f"{variable}=".encode()
+    start = f"\0{variable}=".encode()
     for pid in _pids():
         try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                values = [item[len(start) :] for item in file.read().split(b"\0") if item.startswith(start)]
+            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+                _, is_there, after = (b"\0" + file.read()).partition(start)
         except OSError:
             continue
-        for value in values:
-            found.setdefault(os.fsdecode(value), []).append(pid)
+        if is_there:
+            found.setdefault(os.fsdecode(after.partition(b"\0")[0]), []).append(pid)
     return found
 
 
@@ -257,6 +281,13 @@ def _group_of(pid: int) -> int | None:
 
 def _pids() -> list[int]:
     return sorted(map(int, filter(str.isdigit, os.listdir("/proc")))) if os.path.isdir("/proc/self") else []
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _is_zombie(pid: int) -> bool:

@@ -1,0 +1,25 @@
+"""Blocking calls in worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
+
+import anyio
+import anyio.to_thread
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+async def in_thread(function: Callable[[*Ts], T], *arguments: *Ts, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Calls `function` in a worker thread, and waits for one while the system has none to give: it may in a moment."""
+    pause = 0.05
+    while True:
+        try:
+            return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)
+        except RuntimeError as exc:
+            if "start new thread" not in str(exc):
+                raise
+        await anyio.sleep(pause)
+        pause = min(1.0, 2 * pause)
