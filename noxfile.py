@@ -1,11 +1,12 @@
 """`nox` runs the tests on every Python that is there, the linter and the type checker; `nox -s faults` the long fault matrix.
 
-`nox -s bench` is a smoke run of the benchmarks.
+`nox -s bench` measures Hermes side by side with others.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 
@@ -66,6 +67,37 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """A short run of the benchmarks, to see that they work; `python -m benchmarks` measures."""
+    """Measures Hermes side by side with others, which are installed if that is possible; arguments go to `python -m benchmarks`.
+
+    Takes a quarter of an hour; `nox -s bench -- --smoke` a minute, to see that it works.
+    """
     install(session, "bench")
-    session.run("python", "-m", "benchmarks", "--smoke", *session.posargs)
+    install_debian_peers(session)
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"HERMES_BENCH_RLMATE": install_rlmate(session)})
+
+
+DEBIAN_PEERS = {"parallel": "parallel", "tsp": "task-spooler", "parallel.moreutils": "moreutils", "xargs": "findutils"}
+"""Which package has which command."""
+
+RLMATE = ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"]
+"""What pip has to be told so that rlmate starts: its pandas needs the old numpy, its scheduler `pkg_resources`."""
+
+
+def install_debian_peers(session: nox.Session) -> None:
+    """As far as that is possible: the benchmarks name those that are absent."""
+    missing = sorted({package for program, package in DEBIAN_PEERS.items() if not shutil.which(program)})
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            session.run(
+                "apt-get", "-q", *words, external=True, silent=True, success_codes=range(256), env={"DEBIAN_FRONTEND": "noninteractive"}
+            )
+
+
+def install_rlmate(session: nox.Session) -> str:
+    """The path of its command, in an environment of its own that is kept: it is called `hermes` too, and brings 1 GB along."""
+    folder = session.cache_dir.resolve() / f"rlmate-{platform.python_version()}"
+    command = folder / "bin" / "hermes"
+    if not command.exists():
+        session.run("python", "-m", "venv", str(folder))
+        session.run(str(folder / "bin" / "pip"), "install", "-q", *RLMATE, external=True, success_codes=range(256))
+    return str(command)

@@ -1,33 +1,77 @@
-"""`python -m benchmarks [NAME ...]`: runs the named benchmarks, all by default, and prints a table for each."""
+"""`python -m benchmarks [NAME ...] [--json FILE]`: runs the named rows, all by default, and prints a table for each.
+
+A target that is missed does not change the exit code: this measures, it does not test.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import platform
 import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from . import jobs, latency, startup
+from . import collect, compiling, jobs, latency, peers, running, scale, startup
+from .table import Row
 
-BENCHMARKS = {"jobs": jobs.run, "startup": startup.run, "latency": latency.run}
+ROWS: dict[str, Callable[..., Row]] = {
+    "jobs": jobs.run,
+    "startup": startup.run,
+    "latency": latency.run,
+    "collect": collect.run,
+    "crowded": scale.crowded,
+    "growth": scale.growth,
+    "logs": running.logs,
+    "live": running.live,
+    "idle": running.idle,
+    "compile": compiling.run,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures Hermes side by side with its rivals.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--jobs", type=int, default=1000, help="jobs of each rival")
-    parser.add_argument("--turns", type=int, default=5, help="turns that count")
-    parser.add_argument("--smoke", action="store_true", help="only see that everything works: 20 jobs, one turn")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures Hermes side by side with others.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(ROWS)}; all by default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--smoke", action="store_true", help="only see that everything works: tiny figures, one turn")
     chosen = parser.parse_args()
-    unknown = set(chosen.names) - set(BENCHMARKS)
+    unknown = [name for name in chosen.names if name not in ROWS]
     if unknown:
-        parser.error(f"no benchmark `{sorted(unknown)[0]}`; there is {', '.join(BENCHMARKS)}")
-    print(f"Python {platform.python_version()}, {platform.platform(terse=True)}", flush=True)
-    for name in chosen.names or BENCHMARKS:
+        parser.error(f"no benchmark `{unknown[0]}`; there is {', '.join(ROWS)}")
+    told: dict[str, Any] = {**about(), "smoke": chosen.smoke, "rows": {}}
+    print(f"Python {told['python']}, {told['machine']['cores']} cores, {told['machine']['system']}", flush=True)
+    for name in chosen.names or ROWS:
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder:
-            turns, count = (1, 20) if chosen.smoke else (chosen.turns, chosen.jobs)
-            for line in BENCHMARKS[name](Path(folder), jobs=count, turns=turns):
-                print(line, flush=True)
+            row = ROWS[name](Path(folder), smoke=chosen.smoke)
+        took = time.perf_counter() - began
+        print("", *row.lines(), f"  (took {took:.0f} s)", sep="\n", flush=True)
+        told["rows"][name] = {**row.as_json(), "took": took}
+        if chosen.json:
+            # After every row, so that an interrupted run has told something
+            chosen.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def about() -> dict[str, Any]:
+    """Where and when this was measured, and against what."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()},
+        "peers": peers.versions(),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

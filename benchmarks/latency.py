@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-FILES = 200
+from .measure import ENVIRONMENT, TURNS, emptied, end, exec_file, python, run_once
+from .table import Figures, Row, Target, count
+
+MOST_MS = {"quiet": (20, 60), "busy": (40, 100)}
+"""The median, and what 95 % stay below."""
+
+UNRELATED = 500
+"""Files a second that somebody else makes while it is busy."""
 
 JOB = """\
 import json, os, sys, time
@@ -29,15 +34,46 @@ with open(told, "w") as file:
     json.dump(seconds, file)
 """
 
+NOISE = """\
+import itertools, os, sys, time
+rate = int(sys.argv[1])
+for folder in range(10):
+    os.makedirs(f"elsewhere/{folder}")
+began = time.perf_counter()
+for number in itertools.count():
+    open(f"elsewhere/{number % 10}/unrelated{number}", "w").close()
+    time.sleep(max(0, began + number / rate - time.perf_counter()))
+"""
 
-def run(folder: Path, *, jobs: int, turns: int) -> Iterator[str]:
-    """Yields the lines of the table. `jobs` and `turns` do not matter here, but that one turn is a smoke run."""
-    files = FILES if turns > 1 else 20
+
+def run(folder: Path, *, smoke: bool) -> Row:
+    files, turns = (10, 1) if smoke else (80, TURNS)
     (folder / "job.py").write_text(JOB)
-    (folder / "latency.hermes").write_text(f"EXEC\n[[{sys.executable}, job.py, {files} seconds.json]]\n")
-    command = [sys.executable, "-m", "hermes", "exec", "-f", "latency.hermes", "--root", ".", "--quiet"]
-    subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=True)
-    seconds = sorted(json.loads((folder / "seconds.json").read_text()))
-    middle, late = statistics.median(seconds), seconds[int(len(seconds) * 0.95)]
-    yield f"{files} files, one after the other, from creation to the experiment directory"
-    yield f"median {middle * 1000:.1f} ms, 95 % within {late * 1000:.1f} ms, all within {seconds[-1] * 1000:.1f} ms"
+    (folder / "noise.py").write_text(NOISE)
+    contender = exec_file(folder, "latency", f"[[{', '.join(python('job.py'))}, {files} seconds.json]]")
+    raw: dict[str, list[list[float]]] = {"quiet": [], "busy": []}
+    for _ in range(turns):
+        for how, turns_of in raw.items():
+            contender.reset()
+            emptied(folder / "elsewhere")()
+            noise = None
+            if how == "busy":
+                noise = subprocess.Popen(python("noise.py", str(UNRELATED)), cwd=folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+            try:
+                run_once(contender)
+            finally:
+                if noise:
+                    end(noise)
+            turns_of.append([1000 * seconds for seconds in json.loads((folder / "seconds.json").read_text())])
+    row = Row(f"latency: {files} files one after the other; busy: {UNRELATED} unrelated files a second elsewhere; {count(turns)}")
+    row.raw = dict(raw)
+    for how, turns_of in raw.items():
+        medians, late = [statistics.median(each) for each in turns_of], [_late(each) for each in turns_of]
+        for what, limit, values in zip(("median", "95 % within"), MOST_MS[how], (medians, late), strict=True):
+            row.figures.append(Figures(f"{how}, {what}", values, "ms"))
+            row.targets.append(Target(f"{how}, {what}", "<=", limit, values, "ms"))
+    return row
+
+
+def _late(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.95)]

@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from .measure import Rival, take_turns
+from .measure import HERMES, Contender, python, remove, take_turns, write_script
+from .table import Row, Target, count
+
+EXEC, HELP = "hermes exec of one job", "hermes --help"
+BASE, TYPER, RICH_TYPER = "its imports, and spawning the job", "smallest typer program --help", "the same with rich's boxes"
+
+MOST_EXEC, MOST_HELP = 1.35, 1.1
+TURNS = 15
+"""They are short."""
+
+BASE_CODE = """\
+import subprocess
+import aiofiles
+import anyio
+import anyio._backends._asyncio
+import typer
+import watchfiles
+
+async def main():
+    with open("base.out", "wb") as out, open("base.err", "wb") as err:
+        process = await anyio.open_process(["./noop.sh"], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+    await process.wait()
+
+anyio.run(main)
+"""
+"""What nobody who uses these libraries can go below."""
+
+TYPER_CODE = """\
+import typer
+
+app = typer.Typer(rich_markup_mode={mode!r}, pretty_exceptions_enable=False)
+
+@app.command()
+def main() -> None:
+    pass
+
+app()
+"""
 
 
-def run(folder: Path, *, jobs: int, turns: int) -> Iterator[str]:
-    """Yields the lines of the table. `jobs` does not matter here: it is always one."""
-    noop = folder / "noop.sh"
-    noop.write_text("#!/bin/sh\n")
-    noop.chmod(0o755)
-    hermes = [sys.executable, "-m", "hermes"]
-    clean = partial(shutil.rmtree, folder / "experiments", ignore_errors=True)
-    figures = take_turns(
+def run(folder: Path, *, smoke: bool) -> Row:
+    turns = 1 if smoke else TURNS
+    write_script(folder / "noop.sh")
+    (folder / "base.py").write_text(BASE_CODE)
+    (folder / "plain.py").write_text(TYPER_CODE.format(mode=None))
+    (folder / "boxes.py").write_text(TYPER_CODE.format(mode="rich"))
+    took = take_turns(
         [
-            Rival("python -c pass", [sys.executable, "-c", "pass"], folder),
-            Rival("hermes --help", [*hermes, "--help"], folder),
-            Rival("hermes exec of one job", [*hermes, "exec", "-e", "./noop.sh", "--root", ".", "--quiet"], folder, clean),
+            Contender("python -c pass", python("-c", "pass"), folder),
+            Contender(BASE, python("base.py"), folder),
+            Contender(EXEC, [*HERMES, "exec", "-e", "./noop.sh", "--root", ".", "--quiet"], folder, remove(folder / "experiments")),
+            # Hermes prints plain help: compared with one that loads rich, it would win without doing anything for it
+            Contender(TYPER, python("plain.py", "--help"), folder),
+            Contender(HELP, [*HERMES, "--help"], folder),
+            Contender(RICH_TYPER, python("boxes.py", "--help"), folder),
         ],
-        max(turns, 11) if turns > 1 else turns,
+        turns,
+        warm_up=True,
     )
-    yield f"start-up; median of {len(figures[0].seconds)} turns"
-    yield f"{'':32} {'ms':>8} {'python -c pass = 1':>20}"
-    for each in figures:
-        yield f"{each.name:32} {each.median * 1000:8.0f} {each.ratio(figures[0]):20.1f}"
+    return Row(
+        f"startup: whole processes; {count(turns)}",
+        "python -c pass",
+        took.times("python -c pass"),
+        [
+            Target(f"{EXEC} / {BASE}", "<=", MOST_EXEC, took.relative(EXEC, BASE)),
+            Target(f"{HELP} / {TYPER}", "<=", MOST_HELP, took.relative(HELP, TYPER)),
+        ],
+        raw=took.raw(),
+    )
