@@ -984,7 +984,7 @@ async def test_a_job_that_has_just_ended_is_not_cancelled(project: Project, supe
         project.write("go")
         # The loop is held up meanwhile, so the run has not heard of it
         while is_alive(pid[0]):
-            time.sleep(0.005)
+            time.sleep(0.005)  # noqa: ASYNC251
         run.cancel()
     assert project.experiment().status is Status.FINISHED
 
