@@ -1,8 +1,8 @@
-"""Blocking calls in worker threads."""
+"""Blocking calls in worker threads, and tasks that outlast a cancellation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -23,3 +23,9 @@ async def in_thread(function: Callable[[*Ts], T], *arguments: *Ts, limiter: anyi
                 raise
         await anyio.sleep(pause)
         pause = min(1.0, 2 * pause)
+
+
+async def shielded(service: Callable[[], Awaitable[object]]) -> None:
+    """A service ends when it is told to, not when the run is cancelled: cancelled jobs are finished like all others."""
+    with anyio.CancelScope(shield=True):
+        await service()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from hermes import collect, store
-from hermes.executors import local
+from hermes.executors import processes
 
 
 def replace() -> None:
@@ -31,18 +31,18 @@ def replace() -> None:
 def group() -> None:
     """Signals go to the job's first process instead of its group, and nobody looks whether the group is gone."""
 
-    def signal(self: local.Group, number: int) -> bool:
+    def signal(self: processes.Group, number: int) -> bool:
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
             return False
         return True
 
-    def left_behind(self: local.Group) -> list[int]:
+    def left_behind(self: processes.Group) -> list[int]:
         return []
 
-    local.Group._signal = signal  # type: ignore[method-assign]
-    local.Group.left_behind = left_behind  # type: ignore[method-assign]
+    processes.Group._signal = signal  # type: ignore[method-assign]
+    processes.Group.left_behind = left_behind  # type: ignore[method-assign]
 
 
 def look() -> None:

@@ -22,7 +22,7 @@ import ptyprocess  # type: ignore[import-untyped]
 
 import hermes
 from hermes import Status
-from hermes.executors.local import processes_of
+from hermes.executors.processes import processes_of
 
 from .conftest import LIMIT, Project
 

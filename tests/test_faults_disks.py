@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hermes import Status
-from hermes.executors.local import processes_of
+from hermes.executors.processes import processes_of
 
 from .conftest import LIMIT
 from .support import HERMES, LONG, PYTHON, Desk, RecordProperty, check_always, environment, times, until

@@ -29,8 +29,8 @@ import trio
 import hermes
 from hermes import FileCollected, HermesError, Status
 from hermes.collect import Collector
-from hermes.executors import Exit, Launch
-from hermes.executors.local import LocalExecutor
+from hermes.executors.local import LocalExecution
+from hermes.executors.processes import Exit, Launch, start
 
 from .conftest import LIMIT, Project
 from .support import IDENTIFIER, LONG, PYTHON, Desk, RecordProperty, all_metadata, check_always, environment, times, until
@@ -734,7 +734,9 @@ def test_whenever_the_host_gives_up_nothing_is_left(
                         async with hermes.open_run(path, "test", **options) as run:
                             await moment()
                             raise ZeroDivisionError
-                    assert run._limiter.borrowed_tokens == run._file_work.borrowed_tokens == 0
+                    execution = run._execution
+                    assert isinstance(execution, LocalExecution)
+                    assert execution._limiter.borrowed_tokens == execution._file_work.borrowed_tokens == 0
                     assert run.result.cancelled
             assert anyio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
 
@@ -761,10 +763,9 @@ async def test_a_job_that_is_ended_just_when_it_starts_is_told_so(tmp_path: Path
     chance = random.Random(4)
     tried = times(30, 500)
     record_property("tried", tried)
-    executor = LocalExecutor()
     with open(os.devnull, "w") as null:
         for number in range(tried):
             launch = Launch(["/bin/sleep", "1000"], str(tmp_path), os.environ, null.fileno(), null.fileno(), str(tmp_path / str(number)))
-            process = await executor.start(launch)
+            process = start(launch)
             await anyio.sleep(chance.random() * 0.003)
             assert await process.end(LIMIT) == Exit(signal=signal.SIGTERM)

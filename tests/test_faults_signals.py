@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from hermes.executors.local import processes_of
+from hermes.executors.processes import processes_of
 
 from .support import LONG, PYTHON, Desk, RecordProperty, Terminal, check_always, environment, is_alive, times, until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes.executors.local import processes_of
+from hermes.executors.processes import processes_of
 
 from .support import LONG, Desk, RecordProperty, times, until
 

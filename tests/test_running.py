@@ -27,7 +27,7 @@ import pytest
 
 import hermes
 from hermes import HermesError, JobEnded, JobStarted, Status, provenance, store
-from hermes.executors.local import LocalExecutor
+from hermes.executors import processes
 from hermes.store import Clock
 
 from .conftest import Project
@@ -837,16 +837,16 @@ async def test_an_experiments_folder_that_is_read_only(project: Project) -> None
 @pytest.mark.fault(18)
 async def test_a_busy_system_is_asked_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = 0
-    real = LocalExecutor._open
+    real = processes._popen
 
-    async def refuse(self: LocalExecutor, *arguments: Any) -> Any:
+    def refuse(*arguments: Any) -> Any:
         nonlocal refused
         if refused < 3:
             refused += 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return await real(self, *arguments)
+        return real(*arguments)
 
-    monkeypatch.setattr(LocalExecutor, "_open", refuse)
+    monkeypatch.setattr(processes, "_popen", refuse)
     project.write("job.sh", "")
     assert (await project.run("[[sh, job.sh]]")).ok
     assert refused == 3
@@ -1010,17 +1010,16 @@ async def test_killed_while_being_cancelled(endless: Project) -> None:
 
 
 async def test_killed_while_a_job_is_being_started(endless: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = LocalExecutor._open
+    real = processes._popen
     runs: list[hermes.Run] = []
 
-    async def kill_meanwhile(self: LocalExecutor, *arguments: Any) -> Any:
-        process = await real(self, *arguments)
-        with anyio.CancelScope(shield=True):
-            await endless.until(ready(endless, 1))
-        runs[0].kill()
+    def kill_meanwhile(*arguments: Any) -> Any:
+        process = real(*arguments)
+        anyio.from_thread.run(endless.until, ready(endless, 1))
+        anyio.from_thread.run_sync(runs[0].kill)
         return process
 
-    monkeypatch.setattr(LocalExecutor, "_open", kill_meanwhile)
+    monkeypatch.setattr(processes, "_popen", kill_meanwhile)
     with anyio.fail_after(30):
         async with endless.open("[[sh, stubborn.sh]]", grace=1000) as run:
             runs.append(run)

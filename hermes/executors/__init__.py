@@ -1,90 +1,99 @@
-"""Where a job's process runs. An executor starts one command and tells how it ended; all else is the same everywhere."""
+"""Where jobs run. An executor brings the jobs of a run from their start to their final metadata; what becomes of that is the run's.
+
+A new one, say for Kubernetes, is a module with a class like `local.LocalExecution`: it takes the jobs from a `Work`, which
+the runner gives it, and tells that `Work` what happens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One command to start. `stdout` and `stderr` are file descriptors that stay the caller's.
-
-    The command leaves its exit status in the file `exit_file`, unless that is None.
-    """
-
-    argv: Sequence[str]
-    working_directory: str
-    environment: Mapping[str, str]
-    stdout: int
-    stderr: int
-    exit_file: str | None
+from ..events import JobStarted
+from ..model import Job, Outcome
+from ..plan import Plan
+from ..resume import Leftover
+from ..store import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended: exactly one of `code` and `signal` is set. With `no_room` the disk was full then."""
+class Pending:
+    """A job that is to be started. `index` counts the jobs of the plan from 0, `attempt` its starts in this run from 1."""
 
-    code: int | None = None
-    signal: int | None = None
-    no_room: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What is known of a job that an earlier runner started: process id and start as recorded, if it came to that."""
-
-    identifier: str
-    pid: int | None
-    started: str | None
-    boot_id: str | None
-    exit_file: str
+    index: int
+    job: Job
+    key: str
+    attempt: int
 
 
-class Process(Protocol):
-    """A started command, with all processes of its group."""
+class Work(Protocol):
+    """What an executor is given to do, and whom it tells. All of this is called in the event loop's thread."""
 
     @property
-    def pid(self) -> int: ...
+    def plan(self) -> Plan: ...
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the command itself has ended already."""
+    def folder(self) -> RunFolder: ...
+
+    @property
+    def leftovers(self) -> Sequence[Leftover]:
+        """Experiments that an earlier runner has started and not finished: to be finished first."""
         ...
 
-    async def wait(self) -> Exit | None:
-        """Returns when the command itself has ended, whatever others of its group still do. None if nobody can tell how."""
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL for jobs that are cancelled; 0 when they are to be killed."""
         ...
 
-    async def end(self, grace: float) -> Exit | None:
-        """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL. Without grace SIGKILL at once. Call it in a shielded scope."""
+    @property
+    def is_followed(self) -> bool:
+        """Whether anybody listens. If not, `collected` need not be called."""
+        ...
+
+    def pending(self) -> Iterator[Pending]:
+        """The jobs that are still to be started, lazily, in the order of the plan. Ends early when nothing more is to be started."""
+        ...
+
+    def again(self, leftover: Leftover) -> Pending:
+        """A job whose leftover came to nothing, to be started anew."""
+        ...
+
+    def started(self, event: JobStarted) -> None:
+        """The job's process exists."""
+        ...
+
+    def collected(self, identifier: str, path: str) -> None:
+        """A file has come into a job's experiment directory, `path` relative to it. May come before `started`."""
+        ...
+
+    async def ended(self, index: int, outcome: Outcome, *, replaced: bool = False) -> None:
+        """The job's directory is final. With `replaced`, another experiment of the same job is what counts."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something that concerns the whole run and harms no result."""
+        ...
+
+    def stop(self) -> None:
+        """Starts nothing more, because the disk is full."""
+        ...
+
+
+class Execution(Protocol):
+    """An executor at work on one run."""
+
+    async def run(self) -> None:
+        """Returns when nothing is left to do. Cancelled from outside, it ends its jobs and finishes them before it raises."""
+        ...
+
+    def cancel(self) -> None:
+        """Starts nothing more, ends what runs as `Work.grace` says, finishes it; then `run` returns."""
         ...
 
     def kill(self) -> None:
-        """SIGKILL for the whole group, at once."""
-        ...
-
-    def record(self, exit_file: str, exit_: Exit) -> None:
-        """Leaves behind how the job ended, for a resumed run, if it has not done so itself. Blocks; does not fail."""
-        ...
-
-    def left_behind(self) -> list[int]:
-        """Process ids of the group that are still alive after the command has ended. Blocks for some system calls."""
+        """As `cancel`, but at once, also if that is under way already."""
         ...
 
 
-class Executor(Protocol):
-    """Starts the commands of a run, in one place or another."""
-
-    async def start(self, launch: Launch) -> Process:
-        """Raises `OSError` if the command cannot be started."""
-        ...
-
-    def adopt(self, trace: Trace) -> Process | None:
-        """The process of a job that an earlier runner started, dead or alive; None if it was never started. Blocks."""
-        ...
-
-    def strays(self) -> Mapping[str, Sequence[int]]:
-        """Process ids, by the identifiers of their jobs, of all processes that jobs have started, in their groups or not. Blocks."""
-        ...
+Executor = Callable[[Work], Execution]

@@ -1,333 +1,457 @@
-"""Jobs as processes of this machine, each the leader of its own session and process group."""
+"""Jobs as processes of this machine: at most `threads` at a time, each from its directory to its final metadata.
+
+begin (worker thread) -> wait -> copies (worker thread) -> finish (one worker-thread call for all that ended)
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import heapq
 import os
-import signal
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
 
 import anyio
-import anyio.abc
+import anyio.from_thread
 
-from ..provenance import boot_id, process_start
-from ..threads import in_thread
-from . import Exit, Launch, Trace
+from ..collect import Claim, Collector, collected
+from ..copies import Stowage
+from ..events import JobStarted
+from ..files import FULL, remove_parts
+from ..model import Job, Outcome, Status
+from ..plan import find_program
+from ..provenance import process_start
+from ..resume import Leftover
+from ..store import SYNC_AFTER, Experiment, now
+from ..threads import in_thread, shielded
+from . import Pending, Work
+from .processes import BUSY, POLL, Exit, Group, Launch, Trace, adopt, processes_of, start
 
-SUPERVISOR = """\
-trap : HUP INT QUIT ALRM TERM USR1 USR2
-exec 3>&2 2>>"$0"
-echo $$ >&2
-(exec "$@" 2>&3 3>&-)
-status=$?
-echo $status >&2
-exit $status
-"""
-"""Runs a job under `/bin/sh` so that its exit status is on the disk even if nobody waits for it.
+RECORD_AFTER = 0.05
+"""Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
+until then, and also after, the process can be told by its environment and by its supervisor's record."""
 
-The shell leads the job's group, so it catches what the group is sent and lives on to write; caught signals, unlike ignored ones,
-are back at their defaults in the job. The file `$0` gets the shell's process id, the shell's own message if a signal killed the job
-(which is how `exit 137` and signal 9 differ), and the status.
-"""
+LINGER = 0.5
+"""Seconds for processes that have outlived their job to end by themselves, as those of Python's `multiprocessing` do when they see that."""
 
-NO_ROOM = "no room"
-"""The line that says that the disk was full when the job ended, after the status."""
-
-UNTOLD = frozenset({signal.SIGINT, signal.SIGPIPE})
-"""Signals of which no shell gives a message; they are believed from the status alone."""
-
-BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-"""Why a process cannot be started just now, though it may be in a moment."""
+FINISHING = 256
+"""Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
 
 RETRY_FOR = 30.0
-"""Seconds for which a busy system is asked again."""
+"""Seconds for which a system that is too busy to start a process is asked again."""
 
-ADOPTED_POLL = 0.05
-"""Seconds between two looks at whether an adopted job has ended."""
-
-POLL = 0.01
-"""Seconds between two looks at whether a group is gone."""
-
-DYING = 2.0
-"""Seconds for which killed processes are waited for; the system can hold one longer, say by a disk that does not answer."""
+NO_ROOM = "the disk was full when it ended: its output may be incomplete"
+FULL_MESSAGES = frozenset(map(os.strerror, FULL))
+"""By what one can tell from a problem, wherever it comes from, that the disk is full."""
 
 
-class LocalExecutor:
-    """Starts jobs with `anyio.open_process`, which has to happen in the event loop's thread."""
+@dataclass(slots=True)
+class _Running:
+    """A job between its start and its final metadata."""
 
-    def __init__(self) -> None:
-        self._alive: dict[str, list[int]] | None = None
+    index: int
+    job: Job
+    experiment: Experiment
+    stowage: Stowage
+    launch: Launch | None = None
+    """What is still to be started."""
 
-    async def start(self, launch: Launch) -> LocalProcess:
-        command = list(launch.argv)
-        if launch.exit_file is not None:
-            command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch.environment, launch.argv[0]), *command]
-        with contextlib.suppress(TimeoutError), anyio.fail_after(RETRY_FOR):
-            pause = 0.05
-            while True:
-                try:
-                    return await self._open(command, launch)
-                except OSError as exc:
-                    if exc.errno == errno.ENOEXEC:
-                        # A script without `#!`: as `execvp` and every shell do
-                        command = ["/bin/sh", "-c", 'exec "$@"', "sh", *command]
-                        continue
-                    if exc.errno not in BUSY:
-                        raise
-                await anyio.sleep(pause)
-                pause = min(1.0, 2 * pause)
-        return await self._open(command, launch)
-
-    def adopt(self, trace: Trace) -> AdoptedProcess | None:
-        if self._alive is None:
-            self._alive = processes_of("HERMES_IDENTIFIER")
-        leaders = [pid for pid in self._alive.get(trace.identifier, ()) if _group_of(pid) == pid]
-        if leaders:
-            return AdoptedProcess(trace.identifier, leaders[0], process_start(leaders[0]), trace.exit_file)
-        pid = trace.pid or recorded_pid(trace.exit_file)
-        if pid is None:
-            return None
-        # After a restart of the machine, or without a recorded start, the number may be anybody's by now
-        is_known = trace.started is not None and trace.boot_id == boot_id()
-        return AdoptedProcess(trace.identifier, pid, trace.started if is_known else "", trace.exit_file)
-
-    def strays(self) -> dict[str, list[int]]:
-        return processes_of("HERMES_IDENTIFIER")
-
-    async def _open(self, command: Sequence[str], launch: Launch) -> LocalProcess:
-        # Cancelled half-way, there might be a process that nobody knows of
-        with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=launch.stdout,
-                stderr=launch.stderr,
-                cwd=launch.working_directory,
-                env=launch.environment,
-                start_new_session=True,
-            )
-        return LocalProcess(process, launch.exit_file)
+    process: Group | None = None
+    exit: Exit | None = None
+    began: float = 0.0
+    duration: float = 0.0
+    cancelled: bool = False
+    adopted: bool = False
+    replaced: bool = False
 
 
-class Group:
-    """A process that leads a group, and the signals that go to all of it."""
+class LocalExecution:
+    """Does the work of one run on this machine."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._plan, self._folder = work.plan, work.folder
+        threads = self._plan.settings.threads
+        self._limiter = anyio.CapacityLimiter(threads)
+        # One more than there are jobs: it is taken to see that there are no more
+        self._slots = list(range(min(threads, self._plan.count + 1)))
+        self._scope = anyio.CancelScope()
+        # Own limiters: a host that is busy with threads of its own cannot hold up the jobs
+        self._file_work = anyio.CapacityLimiter(4)
+        self._collector = Collector(
+            str(self._plan.working_directory), str(self._plan.experiments), self._collected_in_thread, self._warn_in_thread
+        )
+        self._running: dict[str, _Running] = {}
+        self._over: list[_Running] = []
+        self._all_over = False
+        self._news = anyio.Event()
 
-    async def wait(self) -> Exit | None:
-        raise NotImplementedError
+    async def run(self) -> None:
+        async with anyio.create_task_group() as services:
+            services.start_soon(shielded, self._watch)
+            services.start_soon(shielded, self._finish_jobs)
+            try:
+                with self._scope:
+                    await self._start_jobs()
+            finally:
+                self._all_over = True
+                self._news.set()
 
-    async def end(self, grace: float) -> Exit | None:
-        if grace > 0:
-            early = await in_thread(self._is_early)
-            self._signal(signal.SIGTERM)
-            # A stopped group would never get the signal
-            self._signal(signal.SIGCONT)
-            with anyio.move_on_after(grace):
-                if early:
-                    while await in_thread(self._is_early):  # noqa: ASYNC110 (nothing tells when a shell has become a job)
-                        await anyio.sleep(POLL)
-                    self._signal(signal.SIGTERM)
-                await self.wait()
-                await self._gone()
-        self.kill()
-        ended = await self.wait()
-        # Those killed are dead in a moment, and until then they would be taken for left behind
-        with anyio.move_on_after(DYING):
-            await self._gone()
-        return ended
-
-    def _is_early(self) -> bool:
-        """Whether the job itself is not executed yet: what its supervisor gets until then, the job never sees."""
-        return False
-
-    async def _gone(self) -> None:
-        while await in_thread(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
-            await anyio.sleep(POLL)
+    def cancel(self) -> None:
+        self._scope.cancel()
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self.cancel()
+        for running in self._running.values():
+            if running.process is not None:
+                running.cancelled |= not running.process.has_ended
+                running.process.kill()
 
-    def left_behind(self) -> list[int]:
-        return group_members(self.pid) if self._signal(0) else []
+    # Starting
 
-    def record(self, exit_file: str, exit_: Exit) -> None:
-        # So little that the block which the file has already is enough for it
-        with contextlib.suppress(OSError), open(exit_file, "a") as file:
-            if file.tell() == 0:
-                # Without a supervisor, in the words that one would have left
-                status = f"{exit_.code}" if exit_.signal is None else f"signal\n{128 + exit_.signal}"
-                file.write(f"{self.pid}\n{status}\n")
-            if exit_.no_room:
-                file.write(f"{NO_ROOM}\n")
+    async def _start_jobs(self) -> None:
+        async with anyio.create_task_group() as jobs:
+            if self._work.leftovers:
+                alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
+                for leftover in self._work.leftovers:
+                    jobs.start_soon(self._in_slot, await self._slot(), partial(self._take_up, leftover, alive))
+            pending = self._work.pending()
+            while True:
+                # A slot first: whether there is more to do is known best when it could start
+                slot = await self._slot()
+                job = next(pending, None)
+                if job is None:
+                    self._free(slot)
+                    return
+                jobs.start_soon(self._in_slot, slot, partial(self._run_job, job))
 
-    def _signal(self, number: int) -> bool:
-        """Signals the group; False if there is none any more."""
+    async def _slot(self) -> _Slot:
+        """Waits until a job may start. Not done in the job's task: there is one task per running job, not per planned one."""
+        borrower = object()
+        await self._limiter.acquire_on_behalf_of(borrower)
+        return _Slot(heapq.heappop(self._slots), borrower)
+
+    def _free(self, slot: _Slot) -> None:
+        heapq.heappush(self._slots, slot.number)
+        self._limiter.release_on_behalf_of(slot.borrower)
+
+    async def _in_slot(self, slot: _Slot, work: Callable[[int], Awaitable[None]]) -> None:
         try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            # macOS says "not permitted" of a group of zombies
-            return False
-        return True
+            await work(slot.number)
+        finally:
+            self._free(slot)
 
-
-class LocalProcess(Group):
-    """A child of this process: the job itself, or the shell that watches over it."""
-
-    def __init__(self, process: anyio.abc.Process, exit_file: str | None) -> None:
-        super().__init__(process.pid)
-        self._process = process
-        self._exit_file = exit_file
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process.returncode is not None or _is_zombie(self.pid)
-
-    async def wait(self) -> Exit:
-        returncode = await self._process.wait()
-        if returncode < 0:
-            return Exit(signal=-returncode)
-        # Only then the shell's own words decide; where it could leave none, a signal is likelier than such a code
-        if self._exit_file is not None and returncode > 128:
-            return recorded_exit(self._exit_file) or exit_of(returncode, said=True)
-        return Exit(code=returncode)
-
-    def _is_early(self) -> bool:
-        if self._exit_file is None or not os.path.isdir("/proc/self"):
-            return False
-        # Between its fork and its execution a job is a copy of the supervisor, and for a moment has no command at all
-        members, own = group_members(self.pid), _command_of(self.pid)
-        return self.pid in members and all(_command_of(pid) in (own, b"") for pid in members if pid != self.pid)
-
-
-class AdoptedProcess(Group):
-    """A job that another runner has started and that outlived it. Its exit status is known only by the record it leaves."""
-
-    def __init__(self, identifier: str, pid: int, started: str | None, exit_file: str) -> None:
-        super().__init__(pid)
-        self._identifier = identifier
-        self._started = started
-        self._exit_file = exit_file
-
-    @property
-    def has_ended(self) -> bool:
-        # A later process may have the same id
-        return process_start(self.pid) != self._started or _is_zombie(self.pid)
-
-    async def wait(self) -> Exit | None:
-        """How it ended; None if nothing was left that tells."""
-        while not await in_thread(lambda: self.has_ended):  # noqa: ASYNC110 (only a parent is told)
-            await anyio.sleep(ADOPTED_POLL)
-        return recorded_exit(self._exit_file)
-
-    def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
-        return [pid for pid in group_members(self.pid) if pid in own]
-
-    def _signal(self, number: int) -> bool:
-        # Never to a group of the same number that belongs to somebody else
-        return (not self.has_ended or bool(self.left_behind())) and super()._signal(number)
-
-
-def recorded_exit(exit_file: str) -> Exit | None:
-    """The exit status that a job has left behind; None if it has not come to that."""
-    try:
-        text = Path(exit_file).read_text(errors="replace")
-    except OSError:
-        return None
-    before, mark, _ = text.partition(f"{NO_ROOM}\n")
-    *said, status = before.splitlines() or [""]
-    # The first line is the supervisor's process id, and a line without its end was not written whole
-    if not said or not before.endswith("\n") or not status.isdigit():
-        return None
-    return replace(exit_of(int(status), len(said) > 1), no_room=bool(mark))
-
-
-def recorded_pid(exit_file: str) -> int | None:
-    """The process id of a job's supervisor; None if it has not come to that."""
-    try:
-        line, end, _ = Path(exit_file).read_text(errors="replace").partition("\n")
-    except OSError:
-        return None
-    return int(line) if end and line.isdigit() else None
-
-
-def processes_of(variable: str) -> dict[str, list[int]]:
-    """Live processes by the value that an environment variable had when they started. Empty where there is no `/proc`."""
-    found: dict[str, list[int]] = {}
-    start = f"\0{variable}=".encode()
-    for pid in _pids():
+    async def _run_job(self, pending: Pending, slot: int) -> None:
         try:
-            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-                _, is_there, after = (b"\0" + file.read()).partition(start)
+            running = await in_thread(self._begin, pending, slot, limiter=self._file_work)
+        except OSError as exc:
+            await self._could_not_begin(pending, exc)
+            return
+        try:
+            if running.launch is not None:
+                await self._start_later(running)
+            if running.process is not None:
+                self._announce(running, slot)
+                await self._wait(running)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._after(running)
+
+    async def _could_not_begin(self, pending: Pending, exc: OSError) -> None:
+        """Fails the job for which no directory could be made. On a full disk it is just not started."""
+        if exc.errno in FULL:
+            self._work.stop()
+            return
+        where = f" `{exc.filename}`" if exc.filename else ""
+        problem = f"the experiment directory could not be made: {exc.strerror}{where}"
+        job = pending.job
+        outcome = Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
+        await self._work.ended(pending.index, outcome)
+
+    def _begin(self, pending: Pending, slot: int) -> _Running:
+        """Makes the experiment and starts its job, unless one of the problems of the experiment tells why not."""
+        if not self._folder.has_room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
+        self._collector.add(experiment.identifier, experiment.directory)
+        running = _Running(pending.index, pending.job, experiment, self._stowage(experiment))
+        try:
+            experiment.files += [asdict(stowed) for stowed in running.stowage.before()]
+            if not experiment.problems:
+                running.launch = self._launch(experiment, slot)
+        except OSError as exc:
+            experiment.problem(f"the job could not be started: {exc.strerror}")
+        if running.launch is not None:
+            self._start(running)
+        return running
+
+    def _stowage(self, experiment: Experiment) -> Stowage:
+        return Stowage(
+            experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, str(self._plan.experiments),
+            partial(self._collector.owned, experiment.identifier), partial(self._collector.give_back, experiment.identifier),
+            experiment.problem,
+        )  # fmt: skip
+
+    def _launch(self, experiment: Experiment, slot: int) -> Launch:
+        argv = experiment.job.command(experiment.identifier)
+        if argv[0] == "python":
+            argv[0] = find_program("python", self._plan.working_directory) or "python"
+        stdout, stderr = experiment.open_logs()
+        exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
+        return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file)
+
+    def _start(self, running: _Running) -> None:
+        """Starts the job's process. If the system is too busy the launch remains; other errors are problems of the experiment."""
+        launch, experiment = running.launch, running.experiment
+        assert launch is not None
+        running.began = time.monotonic()
+        experiment.state["start"] = now()
+        try:
+            running.process = start(launch)
+        except (OSError, ValueError) as exc:
+            if isinstance(exc, OSError) and exc.errno in BUSY:
+                return
+            self._give_up(running, exc)
+            return
+        experiment.state |= {"pid": running.process.pid, "pid_start": None}
+        running.launch = None
+        _close(launch)
+
+    def _give_up(self, running: _Running, exc: OSError | ValueError) -> None:
+        assert running.launch is not None
+        told = exc.strerror if isinstance(exc, OSError) else str(exc)
+        running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
+        running.experiment.problem(f"the job could not be started: {told}")
+        _close(running.launch)
+        running.launch = None
+
+    async def _start_later(self, running: _Running) -> None:
+        """Tries again and again to start a job for which the system was too busy."""
+        ends, pause = time.monotonic() + RETRY_FOR, 0.05
+        try:
+            while running.launch is not None and time.monotonic() < ends:
+                await anyio.sleep(pause)
+                pause = min(1.0, 2 * pause)
+                await in_thread(self._start, running, limiter=self._file_work)
+        finally:
+            if running.launch is not None:
+                self._give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+
+    def _announce(self, running: _Running, slot: int) -> None:
+        experiment, job, process = running.experiment, running.job, running.process
+        assert process is not None
+        self._running[experiment.identifier] = running
+        self._work.started(
+            JobStarted(
+                identifier=experiment.identifier, script=job.script, index=running.index, slot=slot, pid=process.pid,
+                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
+                line=job.line, log=job.options.log,
+            )
+        )  # fmt: skip
+
+    # Jobs of an earlier runner
+
+    async def _take_up(self, leftover: Leftover, alive: dict[str, list[int]], slot: int) -> None:
+        """Goes on with a job of an earlier runner. If nobody can tell how it ended it is lost, and run again.
+
+        So is one that failed for lack of room, if failed ones are to be run again.
+        """
+        running = await in_thread(self._adopt, leftover, alive, limiter=self._file_work)
+        again = True
+        try:
+            if running.process is not None:
+                self._announce(running, slot)
+                await self._wait(running)
+            exit_ = running.exit
+            again = exit_ is None or (leftover.failed and (exit_.code != 0 or exit_.no_room))
+            running.replaced = again or not leftover.again
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._after(running)
+        if again and leftover.again:
+            await self._run_job(self._work.again(leftover), slot)
+
+    def _adopt(self, leftover: Leftover, alive: dict[str, list[int]]) -> _Running:
+        metadata = leftover.metadata
+        experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
+        exit_file = self._folder.exit_file(experiment.identifier)
+        remove_parts(experiment.directory)
+        self._collector.add(experiment.identifier, experiment.directory, adopted=True)
+        running = _Running(leftover.index, leftover.job, experiment, self._stowage(experiment), adopted=True)
+        trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
+        running.process = adopt(trace, alive)
+        return running
+
+    # Waiting
+
+    async def _wait(self, running: _Running) -> None:
+        process = running.process
+        assert process is not None
+        try:
+            with anyio.move_on_after(RECORD_AFTER) as soon:
+                running.exit = await process.wait()
+            if soon.cancelled_caught:
+                await in_thread(self._record_process, running.experiment, process.pid, limiter=self._file_work)
+                running.exit = await process.wait()
+        except anyio.get_cancelled_exc_class():
+            # One that has come to its end just now has done so by itself
+            running.cancelled |= not process.has_ended
+            with anyio.CancelScope(shield=True):
+                running.exit = await process.end(self._work.grace)
+            raise
+        finally:
+            running.duration = time.monotonic() - running.began
+
+    def _record_process(self, experiment: Experiment, pid: int) -> None:
+        experiment.state["pid_start"] = process_start(pid)
+        _write(experiment, sync=False)
+
+    async def _after(self, running: _Running) -> None:
+        """What a job still does in its slot when its process has ended."""
+        if not running.adopted:
+            running.experiment.state["end"] = now()
+        options = running.job.options
+        if running.process is not None and (options.copy_after or options.move_after):
+            stowed = await in_thread(running.stowage.after, limiter=self._file_work)
+            running.experiment.files += [asdict(each) for each in stowed]
+        self._over.append(running)
+        self._news.set()
+        while len(self._over) > FINISHING:  # noqa: ASYNC110 (happens when the disk is slow)
+            await anyio.sleep(POLL)
+
+    # Finishing
+
+    async def _finish_jobs(self) -> None:
+        """Finishes the jobs that have ended, all at once that have ended meanwhile: they share the final look at the tree."""
+        while self._over or not self._all_over:
+            if not self._over:
+                self._news = anyio.Event()
+                await self._news.wait()
+                continue
+            batch, self._over = self._over, []
+            finished = await in_thread(self._finish, batch, limiter=self._file_work)
+            for running, (outcome, claim) in zip(batch, finished, strict=True):
+                for path in claim.fresh:
+                    self._work.collected(outcome.identifier, path)
+                self._running.pop(outcome.identifier, None)
+                await self._work.ended(running.index, outcome, replaced=running.replaced)
+        self._collector.stop()
+
+    def _finish(self, batch: list[_Running]) -> list[tuple[Outcome, Claim]]:
+        has_room = self._folder.has_room
+        if not has_room:
+            self._folder.use_reserve()
+        left = self._left_behind(batch)
+        claims = self._collector.finish([running.experiment.identifier for running in batch])
+        finished = []
+        for running in batch:
+            if running.experiment.identifier in left:
+                running.experiment.problem(f"left processes behind: {', '.join(map(str, left[running.experiment.identifier]))}")
+            claim = claims[running.experiment.identifier]
+            finished.append((self._finalize(running, claim, has_room=has_room), claim))
+        return finished
+
+    def _left_behind(self, batch: list[_Running]) -> dict[str, list[int]]:
+        """The processes that have outlived their jobs, by identifier; of jobs that took some time also those that have left the group."""
+        processes = {running.experiment.identifier: running.process for running in batch if running.process is not None}
+        ends = time.monotonic() + LINGER
+        # To look at all processes takes longer than a job that is over in no time
+        thorough = any(running.adopted or running.duration > RECORD_AFTER for running in batch)
+        while True:
+            strays = processes_of("HERMES_IDENTIFIER") if thorough else {}
+            left = {each: sorted({*process.left_behind(), *strays.get(each, ())}) for each, process in processes.items()}
+            left = {each: pids for each, pids in left.items() if pids}
+            if not left or time.monotonic() > ends:
+                return left
+            time.sleep(POLL)
+
+    def _finalize(self, running: _Running, claim: Claim, *, has_room: bool) -> Outcome:
+        """Writes the final metadata of one job. For lack of room its exit status is left behind too: a resumed run finishes it."""
+        experiment, exit_ = running.experiment, running.exit or Exit()
+        status = Status.FINISHED if exit_.code == 0 else Status.FAILED
+        if running.adopted:
+            running.duration = self._adopted_end(experiment)
+            if running.exit is None:
+                status = Status.LOST
+        if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
+            status = Status.CANCELLED
+        for problem in claim.problems:
+            experiment.problem(problem)
+        if running.exit is not None and (exit_.no_room or not has_room):
+            experiment.problem(NO_ROOM)
+        if status is Status.FINISHED and (NO_ROOM in experiment.problems or _tell_of_a_full_disk(experiment.problems)):
+            status = Status.FAILED
+        experiment.files += [{"path": path, "bytes": size, "origin": "collected"} for path, size in collected(claim)]
+        experiment.state |= {"status": status.value, "exit_code": exit_.code, "signal": exit_.signal, "duration": running.duration}
+        written = _write(experiment, sync=running.duration > SYNC_AFTER)
+        if not written and status is not Status.CANCELLED:
+            status = Status.FAILED
+        exit_file = self._folder.exit_file(experiment.identifier)
+        if not has_room or _tell_of_a_full_disk(experiment.problems):
+            anyio.from_thread.run_sync(self._work.stop)
+            if running.process is not None and running.exit is not None:
+                running.process.record(exit_file, replace(exit_, no_room=exit_.no_room or not has_room))
+        elif written:
+            with suppress(OSError):
+                os.unlink(exit_file)
+        return Outcome(
+            experiment.identifier, running.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
+            tuple(experiment.problems), tuple(running.job.command(experiment.identifier)), running.job.line,
+        )  # fmt: skip
+
+    def _adopted_end(self, experiment: Experiment) -> float:
+        """Sets when an adopted job ended, as its exit file tells. Returns how long it ran, by the clock of day for lack of a better."""
+        try:
+            end = datetime.fromtimestamp(os.stat(self._folder.exit_file(experiment.identifier)).st_mtime).astimezone()
         except OSError:
-            continue
-        if is_there:
-            found.setdefault(os.fsdecode(after.partition(b"\0")[0]), []).append(pid)
-    return found
+            end = datetime.now().astimezone()
+        start = experiment.state["start"]
+        experiment.state["end"] = end.isoformat(timespec="microseconds")
+        return max(0.0, (end - datetime.fromisoformat(start)).total_seconds()) if start else 0.0
+
+    # Collection
+
+    async def _watch(self) -> None:
+        await in_thread(self._collector.watch, limiter=anyio.CapacityLimiter(1))
+
+    def _collected_in_thread(self, files: list[tuple[str, str]]) -> None:
+        if self._work.is_followed:
+            anyio.from_thread.run_sync(self._collected, files)
+
+    def _collected(self, files: list[tuple[str, str]]) -> None:
+        for identifier, path in files:
+            self._work.collected(identifier, path)
+
+    def _warn_in_thread(self, message: str) -> None:
+        anyio.from_thread.run_sync(self._work.warn, message)
 
 
-def _group_of(pid: int) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A place among the running jobs: its HERMES_SLOT, and who has borrowed it from the limiter."""
+
+    number: int
+    borrower: object
+
+
+def _close(launch: Launch) -> None:
+    os.close(launch.stdout)
+    os.close(launch.stderr)
+
+
+def _write(experiment: Experiment, *, sync: bool) -> bool:
+    """Replaces the metadata; False, and a problem of the experiment, if that is not possible."""
     try:
-        return os.getpgid(pid)
-    except OSError:
-        return None
-
-
-def _pids() -> list[int]:
-    return sorted(map(int, filter(str.isdigit, os.listdir("/proc")))) if os.path.isdir("/proc/self") else []
-
-
-def _command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
+        experiment.write(sync=sync)
+    except OSError as exc:
+        experiment.problem(f"the metadata could not be written: {exc.strerror}")
         return False
+    return True
 
 
-def exit_of(status: int, said: bool) -> Exit:
-    """What a shell's exit status means. It is 128 and the signal's number if one ended the job, of which the shell has `said` something."""
-    number = status - 128
-    if number in signal.valid_signals() and (said or number in UNTOLD):
-        return Exit(signal=number)
-    return Exit(code=status)
-
-
-def group_members(group: int) -> list[int]:
-    """The processes of a group that have not ended; zombies that nobody has fetched yet do not count."""
-    if os.path.isdir("/proc/self"):
-        return [pid for pid in _pids() if _is_alive_in(pid, group)]
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=False).stdout
-    rows = (line.split() for line in listed.splitlines())
-    return sorted(int(row[0]) for row in rows if len(row) == 3 and int(row[1]) == group and not row[2].startswith("Z"))
-
-
-def _is_alive_in(pid: int, group: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False
-    return int(its_group) == group and state not in (b"Z", b"X")
-
-
-def _around_shell(environment: Mapping[str, str], program: str) -> list[str]:
-    """Words that give the job the variables that a shell would change or not pass on, such as the functions that bash exports."""
-    hidden = [f"{name}={value}" for name, value in environment.items() if name == "IFS" or not (name.isidentifier() and name.isascii())]
-    if not hidden:
-        return []
-    # `env` would take a program with such a path for one more variable
-    return ["/usr/bin/env", *hidden, *(["/usr/bin/nice", "-n", "0"] if "=" in program else [])]
+def _tell_of_a_full_disk(problems: Sequence[str]) -> bool:
+    return any(message in problem for message in FULL_MESSAGES for problem in problems)
