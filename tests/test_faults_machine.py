@@ -160,10 +160,10 @@ class Life(RuleBasedStateMachine):
             assert [each["status"] for each in own].count(Status.FINISHED) <= 1
         ledger = [line.split() for line in (self.outside / "ledger").read_text().splitlines()] if self.codes else []
         ended = {each["identifier"] for each in metadata if each["exit_code"] is not None}
-        # Killed while the disk was so full that not even an exit status could be left there
-        lost = {each["identifier"] for each in metadata if each["status"] == Status.LOST}
+        # Ended while the disk was so full that not even an exit status could be left there, or told to end just before its last step
+        untold = {each["identifier"] for each in metadata if each["status"] in (Status.LOST, Status.CANCELLED)}
         known = {identifier for _, identifier in ledger}
-        strange = [each for each in metadata if each["identifier"] in known ^ ended and each["identifier"] not in lost]
+        strange = [each for each in metadata if each["identifier"] in known ^ ended and each["identifier"] not in untold]
         assert not strange, strange
         assert len(ledger) == len({identifier for _, identifier in ledger})
         for each in metadata:
