@@ -370,7 +370,7 @@ async def test_a_daemon_that_holds_the_output_does_not_hold_the_job(project: Pro
     result = await project.run("[[sh, job.sh]]", "[[sh, next.sh]]", settings={"supervise": supervise})
     pid = int((project.path / "daemon.pid").read_text())
     try:
-        first, second = result.outcomes
+        first, second = sorted(result.outcomes, key=lambda outcome: outcome.line)
         assert in_words(first) == (Status.FINISHED, 0, None)
         assert first.problems == (f"left processes behind: {pid}",)
         assert second.ok

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import anyio
 
 from ..provenance import boot_id, process_start
 from ..threads import in_thread
+
+T = TypeVar("T")
 
 SUPERVISOR = """\
 trap : HUP INT QUIT ALRM TERM USR1 USR2
@@ -215,10 +220,15 @@ class LocalProcess(Group):
 
     @property
     def has_ended(self) -> bool:
-        return self._process.returncode is not None or _is_zombie(self.pid)
+        return self._process.poll() is not None
 
     async def wait(self) -> Exit:
-        await self._until_over()
+        while not self.has_ended:  # noqa: ASYNC110 (waits for the end of one that was told to end; `Ends` waits for all others)
+            await anyio.sleep(POLL)
+        return self.fetch()
+
+    def fetch(self) -> Exit:
+        """How it ended; it has to have ended."""
         returncode = self._process.wait()
         if returncode < 0:
             return Exit(signal=-returncode)
@@ -227,25 +237,72 @@ class LocalProcess(Group):
             return recorded_exit(self._exit_file) or exit_of(returncode, said=True)
         return Exit(code=returncode)
 
-    async def _until_over(self) -> None:
-        try:
-            fd = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):
-            # Not on Linux, or it has been fetched already
-            while self._process.poll() is None:  # noqa: ASYNC110 (nothing tells)
-                await anyio.sleep(POLL)
-            return
-        try:
-            await anyio.wait_readable(fd)
-        finally:
-            os.close(fd)
-
     def _is_early(self) -> bool:
         if self._exit_file is None or not os.path.isdir("/proc/self"):
             return False
         # Between its fork and its execution a job is a copy of the supervisor, and for a moment has no command at all
         members, own = group_members(self.pid), _command_of(self.pid)
         return self.pid in members and all(_command_of(pid) in (own, b"") for pid in members if pid != self.pid)
+
+
+class Ends(Generic[T]):
+    """Tells which of many processes have ended. They are waited for all together: one wait, not one task, a process."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll() if hasattr(select, "epoll") and hasattr(os, "pidfd_open") else None
+        self._waking, self._woken = socket.socketpair()
+        self._waking.setblocking(False)
+        self._woken.setblocking(False)
+        self._by_fd: dict[int, T] = {}
+        self._others: list[tuple[LocalProcess, T]] = []
+        """Where the system tells nothing: these are looked at again and again."""
+
+        if self._epoll is not None:
+            self._epoll.register(self._woken, select.EPOLLIN)
+
+    def add(self, process: LocalProcess, what: T) -> None:
+        """Waits for one more process, and tells `what` when it has ended."""
+        if self._epoll is not None:
+            # No file descriptor left, or it has been fetched already
+            with contextlib.suppress(OSError):
+                fd = os.pidfd_open(process.pid)
+                self._epoll.register(fd, select.EPOLLIN)
+                self._by_fd[fd] = what
+                return
+        self._others.append((process, what))
+
+    def wake(self) -> None:
+        """Makes `wait` return."""
+        with contextlib.suppress(BlockingIOError):
+            self._waking.send(b".")
+
+    async def wait(self, at_most: float | None) -> list[T]:
+        """What has ended since the last call; waits for that, but not for more than `at_most` seconds and not if it is woken."""
+        if self._others:
+            at_most = POLL if at_most is None else min(POLL, at_most)
+        with anyio.move_on_after(at_most):
+            await anyio.wait_readable(self._woken if self._epoll is None else self._epoll.fileno())
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+        ended: list[tuple[LocalProcess, T]] = []
+        others: list[tuple[LocalProcess, T]] = []
+        for process, what in self._others:
+            (ended if process.has_ended else others).append((process, what))
+        self._others = others
+        told = self._epoll.poll(0) if self._epoll is not None else []
+        return [what for _, what in ended] + [self._take(fd) for fd, _ in told if fd in self._by_fd]
+
+    def _take(self, fd: int) -> T:
+        os.close(fd)
+        return self._by_fd.pop(fd)
+
+    def close(self) -> None:
+        for fd in self._by_fd:
+            os.close(fd)
+        self._waking.close()
+        self._woken.close()
+        if self._epoll is not None:
+            self._epoll.close()
 
 
 class AdoptedProcess(Group):
