@@ -7,8 +7,11 @@ import json
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 PLACEHOLDER = "{identifier}"
@@ -59,7 +62,7 @@ class Job:
 
     `argv` is the whole command; `{identifier}` in it stands for the identifier, which is made only when the job
     starts. `script` is the name of the script's folder, `position` the index in `argv` of the script word.
-    `items` and `standard` (the STD-E arguments) are what the hermes file said, for writing it down again.
+    `standard` are the STD-E arguments among its words, `lengths` how many words each item of the hermes file has.
     `line` is the entry's line in the hermes file, counted from 1.
     """
 
@@ -68,8 +71,16 @@ class Job:
     line: int
     options: Options
     position: int
-    items: tuple[tuple[str, ...], ...]
+    lengths: tuple[int, ...]
     standard: tuple[str, ...]
+
+    @property
+    def items(self) -> tuple[tuple[str, ...], ...]:
+        """What the hermes file said, for writing it down again: without the words that came in after the script word."""
+        after = self.position + 1
+        put_in = len(self.argv) - sum(self.lengths)
+        words = iter(self.argv[:after] + self.argv[after + put_in :])
+        return tuple(tuple(islice(words, length)) for length in self.lengths)
 
     def command(self, identifier: str) -> list[str]:
         """The words that go to the operating system."""
@@ -78,7 +89,7 @@ class Job:
     @property
     def shell(self) -> str:
         """The command as a shell would read it, one line, with `{identifier}` standing for the identifier."""
-        return " ".join([word if word == PLACEHOLDER else _shell_quoted(word) for word in self.argv])
+        return shell_line(self.argv)
 
     def as_json(self) -> dict[str, Any]:
         return {"argv": list(self.argv), "script": self.script, "line": self.line, "options": self.options.as_json()}
@@ -146,7 +157,15 @@ class Outcome:
         return self.status.value
 
 
+def shell_line(argv: Iterable[str]) -> str:
+    return " ".join(map(_shell_quoted, argv))
+
+
+@lru_cache(maxsize=1000)
 def _shell_quoted(word: str) -> str:
+    # The jobs of a sweep share nearly all their words
+    if word == PLACEHOLDER:
+        return word
     if word.isprintable():
         return shlex.quote(word)
     # One line a command: control characters are written as the escapes of `$'...'`

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .errors import HermesError, HermesFileError, PlanError, did_you_mean, escape
-from .model import PLACEHOLDER, Job, Options
+from .model import PLACEHOLDER, Job, Options, shell_line
 from .settings import Settings, find_root, layered, parse_bool
 from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES, Document, Source, Span, Word, parse
@@ -310,24 +310,28 @@ class Jobs:
     plan: Plan
 
     def __iter__(self) -> Iterator[Job]:
-        for tree, slots in self.plan._entries:
-            values = [""] * slots
-            binders: dict[int, _Binder] = {}
-            for template in expand(tree, values):
-                binder = binders.get(id(template))
-                if binder is None:
-                    binder = binders[id(template)] = self.plan._binder(template)
-                yield binder.job(values)
+        return (binder.job(values) for binder, values in self._bound())
 
     def __len__(self) -> int:
         return self.plan.count
+
+    def lines(self) -> Iterator[str]:
+        """`Job.shell` of every job, without making the jobs."""
+        return (shell_line(binder.argv(values)[0]) for binder, values in self._bound())
+
+    def _bound(self) -> Iterator[tuple[_Binder, Values]]:
+        for tree, slots in self.plan._entries:
+            values = [""] * slots
+            binders = {id(template): self.plan._binder(template) for template, _ in templates(tree)}
+            for template in expand(tree, values):
+                yield binders[id(template)], values
 
 
 _SUFFIX = re.compile(r"[^/]\.[A-Za-z]\w*$")
 """What makes a word look like a file; `0.5` does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Script:
     """The script word of a command, and what it means.
 
@@ -340,11 +344,12 @@ class Script:
     is_file: bool = False
     is_interpreter: bool = False
 
-    @property
+    @cached_property
     def folder(self) -> str:
         return os.path.basename(self.word.rstrip("/")).removesuffix(".py")
 
 
+@lru_cache(maxsize=1000)
 def is_interpreter(program: str) -> bool:
     """Whether a program takes a script as its argument; `python_train.py` is a script itself."""
     base = os.path.basename(program)
@@ -379,49 +384,41 @@ class _Binder:
         self.options = _OptionsTemplate(source, document.hermes_options, template.options, comments)
         self.line = source.line(template.entry.span.start)
         self.standard = tuple(word.text for word in document.script_arguments)
-        self.lengths = [len(item) for item in template.items]
-        self._fixed = [word.fill([]) if not word.slots else "" for word in self.words]
+        self.lengths = tuple(len(item) for item in template.items)
+        self._fixed = ["" if word.slots else word.fill([]) for word in self.words]
         self._open = [(index, word) for index, word in enumerate(self.words) if word.slots]
+        self._placed = any(PLACEHOLDER in word for word in (*self._fixed, *self.standard))
         # The words that `find_script` looks at
-        head = [*template.items[0][:2], template.items[0][-1], *(template.items[1][:2] if len(template.items) > 1 else ())]
+        first, second = template.items[0], template.items[1][:2] if len(template.items) > 1 else ()
+        head = (*first[:2], first[-1], *second) if second else first[:2]
         self.head_slots = frozenset().union(*(word.slots for word in head))
-        self._script: Script | None = None
+        self._script = None if self.head_slots else self._find_script(self._fixed)
 
     def script(self, values: Values) -> Script:
-        return self._script_of(self._split(self._filled(values)))
+        return self.argv(values)[1]
 
     def places_identifier(self, values: Values) -> bool:
-        return any(PLACEHOLDER in word for word in (*self._filled(values), *self.standard))
+        return len(self.argv(values)[0]) == len(self.words) + len(self.standard)
 
     def job(self, values: Values) -> Job:
-        words = self._filled(values)
-        items = self._split(words)
-        script = self._script_of(items)
-        after = script.position + 1
-        placed = any([PLACEHOLDER in word for word in words]) or any([PLACEHOLDER in word for word in self.standard])  # noqa: C419
-        identifier = () if placed else (PLACEHOLDER,)
-        argv = (*words[:after], *identifier, *self.standard, *words[after:])
-        return Job(argv, script.folder, self.line, self.options.bind(values), script.position, items, self.standard)
+        argv, script = self.argv(values)
+        return Job(tuple(argv), script.folder, self.line, self.options.bind(values), script.position, self.lengths, self.standard)
 
-    def _filled(self, values: Values) -> list[str]:
+    def argv(self, values: Values) -> tuple[list[str], Script]:
+        """The words of the whole command."""
         words = self._fixed.copy()
+        placed = self._placed
         for index, word in self._open:
-            words[index] = word.fill(values)
-        return words
+            words[index] = text = word.fill(values)
+            placed = placed or PLACEHOLDER in text
+        script = self._script or self._find_script(words)
+        after = script.position + 1
+        words[after:after] = self.standard if placed else (PLACEHOLDER, *self.standard)
+        return words, script
 
-    def _split(self, words: list[str]) -> tuple[tuple[str, ...], ...]:
-        items, start = [], 0
-        for length in self.lengths:
-            items.append(tuple(words[start : start + length]))
-            start += length
-        return tuple(items)
-
-    def _script_of(self, items: tuple[tuple[str, ...], ...]) -> Script:
-        if self.head_slots:
-            return find_script(items)
-        if self._script is None:
-            self._script = find_script(items)
-        return self._script
+    def _find_script(self, words: list[str]) -> Script:
+        rest = iter(words)
+        return find_script([tuple(islice(rest, length)) for length in self.lengths])
 
 
 class _OptionsTemplate:

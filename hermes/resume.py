@@ -88,6 +88,8 @@ def survey_name(plan: Plan, name: str) -> Survey:
     for _, metadata in experiments_named(str(plan.experiments), name):
         if metadata["status"] == Status.FINISHED:
             survey.settled.add(metadata["key"])
+    if not survey.settled:
+        return survey
     keys = Keys()
     for job in plan.jobs:
         survey.succeeded += keys.key(job) in survey.settled

@@ -62,6 +62,10 @@ class Template:
         return frozenset(part for part in self.parts if isinstance(part, int))
 
     def fill(self, values: Values) -> str:
+        first = self.parts[0]
+        if len(self.parts) == 1 and isinstance(first, int):
+            # Most words that hold a key are nothing else
+            return values[first]
         return "".join([part if isinstance(part, str) else values[part] for part in self.parts])
 
 
@@ -161,20 +165,13 @@ def _rounds(sweep: Sweep, values: Values) -> Iterator[None]:
                 values[slot] = value
             yield
         return
-    yield from _product(columns, 0, values)
-
-
-def _product(columns: tuple[Column, ...], index: int, values: Values) -> Iterator[None]:
-    # itertools.product would copy every list of values first: a RANGE of 10^6 has to stay lazy
-    slot = columns[index].slot
-    if index == len(columns) - 1:
-        for value in columns[index].values:
-            values[slot] = value
+    # itertools.product would copy every list of values first: a RANGE of 10^6 has to stay lazy. The loop over the last
+    # column is the outermost generator: one job then takes one step of one generator, however many columns there are
+    *others, last = columns
+    for _ in _rounds(Sweep(False, tuple(others), ()), values) if others else (None,):
+        for value in last.values:
+            values[last.slot] = value
             yield
-    else:
-        for value in columns[index].values:
-            values[slot] = value
-            yield from _product(columns, index + 1, values)
 
 
 _IN_WORD = re.compile(r"(\{\{|\}\})|\{([^\W\d]\w*)\}")

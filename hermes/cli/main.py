@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -189,8 +189,7 @@ def _print_plan(plan: hermes.Plan, as_json: bool) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for warning in plan.warnings:
         _say(f"warning: {warning}")
-    line: Callable[[hermes.Job], str] = (lambda job: json.dumps(job.as_json())) if as_json else (lambda job: job.shell)
-    _write_lines(line(job) for job in plan.jobs)
+    _write_lines((json.dumps(job.as_json()) for job in plan.jobs) if as_json else plan.jobs.lines())
 
 
 def _write_lines(lines: Iterable[str]) -> None:
