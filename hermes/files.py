@@ -39,9 +39,7 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             if sync:
                 os.fsync(fd)
         finally:
@@ -51,6 +49,13 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all of `data`, of which one call may take only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def has_room(folder: str) -> bool:

@@ -766,7 +766,7 @@ async def test_a_job_that_is_ended_just_when_it_starts_is_told_so(tmp_path: Path
     record_property("tried", tried)
     with open(os.devnull, "w") as null:
         for number in range(tried):
-            launch = Launch(["/bin/sleep", "1000"], str(tmp_path), os.environ, null.fileno(), null.fileno(), str(tmp_path / str(number)))
+            launch = Launch(["/bin/sleep", "1000"], str(tmp_path), os.environb, null.fileno(), null.fileno(), str(tmp_path / str(number)))
             process = start(launch)
             await anyio.sleep(chance.random() * 0.003)
             assert await process.end(LIMIT) == Exit(signal=signal.SIGTERM)

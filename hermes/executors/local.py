@@ -37,7 +37,7 @@ from ..resume import Leftover
 from ..store import SYNC_AFTER, Experiment, now
 from ..threads import in_thread, shielded
 from . import Pending, Work
-from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, processes_of, start
+from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, hidden_from_shells, processes_of, start
 
 Ts = TypeVarTuple("Ts")
 
@@ -98,6 +98,7 @@ class LocalExecution:
         self._collector = Collector(
             str(self._plan.working_directory), str(self._plan.experiments), self._collected_in_thread, self._warn_in_thread
         )
+        self._hidden = hidden_from_shells(self._folder.environment)
         self._ends = Ends[_Running]()
         self._running: dict[str, _Running] = {}
         """Jobs with a process that has not been seen to end, by identifier."""
@@ -311,7 +312,7 @@ class LocalExecution:
             argv[0] = find_program("python", self._plan.working_directory) or "python"
         stdout, stderr = experiment.open_logs()
         exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
-        return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file)
+        return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file, self._hidden)
 
     def _start(self, running: _Running) -> None:
         """Starts the job's process. If the system is too busy the launch remains; other errors are problems of the experiment."""

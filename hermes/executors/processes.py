@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
 import socket
@@ -37,6 +38,8 @@ are back at their defaults in the job. The file `$0` gets the shell's process id
 (which is how `exit 137` and signal 9 differ), and the status.
 """
 
+_VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
+
 NO_ROOM = "no room"
 """The line that says that the disk was full when the job ended, after the status."""
 
@@ -65,10 +68,12 @@ class Launch:
 
     argv: Sequence[str]
     working_directory: str
-    environment: Mapping[str, str]
+    environment: Mapping[bytes, bytes]
     stdout: int
     stderr: int
     exit_file: str | None
+    hidden: Sequence[bytes] = ()
+    """Variables of the environment, as `name=value`, that a shell would change or not pass on: see `hidden_from_shells`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +101,9 @@ def start(launch: Launch) -> LocalProcess:
 
     Raises `OSError` if that is not possible.
     """
-    command = list(launch.argv)
+    command: list[str | bytes] = list(launch.argv)
     if launch.exit_file is not None:
-        command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch.environment, launch.argv[0]), *command]
+        command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch), *command]
     try:
         return LocalProcess(_popen(command, launch), launch.exit_file)
     except OSError as exc:
@@ -108,7 +113,7 @@ def start(launch: Launch) -> LocalProcess:
     return LocalProcess(_popen(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch), launch.exit_file)
 
 
-def _popen(command: Sequence[str], launch: Launch) -> subprocess.Popen[bytes]:
+def _popen(command: Sequence[str | bytes], launch: Launch) -> subprocess.Popen[bytes]:
     # In the worker thread that prepared the job: `anyio.open_process` has to be called in the event loop's thread, and takes twice as long
     return subprocess.Popen(
         command,
@@ -424,10 +429,14 @@ def _is_alive_in(pid: int, group: int) -> bool:
     return int(its_group) == group and state not in (b"Z", b"X")
 
 
-def _around_shell(environment: Mapping[str, str], program: str) -> list[str]:
-    """Words that give the job the variables that a shell would change or not pass on, such as the functions that bash exports."""
-    hidden = [f"{name}={value}" for name, value in environment.items() if name == "IFS" or not (name.isidentifier() and name.isascii())]
-    if not hidden:
+def hidden_from_shells(environment: Mapping[bytes, bytes]) -> list[bytes]:
+    """The variables that a shell would change or not pass on, such as the functions that bash exports."""
+    return [b"%s=%s" % item for item in environment.items() if item[0] == b"IFS" or not _VARIABLE.fullmatch(item[0])]
+
+
+def _around_shell(launch: Launch) -> list[str | bytes]:
+    """Words that give the job the variables that its supervisor does not."""
+    if not launch.hidden:
         return []
     # `env` would take a program with such a path for one more variable
-    return ["/usr/bin/env", *hidden, *(["/usr/bin/nice", "-n", "0"] if "=" in program else [])]
+    return ["/usr/bin/env", *launch.hidden, *(["/usr/bin/nice", "-n", "0"] if "=" in launch.argv[0] else [])]
