@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,18 +36,27 @@ MAX_WATCHES = 8192
 """Directories that are watched; the system's default limit is 8,192 on small machines, for all programs of a user together.
 The rest of a larger tree is looked at twice a second."""
 
-STEP_MS = 10
-DEBOUNCE_MS = 50
-LOOK_MS = 500
-"""A batch of notifications ends after a quiet `STEP_MS`, at the latest after `DEBOUNCE_MS`: 15 ms from a file's creation to
-its link, where the defaults of watchfiles (50 and 1600 ms) take 84 ms. `LOOK_MS` is the pause between two looks at what cannot be
-watched."""
+PAUSE, QUIET_PAUSE = 0.02, 0.05
+"""Seconds between two looks at what was notified: 13 ms from a file's creation to its link in the middle. The longer ones are for when
+nothing has come for `QUIET_AFTER` seconds: waking up is all that a run costs then. Watchfiles itself would wait for a moment in which
+nothing happens, which on a busy disk never comes."""
+
+QUIET_AFTER = 5.0
+
+LOOK = 0.5
+"""Seconds between two looks at what cannot be watched, and from the last notification to the look for what none told of."""
 
 MODIFIED = 2
 """The change of watchfiles that makes or takes away no name."""
 
+ONLY_MODIFIED = sys.platform == "linux"
+"""Whether that is certain. On macOS it can be a file that was renamed over another."""
+
 TRIES = 5
 """How often a file is linked anew that is replaced again and again while it is taken, by processes that outlived their job."""
+
+SHORTEST = 29
+"""Characters of an identifier: shorter names carry none."""
 
 Key = tuple[int, int] | str
 """What a path held when it was collected: device and inode of a file, target of a link."""
@@ -71,8 +81,8 @@ class Claim:
     links: dict[str, Link] = field(default_factory=dict)
     """What is in both places, by path relative to the working directory."""
 
-    taken: list[str] = field(default_factory=list)
-    """What is in the experiment directory alone, by path relative to that."""
+    taken: list[tuple[str, int]] = field(default_factory=list)
+    """What is in the experiment directory alone: path relative to that, and bytes."""
 
     seen: set[str] = field(default_factory=set)
     """Paths whose last part carries the identifier, found so far."""
@@ -193,7 +203,7 @@ class Collector:
     # Watching
 
     def stop(self) -> None:
-        """Makes `watch` return, within `STEP_MS`."""
+        """Makes `watch` return, in a moment."""
         self._stop.set()
 
     def watch(self) -> None:
@@ -242,11 +252,11 @@ class Collector:
             for folder in gone:
                 self._forget(folder)
         if gone or isinstance(exc, FileNotFoundError):
-            self._stop.wait(STEP_MS / 1000)
+            self._stop.wait(PAUSE)
             return
         self._warn(f"not all directories can be watched, files may be collected later: {exc}")
         self._budget = min(self._budget, len(self._folders)) // 2
-        while self._budget == 0 and not self._stop.wait(LOOK_MS / 1000):
+        while self._budget == 0 and not self._stop.wait(LOOK):
             self._look_again()
 
     def _is_open(self, folder: str) -> bool:
@@ -257,40 +267,37 @@ class Collector:
     def _follow(self, watcher: RustNotify, pause: float, *, can_grow: bool, poll: bool) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""
         # Setting new watches takes its time in a large tree; it must not take all of it
-        not_before = time.monotonic() + min(pause, 1.0)
-        next_look = time.monotonic() + LOOK_MS / 1000
-        missed = True
-        while not self._stop.is_set():
-            wait = LOOK_MS
-            if self._grown and can_grow:
-                wait = int(1000 * (not_before - time.monotonic()))
-                if wait <= 0:
-                    break
+        now = time.monotonic()
+        not_before = now + min(pause, 1.0)
+        missed: float | None = now
+        looked = came = now
+        while not self._stop.wait(PAUSE if now - came < QUIET_AFTER else QUIET_PAUSE):
+            if self._grown and can_grow and time.monotonic() >= not_before:
+                break
             try:
-                changes = watcher.watch(DEBOUNCE_MS, STEP_MS, wait, self._stop)
+                changes = _notified(watcher)
             except Exception:
                 # One name that is not UTF-8 and it raises for ever
                 with contextlib.suppress(Exception):
                     watcher.close()
                 return False
-            if isinstance(changes, set):
+            now = time.monotonic()
+            if changes:
                 self._handle(changes)
-                missed = True
-            elif missed:
+                missed = came = now
+            elif missed is not None and now - missed > LOOK:
                 # Quiet again: one look for what no notification told of, as when directories come and go quickly
                 self._look_again()
-                missed = False
-            if poll and time.monotonic() >= next_look:
+                missed = None
+            if poll and now - looked > LOOK:
                 self._look_again()
-                next_look = time.monotonic() + LOOK_MS / 1000
+                looked = now
         return True
 
     def _drain(self, watcher: RustNotify) -> None:
         """Takes what an outgoing watcher still holds."""
         with contextlib.suppress(Exception):
-            changes = watcher.watch(1, 1, 1, None)
-            if isinstance(changes, set):
-                self._handle(changes)
+            self._handle(_notified(watcher))
         with contextlib.suppress(Exception):
             watcher.close()
 
@@ -324,26 +331,36 @@ class Collector:
         with self._lock:
             # What is there before what is gone: a renamed file is linked under its new name first
             stale: list[tuple[str, bool]] = []
+            # Most files bring several changes
+            renamed: dict[str, bool] = {}
             for change, absolute in changes:
                 path = absolute[start:]
-                if path:
-                    # A folder that was made again has to be read and watched again, and may even have its old inode
-                    was_folder = change != MODIFIED and self._forget(path)
-                    if not self._notice(path) or was_folder:
-                        stale.append((path, was_folder))
+                renamed[path] = change != MODIFIED or renamed.get(path, False)
+            renamed.pop("", None)
+            for path, is_renamed in renamed.items():
+                if self._stop.is_set():
+                    # What is told last is that the final look has taken everything away
+                    return
+                # A folder that was made again has to be read and watched again, and may even have its old inode
+                was_folder = is_renamed and self._forget(path)
+                if not self._notice(path, is_renamed or not ONLY_MODIFIED) or was_folder:
+                    stale.append((path, was_folder))
             for path, was_folder in stale:
                 self._sweep(path, was_folder)
             self._announce()
 
-    def _notice(self, path: str) -> bool:
+    def _notice(self, path: str, is_renamed: bool) -> bool:
         """Looks at one path; False if nothing is there."""
+        claim = self._owner(path)
+        if claim is not None and path in claim.links and not is_renamed:
+            # A link needs nothing more; even its making is told as a change of the file
+            return True
         try:
             status = lstat(self._absolute(path))
         except OSError:
             return True
         if status is None:
             return False
-        claim = self._owner(path)
         if claim is not None:
             self._follow_entry(claim, path, status)
         if stat.S_ISDIR(status.st_mode) and path not in self._folders and (claim is not None or self._is_searched(path)):
@@ -383,7 +400,7 @@ class Collector:
         return owner
 
     def _claims_in(self, name: str) -> list[Claim]:
-        if len(name) < 29:
+        if len(name) < SHORTEST:
             return []
         found = {match[1] for match in IDENTIFIER.finditer(name)}
         return [self._claims[identifier] for identifier in sorted(found) if identifier in self._claims]
@@ -427,14 +444,14 @@ class Collector:
             try:
                 status, read_at = os.fstat(fd), time.time_ns()
                 with os.scandir(fd) as entries:
-                    found = [(entry.name, entry.inode() if entry.is_dir(follow_symlinks=False) else None) for entry in entries]
+                    found = [(entry.name, entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries]
             finally:
                 os.close(fd)
         except OSError:
             # Gone, or not ours to read
             self._forget(path)
             return []
-        if path and owner is None and any(name == "pyvenv.cfg" for name, _ in found):
+        if path and owner is None and any(name == "pyvenv.cfg" for name, *_ in found):
             self._forget(path)
             return []
         known = self._folders.get(path)
@@ -443,13 +460,17 @@ class Collector:
             self._grown = True
         self._folders[path] = _Folder(_stamp(status), read_at)
         folders = []
-        for name, inode in found:
+        for name, inode, is_dir in found:
             below = f"{path}/{name}" if path else name
-            if owner is not None or self._claims_in(name):
-                search = self._follow_name(below)
+            claim = self._owner(below) if owner is not None or len(name) >= SHORTEST else None
+            if claim is None:
+                search = is_dir and self._is_searched(below)
             else:
-                search = inode is not None and self._is_searched(below)
-            if search and inode is not None:
+                link = claim.links.get(below)
+                # Most files of a job are linked by now, and that they are needs no system call each
+                is_linked = link is not None and not is_dir and link.key == (status.st_dev, inode)
+                search = not is_linked and self._follow_name(claim, below)
+            if search and is_dir:
                 folders.append((below, inode))
         return folders
 
@@ -470,11 +491,8 @@ class Collector:
 
     # Following what a running job does
 
-    def _follow_name(self, path: str) -> bool:
-        """Follows what stands under a name that is a job's. False if it is nobody's to follow."""
-        claim = self._owner(path)
-        if claim is None:
-            return False
+    def _follow_name(self, claim: Claim, path: str) -> bool:
+        """Follows what stands under a name that is a job's. False if that is not possible."""
         try:
             status = lstat(self._absolute(path))
         except OSError:
@@ -513,13 +531,14 @@ class Collector:
             return os.readlink(self._absolute(path))
         return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
-    def _link(self, claim: Claim, path: str, key: Key) -> None:
+    def _link(self, claim: Claim, path: str, key: Key) -> bool:
+        """Makes the experiment directory hold the file or link. False if it did already."""
         known = claim.links.get(path)
         if known is not None and not _holds(claim, known):
             # Whoever took it away from there, or put something else there, need not lose the job's file too
             known = None
         if known is not None and known.key == key:
-            return
+            return False
         self._make_folder(claim, os.path.dirname(path))
         source = self._absolute(path)
         if known is None:
@@ -527,20 +546,22 @@ class Collector:
         else:
             target = f"{claim.directory}/{known.stored}"
             _replace(source, target, key)
-        claim.links[path] = Link(_key_of(target, key), os.path.relpath(target, claim.directory))
+        claim.links[path] = Link(_key_of(target, key), target[len(claim.directory) + 1 :])
         claim.tell(claim.links[path].stored)
+        return True
 
     def _place(self, source: str, target: str, key: Key) -> str:
         """Links `source` to `target`, or beside it where something else already is."""
-        there = lstat(target)
-        if there is not None and (there.st_dev, there.st_ino) == key:
-            return target
+        free = target
         while True:
-            free = free_name(target)
-            # Somebody else may take the name in between
-            with contextlib.suppress(FileExistsError):
+            try:
                 _hard_link(source, free, key)
                 return free
+            except FileExistsError:
+                there = lstat(target)
+                if there is not None and (there.st_dev, there.st_ino) == key:
+                    return target
+                free = free_name(target)
 
     def _make_folder(self, claim: Claim, path: str) -> None:
         """Makes a folder below the experiment directory, and those above it. Raises `OSError` if something else stands there."""
@@ -577,7 +598,8 @@ class Collector:
             return
         claim.seen.discard(path)
         if claim.links[path].inherited:
-            claim.taken.append(claim.links.pop(path).stored)
+            stored = claim.links.pop(path).stored
+            claim.taken.append((stored, size_of(f"{claim.directory}/{stored}")))
         self._release(claim, path)
 
     def _release(self, claim: Claim, path: str) -> None:
@@ -617,7 +639,7 @@ class Collector:
             elif stat.S_ISDIR(status.st_mode):
                 self._take_folder(claim, path)
             elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                self._take_file(claim, path)
+                self._take_file(claim, path, status)
             else:
                 self._release(claim, path)
                 claim.problems[f"`{path}` is {kind_of(status.st_mode)}, it was left where it is"] = None
@@ -687,23 +709,26 @@ class Collector:
             self._emptied.discard(folder)
             self._folders.pop(folder, None)
 
-    def _take_file(self, claim: Claim, path: str) -> None:
+    def _take_file(self, claim: Claim, path: str, status: os.stat_result) -> None:
         absolute = self._absolute(path)
         for _ in range(TRIES):
-            key = self._key(path, os.lstat(absolute))
+            key = self._key(path, status)
             if key is None:
                 raise OSError(errno.EBUSY, "it changes all the time")
             try:
-                self._link(claim, path, key)
+                is_new = self._link(claim, path, key)
             except OSError as exc:
                 if exc.errno not in NO_LINKS:
                     raise
                 self._move(claim, path)
                 return
-            if claim.links[path].key == self._key(path, os.lstat(absolute)):
+            if not is_new:
+                break
+            status = os.lstat(absolute)
+            if claim.links[path].key == self._key(path, status):
                 break
         # Not a link any more before the source goes: a link without a source means that the job has deleted it
-        claim.taken.append(claim.links.pop(path).stored)
+        claim.taken.append((claim.links.pop(path).stored, status.st_size))
         os.unlink(absolute)
 
     def _move(self, claim: Claim, path: str) -> None:
@@ -717,9 +742,15 @@ class Collector:
             claim.problems[problem] = None
 
         move(self._absolute(path), target, report)
-        stored = os.path.relpath(target, claim.directory)
-        claim.taken.append(stored)
+        stored = target[len(claim.directory) + 1 :]
+        claim.taken.append((stored, size_of(target)))
         claim.tell(stored)
+
+
+def _notified(watcher: RustNotify) -> set[tuple[int, str]]:
+    """What was notified since the last call. Takes a millisecond or two."""
+    changes = watcher.watch(1, 1, 1, None)
+    return changes if isinstance(changes, set) else set()
 
 
 def _start_thread() -> None:
@@ -731,8 +762,7 @@ def _start_thread() -> None:
 
 def collected(claim: Claim) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of everything collected, paths relative to the experiment directory."""
-    for path in claim.taken:
-        yield path, size_of(f"{claim.directory}/{path}")
+    yield from claim.taken
 
 
 def _inherited(claim: Claim, top: str) -> Iterator[tuple[str, Link]]:

@@ -7,8 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .files import Report, copy, free_name, lstat, matches, move, real_folder, remove, same_content, size_of, unfinished
 from .model import PLACEHOLDER, Options
@@ -16,8 +15,7 @@ from .model import PLACEHOLDER, Options
 Origin = Literal["copied-before", "copied-after", "moved"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stowed:
+class Stowed(NamedTuple):
     """Something that is in the experiment directory now: `path` relative to it, size in bytes, how it got there."""
 
     path: str
@@ -25,8 +23,7 @@ class Stowed:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Stowage:
+class Stowage(NamedTuple):
     """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is never copied into itself.
 
     `collected` tells of a path, relative to the working directory, whether collection will bring it to the same place anyway;

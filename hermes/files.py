@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import filecmp
 import fnmatch
 import glob
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -96,7 +94,7 @@ def free_name(path: str) -> str:
 
 def unfinished(path: str) -> str:
     """A free name in the same folder for what is to become `path`; short, as `path` itself may be as long as names can be."""
-    return os.path.join(os.path.dirname(path), secrets.token_hex(6) + PART)
+    return os.path.join(os.path.dirname(path), os.urandom(6).hex() + PART)
 
 
 def is_folder(path: str) -> bool:
@@ -266,6 +264,9 @@ def same_content(one: str, other: str) -> bool:
     if first is None or second is None or stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
         return False
     if stat.S_ISREG(first.st_mode):
+        # Imported here: few jobs have files to copy
+        import filecmp
+
         return first.st_size == second.st_size and filecmp.cmp(one, other, shallow=False)
     if stat.S_ISLNK(first.st_mode):
         return os.readlink(one) == os.readlink(other)

@@ -6,9 +6,8 @@ import os
 import platform
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 GIT_LIMIT = 5.0
 """Seconds that git may take in all. A run must not wait for a slow network file system or a huge index."""
@@ -24,8 +23,7 @@ NO_COMMIT = "00000"
 """Stands in an identifier for the last five characters of the commit, where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(NamedTuple):
     """The state of the working tree. `reason` says why there is no commit, or what could not be found out.
 
     `patch` is what `uncommitted.patch` will hold, None if the tree is clean.
@@ -35,7 +33,7 @@ class Git:
     branch: str | None = None
     dirty: bool | None = None
     reason: str | None = None
-    patch: bytes | None = field(default=None, repr=False)
+    patch: bytes | None = None
 
     def as_json(self) -> dict[str, Any]:
         told: dict[str, Any] = {"commit": self.commit, "branch": self.branch, "dirty": self.dirty}

@@ -9,8 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import HermesError, escape
 from .files import write_atomic
@@ -26,8 +25,7 @@ RECORD = "run.json"
 LOCK = "lock"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A run that has not come to its good end. `recipe` is that of its plan."""
 
     folder: str

@@ -194,6 +194,15 @@ def tail(path: str, lines: int) -> list[str]:
     return [printable(line) for line in found[-lines:]] if found != [b""] else []
 
 
+def log(directory: str, stream: str) -> tuple[str, int]:
+    """The path of a job's log, and how many bytes it has by now."""
+    path = f"{directory}/{STDOUT if stream == 'stdout' else STDERR}"
+    try:
+        return path, os.stat(path).st_size
+    except OSError:
+        return path, 0
+
+
 def last_line(directory: str) -> str:
     """What the job of an experiment directory printed last, on stdout or stderr, whichever changed later."""
     logs = (f"{directory}/{STDOUT}", f"{directory}/{STDERR}")

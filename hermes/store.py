@@ -11,7 +11,6 @@ import fcntl
 import glob
 import json
 import os
-import secrets
 import shlex
 import shutil
 import threading
@@ -129,7 +128,7 @@ class RunFolder:
     @classmethod
     def create(cls, plan: Plan, name: str) -> RunFolder:
         """Makes the folder of a new run. Raises `HermesError` if that is not possible."""
-        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
         return cls._open(plan, name, run_id, is_new=True)
 
     @classmethod

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import NamedTuple
 
 from .errors import did_you_mean
 from .model import PLACEHOLDER
@@ -50,8 +51,7 @@ class Range(Sequence[str]):
         return f"{'-' if units < 0 else ''}{digits[: -self.decimals]}.{digits[-self.decimals :]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A word of a job: text, and slots of keys whose values are put between."""
 
     parts: tuple[str | int, ...]
@@ -69,8 +69,7 @@ class Template:
         return "".join([part if isinstance(part, str) else values[part] for part in self.parts])
 
 
-@dataclass(frozen=True, slots=True)
-class JobTemplate:
+class JobTemplate(NamedTuple):
     """A job whose words may still wait for values."""
 
     entry: JobEntry
@@ -78,8 +77,7 @@ class JobTemplate:
     options: tuple[Template, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One key of a sweep: its slot, and its values in order."""
 
     key: str
@@ -87,8 +85,7 @@ class Column:
     values: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(NamedTuple):
     """A PROD (`in_step` False) or a ZIP over jobs or other sweeps."""
 
     in_step: bool

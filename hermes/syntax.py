@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .errors import HermesFileError, Place, did_you_mean
 
@@ -19,16 +19,14 @@ MAX_DEPTH = 100
 Python's recursion limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """From `start` up to `end`, in characters of the source text."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The text of a file, and the way from an offset in it to a place that a person can find."""
 
     path: str
@@ -71,8 +69,7 @@ class Source:
         return HermesFileError(message, self.place(span), hint=hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """A word after its quotes are taken away, and where it stood."""
 
     text: str
@@ -82,14 +79,12 @@ class Word:
 Item = tuple[Word, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     key: Word
     value: Word
 
 
-@dataclass(frozen=True, slots=True)
-class JobEntry:
+class JobEntry(NamedTuple):
     """`[[item, ...],[option, ...]]`; the words of all options in one row."""
 
     items: tuple[Item, ...]
@@ -97,8 +92,7 @@ class JobEntry:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """`key=[value, ...]`, or `key=RANGE[start, stop, step]` with `is_range`."""
 
     key: Word
@@ -107,8 +101,7 @@ class Axis:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class SweepEntry:
+class SweepEntry(NamedTuple):
     """`PROD(...)` or `ZIP(...)`."""
 
     kind: Literal["PROD", "ZIP"]

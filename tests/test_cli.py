@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -506,8 +507,8 @@ def test_a_failure_is_told_with_all_that_helps(desk: Desk, path_with_hermes: str
     lines = done.stderr.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("failed: "))
     # At once, not when all is over
-    assert start < next(index for index, line in enumerate(lines) if finished.identifier in line)
-    told = lines[start : next(index for index, line in enumerate(lines) if finished.identifier in line)]
+    assert start < next(index for index, line in enumerate(lines) if "] finished" in line and finished.identifier in line)
+    told = [lines[start], *takewhile(lambda line: line.startswith("    "), lines[start + 1 :])]
     assert "fail" in told[0]
     assert failed.identifier in told[0]
     assert "exit code 3" in told[0]

@@ -330,10 +330,10 @@ async def test_a_log_that_the_job_takes_away(project: Project) -> None:
 
 
 async def test_a_log_that_cannot_be_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def vanish(path: str) -> None:
+    def vanish(path: str, offset: int) -> None:
         raise FileNotFoundError(2, "No such file or directory", path)
 
-    monkeypatch.setattr(logs, "open_async", vanish)
+    monkeypatch.setattr(logs, "_read", vanish)
     project.write("job.sh", "echo out")
     async with project.open("[[sh, job.sh]]") as run:
         events = [event async for event in run]

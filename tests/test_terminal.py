@@ -296,3 +296,60 @@ def test_a_closed_window_ends_the_jobs(desk: Desk, script: str) -> None:
     assert experiment.status == "cancelled"
     assert f"partial_{experiment.identifier}" in [file.path for file in experiment.files]
     assert desk.leftovers(experiment.identifier) == []
+
+
+# Nobody reads
+
+FLOOD = """\
+import os, sys
+with open(f"ran_{sys.argv[2]}", "w"):
+    pass
+if sys.argv[2] == "0":
+    for number in range(20000):
+        os.write(1, b"%d %s\\n" % (number, b"x" * 200))
+"""
+"""A job that says that it was started; the first one prints more than a pipe, a terminal and the display itself can hold."""
+
+
+def flood(desk: Desk) -> None:
+    desk.write("flood.py", FLOOD)
+    # Each in a slot of its own after the first: they start while its lines are waiting
+    desk.hermes_file(f"PROD([[{PYTHON}, flood.py, {{identifier}} {{n}}],[-l false]], n=RANGE[0, 6])", settings={"threads": 1})
+
+
+def all_have_run(desk: Desk) -> bool:
+    return len(list(desk.path.glob("ran_*"))) == 6
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--json",)], ids=["plain", "quiet", "json"])
+def test_a_pipe_that_nobody_reads_holds_no_job_up(desk: Desk, options: tuple[str, ...]) -> None:
+    flood(desk)
+    with desk.started("exec", "-f", "x.hermes", *options) as process:
+        until(lambda: all_have_run(desk))
+        assert process.poll() is None, "it waits for somebody to read the rest"
+        out, _ = process.communicate()
+        assert process.returncode == 0
+    assert "0 xxx" in out
+    assert [experiment.status for experiment in desk.experiments()] == ["finished"] * 6
+
+
+def test_a_pipe_that_nobody_reads_holds_no_signal_up(desk: Desk) -> None:
+    flood(desk)
+    desk.hermes_file(f"[[{PYTHON}, flood.py, {{identifier}} 0],[-l false]]", f"[[{PYTHON}, work.py]]", settings={"threads": 1})
+    with desk.started("exec", "-f", "x.hermes") as process:
+        until(lambda: len(desk.experiments()) == 2 and desk.experiments()[1].metadata.get("pid"))
+        process.send_signal(signal.SIGTERM)
+        until(lambda: process.poll() is not None)
+        assert process.returncode == -signal.SIGTERM
+    assert sorted(experiment.status for experiment in desk.experiments()) == ["cancelled", "finished"]
+
+
+def test_a_terminal_that_has_stopped_holds_no_job_up(desk: Desk) -> None:
+    flood(desk)
+    with desk.terminal("exec", "-f", "x.hermes") as terminal:
+        # As after Ctrl-S: nothing is read from it
+        until(lambda: all_have_run(desk))
+        assert terminal.process.isalive(), "it waits for somebody to read the rest"
+        assert terminal.end() == 0
+        assert any(re.match(r"x: 6 jobs in .*: 6 finished", line) for line in terminal.screen.lines)
+        assert terminal.screen.cursor_shown

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shlex
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Protocol, TextIO
+
+import anyio
 
 import hermes
 from hermes import report
 
+ROOM = 2**20
+"""Characters that may wait for a slow reader; then events wait in the run, which makes the logs wait on the disk."""
+
 
 class Display(Protocol):
-    """Shows a run to somebody."""
+    """Shows a run to somebody. Nothing of it waits for the reader, but `drain`."""
 
     async def show(self, run: hermes.Run) -> None:
         """Takes all events of a run."""
@@ -28,21 +38,26 @@ class Display(Protocol):
         """Gives the terminal back, in the middle of `show`."""
         ...
 
+    def drain(self, seconds: float | None = None) -> None:
+        """Waits until everything is written; at most so many seconds, for as long as it takes without."""
+        ...
+
 
 class JsonDisplay:
     """One event a line on stdout."""
 
     def __init__(self) -> None:
-        self._out = Writer(sys.stdout)
+        self._out, self._err = outputs()
 
     async def show(self, run: hermes.Run) -> None:
         for warning in run.plan.warnings:
             self.note(f"warning: {warning}")
         async for event in run:
             self._out.line(json.dumps(event.as_json()))
+            await room(run, lambda: self._out.waiting)
 
     def note(self, message: str) -> None:
-        Writer(sys.stderr).line(hermes.escape(message))
+        self._err.line(hermes.escape(message))
 
     def summary(self, result: hermes.RunResult) -> None:
         """The last event says it all."""
@@ -50,24 +65,39 @@ class JsonDisplay:
     def leave(self) -> None:
         """There is nothing to give back."""
 
+    def drain(self, seconds: float | None = None) -> None:
+        self._out.drain(seconds)
+        self._err.drain(seconds)
+
 
 class PlainDisplay:
     """One line a change on stderr; what jobs with `-l false` print on stdout and stderr."""
 
-    def __init__(self, plan: hermes.Plan, *, quiet: bool, out: Lines | None = None, err: Lines | None = None) -> None:
+    def __init__(self, plan: hermes.Plan, *, quiet: bool) -> None:
         self.plan = plan
         self.progress = report.Progress(plan)
         self._quiet = quiet
-        self._err = err or Writer(sys.stderr)
-        self._shown = Shown(plan, {"stdout": out or Writer(sys.stdout), "stderr": self._err})
+        self._out, self._err = outputs()
+        self._shown = Shown(plan)
 
     async def show(self, run: hermes.Run) -> None:
         for warning in self.plan.warnings:
             self.note(f"warning: {warning}")
         async for event in run:
             self.progress.take(event)
-            self._shown.take(event)
+            for stream, text in self._shown.take(event):
+                self.print(stream, text)
             self._tell(run, event)
+            await room(run, lambda: self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Characters that the slowest reader has yet to take."""
+        return max(self._out.waiting, self._err.waiting)
+
+    def print(self, stream: str, text: str) -> None:
+        """Shows lines that jobs have printed."""
+        (self._out if stream == "stdout" else self._err).line(text)
 
     def _tell(self, run: hermes.Run, event: hermes.Event) -> None:
         match event:
@@ -100,15 +130,100 @@ class PlainDisplay:
     def leave(self) -> None:
         """There is nothing to give back."""
 
+    def drain(self, seconds: float | None = None) -> None:
+        self._out.drain(seconds)
+        self._err.drain(seconds)
 
-class Lines(Protocol):
-    """Takes whole lines of text, several at once too."""
 
-    def line(self, text: str) -> None: ...
+class Output:
+    """Writes text from a thread of its own, in order: a reader who stalls holds up nobody, and one who is gone ends nothing."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        # Not through the stream, which is locked while it waits for a reader: then nobody could flush it, nor leave
+        self._fd = stream.fileno() if stream is not None else -1
+        self._encoding = stream.encoding if stream is not None else "utf-8"
+        self._gone = stream is None
+        self._texts: list[str] = []
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.waiting = 0
+        """Characters that are not written yet."""
+
+    def line(self, text: str) -> None:
+        self.write(f"{text}\n")
+
+    def write(self, text: str) -> None:
+        with self._change:
+            if self._gone:
+                return
+            self._texts.append(text)
+            self.waiting += len(text)
+            self._change.notify_all()
+        self._start()
+
+    def drain(self, seconds: float | None = None) -> None:
+        if self._thread is None:
+            self._write_waiting()
+        with self._change:
+            self._change.wait_for(lambda: not self.waiting, seconds)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            # Ends with the process, whether somebody reads or not
+            thread = threading.Thread(target=self._keep_writing, daemon=True)
+            # The system may have none to give just now
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+
+    def _keep_writing(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._texts)
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        with self._change:
+            text = "".join(self._texts)
+            self._texts.clear()
+        try:
+            _write(self._fd, text.encode(self._encoding, "backslashreplace"))
+        except OSError:
+            self._gone = True
+        with self._change:
+            self.waiting -= len(text)
+            self._change.notify_all()
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            # Another program has set the terminal so
+            select.select([], [fd], [])
+
+
+def outputs() -> tuple[Output, Output]:
+    """For stdout and stderr; one for both if they lead to the same place, so that lines stay in order and whole."""
+    err = Output(sys.stderr)
+    try:
+        same = os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError):
+        # One of them was closed before Hermes began
+        same = False
+    return (err if same else Output(sys.stdout)), err
+
+
+async def room(run: hermes.Run, waiting: Callable[[], int]) -> None:
+    """Waits while a slow reader has more before him than should be kept in memory; not when the run is to end."""
+    while waiting() > ROOM and not run.cancelled:  # noqa: ASYNC110 (the thread that writes knows nothing of the loop)
+        await anyio.sleep(0.02)
 
 
 class Writer:
-    """Writes lines for as long as somebody reads. A closed pipe or terminal must not end the run."""
+    """Writes lines at once, for as long as somebody reads."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -127,31 +242,49 @@ class Writer:
 class Shown:
     """What jobs with `-l false` print: whole lines, each with its job's name before it if there are several jobs."""
 
-    def __init__(self, plan: hermes.Plan, writers: dict[str, Lines]) -> None:
-        self._writers = writers
+    def __init__(self, plan: hermes.Plan) -> None:
         self._several = plan.count > 1
-        self._names: dict[str, str] = {}
-        self._rests: dict[tuple[str, str], bytes] = {}
+        self._jobs: dict[str, _ShownJob] = {}
 
-    def take(self, event: hermes.Event) -> None:
+    def take(self, event: hermes.Event) -> Iterator[tuple[str, str]]:
+        """Gives the streams and the lines that are to be shown now."""
         match event:
+            case hermes.LogChunk() if event.identifier in self._jobs:
+                yield from self._jobs[event.identifier].take(event.stream, event.data)
             case hermes.JobStarted(log=False):
-                self._names[event.identifier] = f"{event.script}#{event.index + 1} | " if self._several else ""
-            case hermes.LogChunk():
-                key = (event.identifier, event.stream)
-                *lines, rest = (self._rests.get(key, b"") + event.data).split(b"\n")
-                if len(rest) > report.TAIL_BYTES:
-                    # Not a line in any useful sense
-                    lines, rest = [*lines, rest], b""
-                self._rests[key] = rest
-                self._write(event.identifier, event.stream, lines)
-            case hermes.JobEnded(outcome=outcome) if outcome.identifier in self._names:
-                for stream in self._writers:
-                    rest = self._rests.pop((outcome.identifier, stream), b"")
-                    self._write(outcome.identifier, stream, [rest] if rest else [])
-                del self._names[outcome.identifier]
+                name = f"{event.script}#{event.index + 1} | " if self._several else ""
+                self._jobs[event.identifier] = _ShownJob(hermes.escape(name), event.directory)
+            case hermes.JobEnded(outcome=outcome) if outcome.identifier in self._jobs:
+                yield from self._jobs.pop(outcome.identifier).end()
 
-    def _write(self, identifier: str, stream: str, lines: list[bytes]) -> None:
-        if lines:
-            name = hermes.escape(self._names.get(identifier, ""))
-            self._writers[stream].line("\n".join(name + report.printable(line) for line in lines))
+
+class _ShownJob:
+    """What one job prints, as it is shown."""
+
+    def __init__(self, name: str, directory: str) -> None:
+        self._name = name
+        self._directory = directory
+        self._rests = {"stdout": b"", "stderr": b""}
+        self._bytes = {"stdout": 0, "stderr": 0}
+
+    def take(self, stream: str, data: bytes) -> Iterator[tuple[str, str]]:
+        self._bytes[stream] += len(data)
+        whole, end, rest = (self._rests[stream] + data).rpartition(b"\n")
+        if len(rest) > report.TAIL_BYTES:
+            # Not a line in any useful sense
+            whole, end, rest = whole + end + rest, b"\n", b""
+        self._rests[stream] = rest
+        if end:
+            yield stream, self._lines(whole)
+
+    def end(self) -> Iterator[tuple[str, str]]:
+        for stream, rest in self._rests.items():
+            if rest:
+                yield stream, self._lines(rest)
+            path, size = report.log(self._directory, stream)
+            if size > self._bytes[stream]:
+                more = f"({size - self._bytes[stream]} more bytes, which nobody read in time: {report.relative(path)})"
+                yield stream, self._name + hermes.escape(more)
+
+    def _lines(self, data: bytes) -> str:
+        return "\n".join([self._name + report.printable(line) for line in data.split(b"\n")])

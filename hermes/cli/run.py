@@ -17,6 +17,9 @@ from .display import Display, JsonDisplay, PlainDisplay
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+PATIENCE = 2.0
+"""Seconds for which a run that was ended by a signal waits for who reads its last lines."""
+
 
 def run(
     opening: Callable[[], AbstractAsyncContextManager[hermes.Run]],
@@ -70,6 +73,8 @@ async def _execute(
         return None, control.ended_by
     result = control.run.result
     control.display.summary(result)
+    # A pager may take its time, but nobody who has told this to end should have to end the pager first
+    control.display.drain(None if control.ended_by is None else PATIENCE)
     return result, control.ended_by
 
 
@@ -95,6 +100,7 @@ class _Control:
                     if count > 2:
                         if self.display is not None:
                             self.display.leave()
+                            self.display.drain(0.2)
                         _leave(number, 1)
                     elif self.run is None or self.display is None:
                         self.opening.cancel()

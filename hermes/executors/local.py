@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
@@ -50,6 +50,9 @@ LINGER = 0.5
 
 FINISHING = 256
 """Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
+
+TOGETHER = 8
+"""Jobs of no duration that are finished in one go while others are to be started."""
 
 RETRY_FOR = 30.0
 """Seconds for which a system that is too busy to start a process is asked again."""
@@ -176,7 +179,10 @@ class LocalExecution:
                 self._start_task(tasks, self._begin_alone, tasks, each, slot)
             else:
                 at_once.append((each, slot))
-        over, self._over = self._over, []
+        over: list[_Running] = []
+        if not at_once or len(self._over) >= TOGETHER:
+            # Starting comes first; whatever has ended meanwhile shares its final look
+            over, self._over = self._over, over
         # A call that is under way is not given up: there would be processes that nobody knows of
         with anyio.CancelScope(shield=True):
             begun, finished, lingering = await in_thread(self._do, at_once, due, over, limiter=self._file_work)
@@ -244,7 +250,7 @@ class LocalExecution:
         self._collector.add(experiment.identifier, experiment.directory)
         running = _Running(pending.index, pending.job, experiment, self._stowage(experiment), slot)
         try:
-            experiment.files += [asdict(stowed) for stowed in running.stowage.before()]
+            experiment.files += [stowed._asdict() for stowed in running.stowage.before()]
             if not experiment.problems:
                 running.launch = self._launch(experiment, slot)
         except OSError as exc:
@@ -368,7 +374,7 @@ class LocalExecution:
     async def _copy_after(self, running: _Running) -> None:
         with anyio.CancelScope(shield=True):
             stowed = await in_thread(running.stowage.after, limiter=self._file_work)
-        running.experiment.files += [asdict(each) for each in stowed]
+        running.experiment.files += [each._asdict() for each in stowed]
         self._hand_over(running)
 
     def _hand_over(self, running: _Running) -> None:
@@ -530,7 +536,7 @@ class LocalExecution:
         if not has_room or _tell_of_a_full_disk(experiment.problems):
             anyio.from_thread.run_sync(self._work.stop)
             if running.process is not None and running.exit is not None:
-                running.process.record(exit_file, replace(exit_, no_room=exit_.no_room or not has_room))
+                running.process.record(exit_file, exit_._replace(no_room=exit_.no_room or not has_room))
         elif written:
             with suppress(OSError):
                 os.unlink(exit_file)

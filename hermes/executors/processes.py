@@ -11,9 +11,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import anyio
 
@@ -59,8 +58,7 @@ DYING = 2.0
 """Seconds for which killed processes are waited for; the system can hold one longer, say by a disk that does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """One command to start. `stdout` and `stderr` are file descriptors that stay the caller's.
 
     The command leaves its exit status in the file `exit_file`, unless that is None.
@@ -76,8 +74,7 @@ class Launch:
     """Variables of the environment, as `name=value`, that a shell would change or not pass on: see `hidden_from_shells`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """How a process ended: exactly one of `code` and `signal` is set. With `no_room` the disk was full then."""
 
     code: int | None = None
@@ -85,8 +82,7 @@ class Exit:
     no_room: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """What is known of a job that an earlier runner started: process id and start as recorded, if it came to that."""
 
     identifier: str
@@ -350,7 +346,7 @@ def recorded_exit(exit_file: str) -> Exit | None:
     # The first line is the supervisor's process id, and a line without its end was not written whole
     if not said or not before.endswith("\n") or not status.isdigit():
         return None
-    return replace(exit_of(int(status), len(said) > 1), no_room=bool(mark))
+    return exit_of(int(status), len(said) > 1)._replace(no_room=bool(mark))
 
 
 def recorded_pid(exit_file: str) -> int | None:
