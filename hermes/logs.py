@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import anyio
 
@@ -79,6 +80,10 @@ class Follower:
 
     async def finish(self, identifier: str) -> None:
         """Passes on the rest of a job's logs; it is not followed any more then."""
+        logs = self._logs.get(identifier, ())
+        if await self._pass_on(logs) == CHUNK:
+            for log in logs:
+                await self._pass_on_whole(log)
         # Again also after a short piece: `run` may have had less of the same
         while await self._pass_on(self._logs.get(identifier, ())):
             pass
@@ -95,6 +100,16 @@ class Follower:
             await self._deliver(piece)
         return max((len(piece.data) for piece in pieces), default=0)
 
+    async def _pass_on_whole(self, log: _Log) -> None:
+        """Passes on all that is left of a long log of a job that has ended, opened once."""
+        # The job may have taken away its own log
+        with suppress(OSError):
+            async with open_async(log.path) as file:
+                offset = await file.seek(log.offset)
+                while log.identifier in self._logs and (data := await file.read(CHUNK)):
+                    await self._deliver(_Piece(log, offset, data))
+                    offset += len(data)
+
     async def _deliver(self, piece: _Piece) -> None:
         log = piece.log
         # `run` and `finish` may have read the same
@@ -102,6 +117,29 @@ class Follower:
             log.offset += len(piece.data)
             if not await self._take(log.identifier, log.stream, piece.data):
                 self._logs.pop(log.identifier, None)
+
+
+class Readable(Protocol):
+    async def seek(self, offset: int, /) -> int: ...
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
+@asynccontextmanager
+async def open_async(path: str) -> AsyncIterator[Readable]:
+    """Opens a file for reading bytes: with aiofiles, and under trio, which aiofiles does not know, with anyio."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        async with await anyio.open_file(path, "rb") as file:
+            yield file
+    else:
+        import aiofiles
+
+        async with aiofiles.open(path, "rb") as aiofile:
+            yield aiofile
 
 
 def _gained(logs: Sequence[_Log]) -> list[_Piece]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import did_you_mean
 from .model import PLACEHOLDER
 from .syntax import Axis, Entry, JobEntry, Source, Span, SweepEntry, Word
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Values = list[str]
 """The values of all keys in force, by the slot that each key was given."""
@@ -236,6 +237,13 @@ class _Builder:
     def _values(self, axis: Axis) -> Sequence[str]:
         if not axis.is_range:
             return tuple(value.text for value in axis.values)
+        return self._range(axis)
+
+    def _range(self, axis: Axis) -> Range:
+        # Few files have one, and these modules take their time to load
+        from decimal import Decimal
+        from fractions import Fraction
+
         if len(axis.values) not in (2, 3):
             raise self.source.error(f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)}", axis.span)
         numbers = [self._number(value) for value in axis.values]
@@ -255,6 +263,8 @@ class _Builder:
         return Range(start, stop, step, decimals)
 
     def _number(self, word: Word) -> Decimal:
+        from decimal import Decimal, InvalidOperation
+
         try:
             number = Decimal(word.text) if word.text.isascii() else Decimal("nan")
         except InvalidOperation:
