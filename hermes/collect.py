@@ -62,7 +62,7 @@ Key = tuple[int, int] | str
 """What a path held when it was collected: device and inode of a file, target of a link."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Link:
     """Something collected: what it was, and where it is below the experiment directory."""
 
@@ -72,7 +72,7 @@ class Link:
     """Collected by an earlier runner: that the job's own file is missing does not mean that the job has deleted it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Claim:
     """A live job's right to everything that carries its identifier."""
 
@@ -108,7 +108,7 @@ class Claim:
             self.fresh.append(stored)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Folder:
     """What a directory held when it was last read."""
 

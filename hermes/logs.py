@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import anyio
 
@@ -30,7 +30,7 @@ Take = Callable[[str, Stream, bytes], Awaitable[bool]]
 """Gets identifier, stream and bytes, which it takes before it waits for anything; False if it wants no more of this job."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Log:
     identifier: str
     path: str
@@ -39,8 +39,7 @@ class _Log:
     """How many bytes have been passed on."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     log: _Log
     offset: int
     data: bytes

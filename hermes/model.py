@@ -100,7 +100,7 @@ class Job:
         return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Keys:
     """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from .errors import escape
 from .events import Event, JobEnded, JobStarted, RunEnded, RunStarted
@@ -29,8 +30,7 @@ SAMPLE = 1000
 """Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others are as they start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A running job, as one line of a progress display. `elapsed` is in seconds, `line` is what it printed last."""
 
     script: str
@@ -39,7 +39,7 @@ class Row:
     line: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Progress:
     """Where a run stands, by its events."""
 

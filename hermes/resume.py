@@ -26,7 +26,7 @@ class Leftover:
     """Whether to run it again also if it failed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Survey:
     """The jobs of a plan that need not be started, by their keys, and what is to be done about the others."""
 

@@ -104,7 +104,7 @@ class Clock:
         os.close(self._fd)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder `experiments/.hermes/<run id>`."""
 
@@ -254,7 +254,7 @@ class RunFolder:
         os.close(self._locked)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Experiment:
     """One job's execution on the disk."""
 

@@ -176,7 +176,7 @@ _IN_WORD = re.compile(r"(\{\{|\}\})|\{([^\W\d]\w*)\}")
 _EXPONENT_LIMIT = 30
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Builder:
     source: Source
     slots: int = field(default=0)

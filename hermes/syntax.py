@@ -113,7 +113,7 @@ class SweepEntry(NamedTuple):
 Entry = JobEntry | SweepEntry
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Document:
     """A parsed hermes file."""
 

@@ -62,7 +62,7 @@ FULL_MESSAGES = frozenset(map(os.strerror, FULL))
 """By what one can tell from a problem, wherever it comes from, that the disk is full."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
     """A job between its start and its final metadata."""
 
