@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,11 +24,14 @@ from .settings import Settings, find_root, layered, parse_bool
 from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES, Document, Source, Span, Word, parse
 
-INTERPRETERS = (
-    "python*", "pypy*", "ipython*", "bash", "sh", "dash", "zsh", "ksh", "fish", "Rscript", "julia", "node", "nodejs",
-    "deno", "bun", "perl", "ruby", "lua", "luajit", "php", "tclsh", "octave", "octave-cli", "guile", "racket",
-)  # fmt: skip
-"""Programs that take a script as their argument, by base name; `*` stands for anything."""
+INTERPRETERS = frozenset({
+    "bash", "sh", "dash", "zsh", "ksh", "fish", "Rscript", "julia", "node", "nodejs", "deno", "bun", "perl", "ruby", "lua", "luajit",
+    "php", "tclsh", "octave", "octave-cli", "guile", "racket",
+})  # fmt: skip
+"""Programs that take a script as their argument, by base name."""
+
+PYTHONS = ("python", "pypy", "ipython")
+"""How the names of others begin, whatever version follows."""
 
 CHECK_LIMIT = 20_000
 """Combinations of a sweep's values that one check tries before the start (0.1 s); the jobs beyond find out for themselves."""
@@ -353,7 +355,7 @@ class Script:
 def is_interpreter(program: str) -> bool:
     """Whether a program takes a script as its argument; `python_train.py` is a script itself."""
     base = os.path.basename(program)
-    return not base.endswith(".py") and any(fnmatchcase(base, pattern) for pattern in INTERPRETERS)
+    return not base.endswith(".py") and (base in INTERPRETERS or base.startswith(PYTHONS))
 
 
 def find_script(items: Sequence[Sequence[str]]) -> Script:
