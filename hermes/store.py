@@ -90,7 +90,7 @@ class Clock:
 
     def _next(self) -> str:
         now = datetime.now()
-        stamp = now.strftime(_STAMP)
+        stamp = f"{now.year}_{now.month:02}_{now.day:02}_{now.hour:02}{now.minute:02}{now.second:02}{now.microsecond:06}"
         last = os.pread(self._fd, 64, 0).decode("ascii", "replace")
         if stamp > last:
             return stamp
@@ -120,7 +120,7 @@ class RunFolder:
     environment: dict[bytes, bytes]
     """What all jobs get; in bytes, so that it is encoded once and not for every job."""
 
-    _experiments: str
+    experiments: str
     _locked: int
     _parents: set[str] = field(default_factory=set)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
@@ -191,7 +191,7 @@ class RunFolder:
         """
         if not os.path.isdir(self.folder):
             self._restore()
-        parent = f"{self._experiments}/{job.script}/{self.name}"
+        parent = f"{self.experiments}/{job.script}/{self.name}"
         if parent not in self._parents:
             os.makedirs(parent, exist_ok=True)
             self._parents.add(parent)

@@ -307,7 +307,7 @@ class LocalExecution:
 
     def _stowage(self, experiment: Experiment) -> Stowage:
         return Stowage(
-            experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, str(self._plan.experiments),
+            experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, self._folder.experiments,
             partial(self._collector.owned, experiment.identifier), partial(self._collector.give_back, experiment.identifier),
             experiment.problem,
         )  # fmt: skip
