@@ -56,6 +56,12 @@ def execute(
         typer.Option("-n", "--name", metavar="NAME", help="Name that groups the experiments.  [default: FILE's stem]", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)] = None,
+    executor: Annotated[
+        str | None, typer.Option("--executor", metavar="NAME", help="Where jobs run: `local` or `slurm`.", show_default=False)
+    ] = None,
+    slurm: Annotated[
+        str | None, typer.Option("--slurm", metavar="OPTIONS", help="Options of `sbatch` for every job.", show_default=False)
+    ] = None,
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
@@ -71,9 +77,9 @@ def execute(
     if (file is None) == (command is None):
         raise hermes.HermesError("expected either `-f FILE` or `-e COMMAND`", hint="`hermes exec -f sweep.hermes -n first_try`")
     if command is not None:
-        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads)
+        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
     else:
-        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads)
+        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
     if compile_only:
         _print_plan(plan, as_json)
     else:
