@@ -528,8 +528,8 @@ class _OptionsTemplate:
     def _unknown(self, template: Template) -> HermesFileError:
         word = template.word
         if word.text.startswith("-"):
-            kin = [flag for flag in _FLAGS if flag.startswith("--") == word.text.startswith("--")]
-            hint = did_you_mean(word.text, kin) or did_you_mean(word.text, _FLAGS)
+            short = [flag for flag in _FLAGS if not flag.startswith("--")]
+            hint = (did_you_mean(word.text, short) if len(word.text) < 4 else None) or did_you_mean(word.text, _FLAGS)
             return self.source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
         return self.source.error(
             f"expected a hermes option, found `{word.text}`", word.span, hint="an option takes one word; quote a text that holds spaces"
