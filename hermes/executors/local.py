@@ -177,10 +177,11 @@ class LocalExecution:
         if not self._folder.has_room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
-        self._collector.add(experiment.identifier, experiment.directory)
+        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
         running = _Running(pending.index, pending.job, experiment, self._stowage(experiment))
         try:
-            experiment.files += [asdict(stowed) for stowed in running.stowage.before()]
+            if not experiment.is_continued:
+                experiment.files += [asdict(stowed) for stowed in running.stowage.before()]
             if not experiment.problems:
                 running.launch = self._launch(experiment, slot)
         except OSError as exc:
