@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
-    from .events import Event, FileCollected, JobEnded, JobStarted, LogChunk, RunEnded, RunStarted, RunWarning
+    from .events import Event, FileCollected, JobEnded, JobStarted, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
     from .executors import Executor
     from .model import Job, Options, Outcome, Status, signal_name
     from .plan import Plan, compile_command, compile_file, quote
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "errors": ("HermesError", "HermesFileError", "Place", "PlanError", "did_you_mean", "escape"),
-    "events": ("Event", "FileCollected", "JobEnded", "JobStarted", "LogChunk", "RunEnded", "RunStarted", "RunWarning"),
+    "events": ("Event", "FileCollected", "JobEnded", "JobStarted", "LogChunk", "QueueChanged", "RunEnded", "RunStarted", "RunWarning"),
     "executors": ("Executor",),
     "model": ("Job", "Options", "Outcome", "Status", "signal_name"),
     "plan": ("Plan", "compile_command", "compile_file", "quote"),
@@ -37,7 +37,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Event", "Executor", "Experiment", "FileCollected", "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted",
-    "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
+    "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError",
+    "QueueChanged", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
     "Settings", "Status", "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed", "open_run",
     "quote", "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip

@@ -135,6 +135,9 @@ class NodeWork:
     def warn(self, message: str) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
+    def queued(self, pending: int, running: int, reason: str) -> None:
+        """Nothing waits here."""
+
     def stop(self) -> None:
         """The client sees by the missing outcome that the disk is full."""
 

@@ -15,9 +15,9 @@ from typing import Literal
 import anyio
 
 from .errors import HermesError, escape
-from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
+from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Pending
-from .executors.local import LocalExecution
+from .executors.local import LOCAL
 from .logs import Follower, Stream
 from .model import Keys, Outcome
 from .plan import Plan, compile_file
@@ -59,6 +59,9 @@ class RunResult:
     stopped: bool = False
     """Whether nothing more was started because the disk was full."""
 
+    left: int = 0
+    """Jobs that are with the cluster, queued or running, when the run was left."""
+
     replaced: tuple[str, ...] = ()
     """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
 
@@ -92,6 +95,7 @@ class _Work:
         self.warnings: list[str] = list(plan.warnings)
         self.cancelled = False
         self.stopped = False
+        self.left = 0
         self.takes_chunks = False
         """Whether somebody iterates over the run, and so takes pieces of logs."""
 
@@ -162,6 +166,9 @@ class _Work:
             self.stopped = True
             self.warn(f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started")
 
+    def queued(self, pending: int, running: int, reason: str) -> None:
+        self.feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
+
     # The run's own
 
     def begin(self) -> None:
@@ -181,7 +188,7 @@ class _Work:
     def result(self) -> RunResult:
         return RunResult(
             self.folder.run_id, self.folder.name, tuple(self.outcomes), self.cancelled, tuple(self.warnings), self._survey.succeeded,
-            self._survey.failed, self.stopped, tuple(self.replaced),
+            self._survey.failed, self.stopped, self.left, tuple(self.replaced),
         )  # fmt: skip
 
     async def _chunk(self, identifier: str, stream: Stream, data: bytes) -> bool:
@@ -210,7 +217,7 @@ class Run:
         """Set when all jobs have ended and the last event is published."""
 
         self._work = work
-        self._execution = executor(work)
+        self._execution = executor.execution(work)
         self._events: Listener | None = work.feed.listen()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -220,7 +227,10 @@ class Run:
         return events or self._work.feed.listen()
 
     def cancel(self) -> None:
-        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected."""
+        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected.
+
+        On a cluster the jobs stay queued or go on; a resumed run follows them again.
+        """
         self._work.cancelled = True
         self._execution.cancel()
 
@@ -230,6 +240,16 @@ class Run:
         # For jobs that are just being started
         self._work.grace = 0.0
         self._execution.kill()
+
+    @property
+    def cancelling(self) -> str:
+        """What `cancel` does, for people."""
+        return self._execution.cancelling
+
+    @property
+    def killing(self) -> str:
+        """What `kill` does, for people."""
+        return self._execution.killing
 
     @property
     def cancelled(self) -> bool:
@@ -253,6 +273,7 @@ class Run:
                     work.cancelled = True
                     raise
                 finally:
+                    work.left = self._execution.left
                     work.follower.stop()
         finally:
             work.end()
@@ -293,7 +314,9 @@ async def open_run(
         options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads)
         plan = await in_thread(options, file)
     name = plan.default_name if name is None else name
+    executor = executor or _executor_of(plan)
     await in_thread(plan.check, name)
+    await in_thread(executor.check, plan)
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name)
     async with _running(plan, folder, survey, executor, grace, follow_logs) as run:
@@ -321,9 +344,19 @@ async def open_resumed(
     record = await in_thread(_find_unfinished, run, root, working_directory)
     plan = await in_thread(record.plan)
     folder = await in_thread(RunFolder.reopen, record, plan)
-    survey = await in_thread(partial(survey_run, folder, failed=failed))
+    executor = executor or _executor_of(plan)
+    held = await in_thread(executor.held, folder, failed)
+    survey = await in_thread(partial(survey_run, folder, failed=failed, held=held))
     async with _running(plan, folder, survey, executor, grace, follow_logs) as resumed:
         yield resumed
+
+
+def _executor_of(plan: Plan) -> Executor:
+    if plan.settings.executor == "slurm":
+        from .executors.slurm import SLURM
+
+        return SLURM
+    return LOCAL
 
 
 def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None) -> Record:
@@ -341,12 +374,12 @@ def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, worki
 
 @asynccontextmanager
 async def _running(
-    plan: Plan, folder: RunFolder, survey: Survey, executor: Executor | None, grace: float, follow_logs: FollowLogs
+    plan: Plan, folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow_logs: FollowLogs
 ) -> AsyncIterator[Run]:
     done = False
     try:
         work = _Work(plan, folder, survey, grace=grace, follow_logs=follow_logs)
-        run = Run(work, executor or LocalExecution)
+        run = Run(work, executor)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run._execute)

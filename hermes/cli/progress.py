@@ -73,6 +73,9 @@ class ProgressDisplay(PlainDisplay):
     def _bar(self, run: hermes.Run) -> Table:
         progress = self.progress
         figures = Text(f"{progress.done}/{progress.total} done  {len(progress.running)} running  ")
+        if progress.queue is not None and progress.queue.pending:
+            why = f" ({hermes.escape(progress.queue.reason)})" if progress.queue.reason else ""
+            figures.append(f"{progress.queue.pending} queued{why}  ")
         figures.append(f"{progress.failed} failed", "bold red" if progress.failed else "dim")
         left = "" if progress.time_left is None or run.cancelled else f", about {report.duration(progress.time_left)} left"
         figures.append(f"  {report.duration(progress.elapsed)}{left}", "dim")

@@ -99,10 +99,10 @@ class _Control:
                     elif self.run is None or self.display is None:
                         self.opening.cancel()
                     elif count == 1:
-                        self.display.note("stopping: jobs get 10 s to end; once more to kill them")
+                        self.display.note(self.run.cancelling)
                         self.run.cancel()
                     else:
-                        self.display.note("killing the jobs; once more to leave at once")
+                        self.display.note(self.run.killing)
                         self.run.kill()
         finally:
             for number in heeded:

@@ -28,7 +28,7 @@ from ..provenance import process_start
 from ..resume import Leftover
 from ..store import SYNC_AFTER, Experiment, now
 from ..threads import in_thread, shielded
-from . import Pending, Work
+from . import Executor, Pending, Work
 from .processes import BUSY, POLL, Exit, Group, Launch, Trace, adopt, processes_of, start
 
 RECORD_AFTER = 0.05
@@ -71,6 +71,10 @@ class _Running:
 
 class LocalExecution:
     """Does the work of one run on this machine."""
+
+    cancelling = "stopping: jobs get 10 s to end; once more to kill them"
+    killing = "killing the jobs; once more to leave at once"
+    left = 0
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -456,3 +460,7 @@ def _write(experiment: Experiment, *, sync: bool) -> bool:
 
 def _tell_of_a_full_disk(problems: Sequence[str]) -> bool:
     return any(message in problem for message in FULL_MESSAGES for problem in problems)
+
+
+LOCAL = Executor(LocalExecution)
+"""This machine."""
