@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .model import Job, Options, Outcome, Status, signal_name
     from .plan import Plan, compile_command, compile_file, quote
     from .query import Experiment, load_experiment
-    from .runner import Run, RunResult, open_resumed, open_run, run_file
+    from .runner import Run, RunResult, open_resumed, open_run, open_stopped, run_file
     from .settings import Settings
     from .store import rerun_command
 
@@ -29,7 +29,7 @@ _HOMES = {
     "model": ("Job", "Options", "Outcome", "Status", "signal_name"),
     "plan": ("Plan", "compile_command", "compile_file", "quote"),
     "query": ("Experiment", "load_experiment"),
-    "runner": ("Run", "RunResult", "open_resumed", "open_run", "run_file"),
+    "runner": ("Run", "RunResult", "open_resumed", "open_run", "open_stopped", "run_file"),
     "settings": ("Settings",),
     "store": ("rerun_command",),
 }
@@ -40,7 +40,7 @@ __all__ = [
     "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError",
     "QueueChanged", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
     "Settings", "Status", "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed", "open_run",
-    "quote", "rerun_command", "run_file", "signal_name",
+    "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip
 
 

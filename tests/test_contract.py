@@ -318,3 +318,29 @@ def test_a_mistake_is_told_and_nothing_is_made(desk: Desk, place: str) -> None:
     desk.write("x.hermes", f"PRE\nexecutor: {place}\nEXEC\n[[python, gone.py]]\n")
     assert "script file `gone.py` does not exist" in desk.hermes("exec", "-f", "x.hermes", code=2).stderr
     assert not desk.experiments_folder.exists()
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["followed", "left"])
+def test_stop_ends_a_run_wherever_it_is(desk: Desk, place: str, alive: bool) -> None:
+    desk.write("job.sh", HELD)
+    desk.write("hold")
+    desk.write("x.hermes", f"PRE\nexecutor: {place}\nthreads: 2\nEXEC\nPROD([[sh, job.sh, 0]], n=[1, 2, 3, 4])\n")
+    with desk.started("exec", "-f", "x.hermes") as runner:
+        until(lambda: len(starts(desk)) == 2)
+        if not alive:
+            runner.kill()
+            runner.wait()
+        stopped = desk.hermes("stop", timeout=WAIT)
+        assert re.search(r"x: 4 jobs in .*2 never started", stopped.stderr) or alive, stopped.stderr
+        _, told = runner.communicate(timeout=WAIT)
+        assert "stopped by `hermes stop`" in told or not alive
+    experiments = desk.experiments()
+    assert [each.status for each in experiments] == ["cancelled"] * 2
+    assert [each.problems for each in experiments] == [()] * 2
+    for each in experiments:
+        assert desk.tree(each.directory, own=True) == {f"early_{each.identifier}": "early\n"}
+    assert "Traceback" not in stopped.stderr + told
+    (desk.path / "hold").unlink()
+    desk.hermes("resume", timeout=WAIT)
+    assert sorted(each.status for each in desk.experiments()) == ["cancelled"] * 2 + ["finished"] * 4
+    assert "no unfinished run" in desk.hermes("stop", code=2).stderr

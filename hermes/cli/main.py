@@ -107,6 +107,23 @@ def resume_(
     run(lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown"), quiet=quiet, as_json=as_json)
 
 
+@app.command()
+def stop(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False)] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """End the latest unfinished run of this working directory.
+
+    Jobs get SIGTERM and 10 s to end, on a cluster `scancel`; what they left is collected. `hermes resume` goes on with the run.
+    """
+    from .run import run
+
+    run(lambda: hermes.open_stopped(run_id or name, root=root), quiet=quiet, as_json=as_json, is_stop=True)
+
+
 @app.command("compile", short_help="Print the commands of a hermes file.")
 def compile_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Hermes file to compile.", show_default=False)],

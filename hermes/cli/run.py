@@ -24,12 +24,16 @@ def run(
     quiet: bool = False,
     as_json: bool = False,
     after: Callable[[hermes.RunResult], None] | None = None,
+    is_stop: bool = False,
 ) -> NoReturn:
-    """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal if one ended the run."""
-    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet, as_json))
+    """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal if one ended the run.
+
+    With `is_stop` all goes well if the run ends.
+    """
+    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet or is_stop, as_json))
     if result is not None and after is not None:
         after(result)
-    _leave(ended_by, 0 if result is not None and result.ok else 1)
+    _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
 
 
 def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:

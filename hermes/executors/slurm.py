@@ -508,13 +508,12 @@ class SlurmExecution:
         number, row = each.task.submission, each.row
         job = await self._job(each)
         is_cancelled = row is None or row.state == "CANCELLED"
-        if is_cancelled and self._stopping:
-            await self._end(each, _nothing(job, Status.CANCELLED))
-        elif is_cancelled and each.earlier:
-            # Nobody saw it go, and this client is to bring the run to its end
+        if is_cancelled and (self._stopping or each.earlier):
+            # It was never started. If nobody saw it go, this client is to bring the run to its end
             await in_thread(self._folder.write, each.task, "ended", ended_data(None, ()))
             await self._forget(each)
-            self._again.append(await self._pending(each))
+            if not self._stopping:
+                self._again.append(Pending(each.task.index, job, each.task.key, each.task.attempt))
         elif row is None and number not in self._resent and not await self._is_partly_known(number):
             # A controller that was killed has forgotten what it took just before
             self._resent.add(number)

@@ -25,12 +25,10 @@ from ..events import JobStarted
 from ..files import write_atomic
 from ..model import Outcome, Status
 from ..provenance import Git
+from ..records import STOP
 
 FOLDER = "slurm"
 """The folder in a run's folder that holds these files."""
-
-STOP = "stop"
-"""The file that says that the run was told to end: what Slurm cancels is cancelled by `hermes stop`."""
 
 TELLING = 8192
 """Bytes at the end of a task's log that are looked at."""
