@@ -13,23 +13,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
-    from .events import Event, FileCollected, JobEnded, JobStarted, LogChunk, RunEnded, RunStarted, RunWarning
+    from .events import Event, FileCollected, JobEnded, JobStarted, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
     from .executors import Executor
     from .model import Job, Options, Outcome, Status, signal_name
     from .plan import Plan, compile_command, compile_file, quote
     from .query import Experiment, load_experiment
-    from .runner import Run, RunResult, open_resumed, open_run, run_file
+    from .runner import Run, RunResult, open_resumed, open_run, open_stopped, run_file
     from .settings import Settings
     from .store import rerun_command
 
 _HOMES = {
     "errors": ("HermesError", "HermesFileError", "Place", "PlanError", "did_you_mean", "escape"),
-    "events": ("Event", "FileCollected", "JobEnded", "JobStarted", "LogChunk", "RunEnded", "RunStarted", "RunWarning"),
+    "events": ("Event", "FileCollected", "JobEnded", "JobStarted", "LogChunk", "QueueChanged", "RunEnded", "RunStarted", "RunWarning"),
     "executors": ("Executor",),
     "model": ("Job", "Options", "Outcome", "Status", "signal_name"),
     "plan": ("Plan", "compile_command", "compile_file", "quote"),
     "query": ("Experiment", "load_experiment"),
-    "runner": ("Run", "RunResult", "open_resumed", "open_run", "run_file"),
+    "runner": ("Run", "RunResult", "open_resumed", "open_run", "open_stopped", "run_file"),
     "settings": ("Settings",),
     "store": ("rerun_command",),
 }
@@ -37,9 +37,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Event", "Executor", "Experiment", "FileCollected", "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted",
-    "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
+    "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError",
+    "QueueChanged", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
     "Settings", "Status", "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed", "open_run",
-    "quote", "rerun_command", "run_file", "signal_name",
+    "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip
 
 

@@ -85,6 +85,15 @@ class JobEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueChanged(Event):
+    """On a cluster: how many jobs wait in its queue and how many run, and why most of those wait, in the cluster's own words."""
+
+    pending: int
+    running: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunWarning(Event):
     """Something that concerns the whole run and harms no result, such as an exhausted watch limit."""
 

@@ -37,7 +37,8 @@ class Options:
     """The hermes options of one job, those of STD-H first.
 
     Paths are as written (relative ones start at the working directory) and may hold wildcards and
-    `{identifier}`. `log` False means that what the job prints is also shown live.
+    `{identifier}`. `log` False means that what the job prints is also shown live. `slurm` are options for
+    `sbatch`, each text to be split as a shell splits words.
     """
 
     copy_after: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Options:
     move_after: tuple[str, ...] = ()
     log: bool = True
     comments: tuple[str, ...] = ()
+    slurm: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +55,7 @@ class Options:
             "move_after": list(self.move_after),
             "log": self.log,
             "comments": list(self.comments),
+            "slurm": list(self.slurm),
         }
 
 
@@ -105,7 +108,7 @@ class Keys:
     """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
 
     The key covers the command without the identifier, the paths to copy and move, and the repeat index: how many
-    equal jobs came before in this plan. Comments and `log` change nothing about the job, so they do not count.
+    equal jobs came before in this plan. Comments, `log` and `slurm` change nothing about the job, so they do not count.
     """
 
     _seen: Counter[int] = field(default_factory=Counter)

@@ -91,7 +91,8 @@ class _Board:
         if progress.ended is not None:
             return report.summary(self._run.result, self._run.plan, progress.elapsed)
         left = "" if progress.time_left is None else f", about {report.duration(progress.time_left)} left"
-        counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running, {progress.failed} failed"
+        queued = f", {progress.queue.pending} queued" if progress.queue is not None and progress.queue.pending else ""
+        counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running{queued}, {progress.failed} failed"
         then = ", stopping" if self._run.cancelled else left
         return f"{counts}; {report.duration(progress.elapsed)}{then}"
 

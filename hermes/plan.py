@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import HermesError, HermesFileError, PlanError, did_you_mean, escape
 from .model import PLACEHOLDER, Job, Options, shell_line
-from .settings import Settings, find_root, layered, parse_bool
+from .settings import Settings, find_root, layered, parse_bool, parse_sbatch_options
 from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES, Document, Source, Span, Word, parse
 
@@ -39,7 +39,7 @@ CHECK_LIMIT = 20_000
 _FLAGS = {
     "-ca": "copy_after", "--copy-after": "copy_after", "-cb": "copy_before", "--copy-before": "copy_before",
     "-ma": "move_after", "--move-after": "move_after", "-l": "log", "--log": "log",
-    "-c": "comments", "--comment": "comments", "-leg": "legacy", "--legacy": "legacy",
+    "-c": "comments", "--comment": "comments", "-s": "slurm", "--slurm": "slurm", "-leg": "legacy", "--legacy": "legacy",
 }  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def compile_file(
     threads: int | None = None,
     path_to_experiments: str | None = None,
     supervise: bool | None = None,
+    executor: str | None = None,
+    slurm: str | None = None,
 ) -> Plan:
     """Compiles a hermes file into a plan; its jobs are made only as you iterate over them.
 
@@ -67,7 +69,9 @@ def compile_file(
         raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc.strerror}", hint=hint) from None
     except ValueError as exc:
         raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc}") from None
-    arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
+    arguments = {
+        "threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise, "executor": executor, "slurm": slurm,
+    }  # fmt: skip
     return _compile(os.fspath(path), data, base, root, comments, arguments)
 
 
@@ -80,6 +84,8 @@ def compile_command(
     threads: int | None = None,
     path_to_experiments: str | None = None,
     supervise: bool | None = None,
+    executor: str | None = None,
+    slurm: str | None = None,
 ) -> Plan:
     """Compiles one command, split as a shell would, as a hermes file with this one job. Otherwise as `compile_file`.
 
@@ -96,7 +102,9 @@ def compile_command(
         raise HermesError("the command is empty, expected a program")
     items = ", ".join(" ".join(map(quote, item)) for item in _items(words))
     text = f"EXEC\n[[{items}]]\n"
-    arguments = {"threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise}
+    arguments = {
+        "threads": threads, "path_to_experiments": path_to_experiments, "supervise": supervise, "executor": executor, "slurm": slurm,
+    }  # fmt: skip
     return _compile(None, text.encode("utf-8", "surrogateescape"), base, root, comments, arguments)
 
 
@@ -226,6 +234,13 @@ class Plan:
         for binder, above, values in self._binders():
             for _ in islice(distinct(binder.options.log_slots, above, values), CHECK_LIMIT):
                 binder.options.bind(values)
+            for template in binder.options.fields["slurm"]:
+                for _ in islice(distinct(template.slots, above, values), CHECK_LIMIT):
+                    try:
+                        parse_sbatch_options(template.fill(values))
+                    except ValueError as exc:
+                        said = f"bad value `{escape(template.fill(values))}` for `-s`: {exc}"
+                        raise self._document.source.error(said, template.word.span) from None
             for flag, template in binder.options.maybe_empty:
                 for _ in islice(distinct(template.slots, above, values), CHECK_LIMIT):
                     if not template.fill(values):
@@ -255,6 +270,17 @@ class Plan:
                     self._check_copy_before(template.fill(values), template.word, report)
         if problems:
             raise PlanError(list(problems.values()))
+
+    def sbatch_options(self) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The distinct `sbatch` options that jobs have, each with the line of an entry that has them."""
+        found: set[tuple[str, ...]] = set()
+        for binder, above, values in self._binders():
+            slots = frozenset[int]().union(*(template.slots for template in binder.options.fields["slurm"]))
+            for _ in islice(distinct(slots, above, values), CHECK_LIMIT):
+                words = sbatch_words(self.settings, binder.options.bind(values))
+                if words not in found:
+                    found.add(words)
+                    yield words, binder.line
 
     def _check_head(self, binder: _Binder, values: Values, report: Callable[..., None]) -> None:
         program = binder.words[0].fill(values)
@@ -327,6 +353,11 @@ class Jobs:
             binders = {id(template): self.plan._binder(template) for template, _ in templates(tree)}
             for template in expand(tree, values):
                 yield binders[id(template)], values
+
+
+def sbatch_words(settings: Settings, options: Options) -> tuple[str, ...]:
+    """What `sbatch` is told for a job: later words overrule earlier ones."""
+    return tuple(word for text in (settings.slurm, *options.slurm) for word in parse_sbatch_options(text))
 
 
 _SUFFIX = re.compile(r"[^/]\.[A-Za-z]\w*$")
@@ -428,7 +459,7 @@ class _OptionsTemplate:
 
     def __init__(self, source: Source, standard: Sequence[Word], own: Sequence[Template], comments: tuple[str, ...]) -> None:
         self.source = source
-        self.fields: dict[str, list[Template]] = {"copy_after": [], "copy_before": [], "move_after": [], "comments": []}
+        self.fields: dict[str, list[Template]] = {"copy_after": [], "copy_before": [], "move_after": [], "comments": [], "slurm": []}
         self.maybe_empty: list[tuple[str, Template]] = []
         """The paths that values of a sweep can make empty, with their flags."""
         self.log: Template | None = None
@@ -483,8 +514,9 @@ class _OptionsTemplate:
             self.log = value or Template(("true",), word)
         elif name in self.fields:
             if value is None or not (value.word.text or name == "comments"):
-                raise self.source.error(f"`{flag}` needs {'a text' if name == 'comments' else 'a path'} after it", word.span)
-            if name != "comments" and not any(part for part in value.parts if isinstance(part, str)):
+                what = {"comments": "a text", "slurm": "options of `sbatch`"}.get(name, "a path")
+                raise self.source.error(f"`{flag}` needs {what} after it", word.span)
+            if name not in ("comments", "slurm") and not any(part for part in value.parts if isinstance(part, str)):
                 self.maybe_empty.append((flag, value))
             self.fields[name].append(value)
 
@@ -495,7 +527,9 @@ class _OptionsTemplate:
     def _unknown(self, template: Template) -> HermesFileError:
         word = template.word
         if word.text.startswith("-"):
-            return self.source.error(f"unknown hermes option `{word.text}`", word.span, hint=did_you_mean(word.text, _FLAGS))
+            short = [flag for flag in _FLAGS if not flag.startswith("--")]
+            hint = (did_you_mean(word.text, short) if len(word.text) < 4 else None) or did_you_mean(word.text, _FLAGS)
+            return self.source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
         return self.source.error(
             f"expected a hermes option, found `{word.text}`", word.span, hint="an option takes one word; quote a text that holds spaces"
         )
@@ -570,6 +604,7 @@ def re_execution(job: Job, settings: Settings) -> str:
         ("-ca", "--copy-after", options.copy_after),
         ("-ma", "--move-after", options.move_after),
         ("-c", "--comment", options.comments),
+        ("-s", "--slurm", options.slurm),
     )
     # A value that reads as an option would be taken for one
     words = [

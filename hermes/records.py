@@ -23,6 +23,8 @@ RECORDS = ".hermes"
 
 RECORD = "run.json"
 LOCK = "lock"
+STOP = "stop"
+"""The file in a run's folder that tells whoever is at the run to end it."""
 
 
 class Record(NamedTuple):

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from .errors import escape
-from .events import Event, JobEnded, JobStarted, RunEnded, RunStarted
+from .events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
 from .model import Outcome, Status
 from .plan import Plan
 from .runner import RunResult
@@ -50,6 +50,9 @@ class Progress:
     running: dict[str, tuple[JobStarted, float]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    queue: QueueChanged | None = None
+    """Where the jobs stand that are with a cluster; None if they are not."""
+
     _differences: Differences | None = None
 
     def take(self, event: Event) -> None:
@@ -64,6 +67,8 @@ class Progress:
                 self.running.pop(outcome.identifier, None)
                 self.done += 1
                 self.failed += not outcome.ok
+            case QueueChanged():
+                self.queue = event
             case RunEnded():
                 self.ended = time.monotonic()
 
@@ -157,7 +162,9 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["finished before"] = result.succeeded_before
     if result.failed_before:
         counts["failed before"] = result.failed_before
-    never = plan.count - len(result.final) - result.succeeded_before - result.failed_before
+    if result.left:
+        counts["still with the cluster"] = result.left
+    never = plan.count - len(result.final) - result.succeeded_before - result.failed_before - result.left
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,21 +41,29 @@ class Survey:
     failed: int = 0
 
 
-def survey_run(folder: RunFolder, *, failed: bool) -> Survey:
-    """What has become of the jobs of a run. With `failed`, those that failed are started again."""
+def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
+    """What has become of the jobs of a run. With `failed`, those that failed are started again.
+
+    `held` are the keys of jobs that the executor goes on with by itself.
+    """
     plan, recorded = folder.plan, folder.recorded()
-    survey = Survey()
+    survey = Survey(settled=set(held))
     latest: dict[str, dict[str, Any]] = {}
     unfinished: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for directory, metadata in experiments_named(str(plan.experiments), folder.name):
         if metadata.get("run_id") == folder.run_id:
             key = metadata["key"]
             latest[key] = metadata
-            survey.attempts[key] = survey.attempts.get(key, 0) + 1
+            # One experiment may have had several attempts on a cluster
+            survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata["attempts"])
+            if key in held:
+                continue
             # Failed with a record: the disk was full when it ended
             if metadata["status"] == Status.RUNNING or (metadata["status"] == Status.FAILED and metadata["identifier"] in recorded):
                 unfinished.setdefault(key, []).append((directory, metadata))
     for key, metadata in latest.items():
+        if key in held:
+            continue
         if any(each is metadata for _, each in unfinished.get(key, ())):
             survey.settled.add(key)
         elif metadata["status"] == Status.FINISHED:

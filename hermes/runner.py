@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,13 +15,13 @@ from typing import Literal
 import anyio
 
 from .errors import HermesError, escape
-from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, RunEnded, RunStarted, RunWarning
+from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
 from .executors import Executor, Pending
-from .executors.local import LocalExecution
+from .executors.local import LOCAL
 from .logs import Follower, Stream
 from .model import Keys, Outcome
 from .plan import Plan, compile_file
-from .records import Record, unfinished
+from .records import STOP, Record, unfinished
 from .resume import Leftover, Survey, survey_name, survey_run
 from .settings import find_root, layered
 from .store import RunFolder
@@ -36,6 +36,12 @@ UNREAD = 128
 
 PATIENCE = 5.0
 """Seconds after which a listener that takes nothing gets no more log chunks of a job."""
+
+HEED = 0.5
+"""Seconds between two looks at whether `hermes stop` was called."""
+
+STOPPING = 30.0
+"""Seconds, beyond the grace of its jobs, that a process gets to end its run when it is told to."""
 
 FollowLogs = Literal["all", "shown", "none"]
 """Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or nobody's."""
@@ -59,6 +65,9 @@ class RunResult:
     stopped: bool = False
     """Whether nothing more was started because the disk was full."""
 
+    left: int = 0
+    """Jobs that are with the cluster, queued or running, when the run was left."""
+
     replaced: tuple[str, ...] = ()
     """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
 
@@ -78,10 +87,16 @@ class RunResult:
         return [outcome for outcome in self.outcomes if not outcome.ok]
 
 
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class _Work:
     """Hands the jobs of a run to its executor, and makes events and a result of what that tells."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, survey: Survey, *, grace: float, follow_logs: FollowLogs) -> None:
+    def __init__(
+        self, plan: Plan, folder: RunFolder, survey: Survey, *, grace: float, follow_logs: FollowLogs, is_ending: bool = False
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self.grace = grace
@@ -92,9 +107,17 @@ class _Work:
         self.warnings: list[str] = list(plan.warnings)
         self.cancelled = False
         self.stopped = False
+        self.left = 0
         self.takes_chunks = False
         """Whether somebody iterates over the run, and so takes pieces of logs."""
 
+        self.is_ending = is_ending
+        """Whether nothing is to be started, and what runs is to be ended."""
+
+        self.awaited: set[str] = set()
+        """Leftovers of which it is not known yet whether they still run."""
+
+        self.on_known: Callable[[], None] = _nothing
         self._survey = survey
         self._follow_logs = follow_logs
         self._number_started = 0
@@ -110,6 +133,8 @@ class _Work:
         return self.feed.followed
 
     def pending(self) -> Iterator[Pending]:
+        if self.is_ending:
+            return
         keys = Keys()
         for index, job in enumerate(self.plan.jobs):
             key = keys.key(job)
@@ -132,6 +157,13 @@ class _Work:
         self.feed.publish(event)
         for path in self._early.pop(event.identifier, ()):
             self.collected(event.identifier, path)
+        self._know(event.identifier)
+
+    def _know(self, identifier: str) -> None:
+        if identifier in self.awaited:
+            self.awaited.discard(identifier)
+            if not self.awaited:
+                self.on_known()
 
     def collected(self, identifier: str, path: str) -> None:
         if identifier in self._running:
@@ -148,9 +180,10 @@ class _Work:
             self.collected(outcome.identifier, path)
         self._running.discard(outcome.identifier)
         self.outcomes.append(outcome)
-        if replaced:
+        if replaced and not self.is_ending:
             self.replaced.append(outcome.identifier)
         self.feed.publish(JobEnded(index=index, outcome=outcome))
+        self._know(outcome.identifier)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -161,6 +194,9 @@ class _Work:
         if not self.stopped:
             self.stopped = True
             self.warn(f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started")
+
+    def queued(self, pending: int, running: int, reason: str) -> None:
+        self.feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
 
     # The run's own
 
@@ -181,7 +217,7 @@ class _Work:
     def result(self) -> RunResult:
         return RunResult(
             self.folder.run_id, self.folder.name, tuple(self.outcomes), self.cancelled, tuple(self.warnings), self._survey.succeeded,
-            self._survey.failed, self.stopped, tuple(self.replaced),
+            self._survey.failed, self.stopped, self.left, tuple(self.replaced),
         )  # fmt: skip
 
     async def _chunk(self, identifier: str, stream: Stream, data: bytes) -> bool:
@@ -210,7 +246,7 @@ class Run:
         """Set when all jobs have ended and the last event is published."""
 
         self._work = work
-        self._execution = executor(work)
+        self._execution = executor.execution(work)
         self._events: Listener | None = work.feed.listen()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -220,7 +256,10 @@ class Run:
         return events or self._work.feed.listen()
 
     def cancel(self) -> None:
-        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected."""
+        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected.
+
+        On a cluster the jobs stay queued or go on; a resumed run follows them again.
+        """
         self._work.cancelled = True
         self._execution.cancel()
 
@@ -230,6 +269,16 @@ class Run:
         # For jobs that are just being started
         self._work.grace = 0.0
         self._execution.kill()
+
+    @property
+    def cancelling(self) -> str:
+        """What `cancel` does, for people."""
+        return self._execution.cancelling
+
+    @property
+    def killing(self) -> str:
+        """What `kill` does, for people."""
+        return self._execution.killing
 
     @property
     def cancelled(self) -> bool:
@@ -244,19 +293,37 @@ class Run:
     async def _execute(self) -> None:
         work = self._work
         work.begin()
+        over = anyio.Event()
         try:
             async with anyio.create_task_group() as services:
                 services.start_soon(shielded, work.follower.run)
+                services.start_soon(self._heed, over)
                 try:
                     await self._execution.run()
                 except anyio.get_cancelled_exc_class():
                     work.cancelled = True
                     raise
                 finally:
+                    over.set()
+                    work.left = self._execution.left
                     work.follower.stop()
         finally:
             work.end()
             self.ended.set()
+
+    def _end_leftovers(self) -> None:
+        """Ends the jobs of an earlier process once all are taken up, or found to have ended."""
+        self._work.awaited = {leftover.metadata["identifier"] for leftover in self._work.leftovers}
+        self._work.on_known = self._execution.cancel
+
+    async def _heed(self, over: anyio.Event) -> None:
+        """Cancels the run when `hermes stop` asks for that: by a file, which works on every machine and in every program."""
+        while not over.is_set() and not self._work.is_ending:
+            with anyio.move_on_after(HEED):
+                await over.wait()
+            if not over.is_set() and not self.cancelled and await in_thread(os.path.exists, f"{self._work.folder.folder}/{STOP}"):
+                self._work.warn("stopped by `hermes stop`")
+                self.cancel()
 
     def _leave(self) -> None:
         """Whoever listens in another task may go on to the end; what nobody takes is not kept."""
@@ -293,7 +360,9 @@ async def open_run(
         options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads)
         plan = await in_thread(options, file)
     name = plan.default_name if name is None else name
+    executor = executor or _executor_of(plan)
     await in_thread(plan.check, name)
+    await in_thread(executor.check, plan)
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name)
     async with _running(plan, folder, survey, executor, grace, follow_logs) as run:
@@ -321,9 +390,71 @@ async def open_resumed(
     record = await in_thread(_find_unfinished, run, root, working_directory)
     plan = await in_thread(record.plan)
     folder = await in_thread(RunFolder.reopen, record, plan)
-    survey = await in_thread(partial(survey_run, folder, failed=failed))
+    with suppress(OSError):
+        os.unlink(f"{folder.folder}/{STOP}")
+    executor = executor or _executor_of(plan)
+    held = await in_thread(executor.held, folder, failed)
+    survey = await in_thread(partial(survey_run, folder, failed=failed, held=held))
     async with _running(plan, folder, survey, executor, grace, follow_logs) as resumed:
         yield resumed
+
+
+@asynccontextmanager
+async def open_stopped(
+    run: str | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    grace: float = GRACE,
+    follow_logs: FollowLogs = "none",
+) -> AsyncIterator[Run]:
+    """Ends the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
+
+    Whoever is at the run, in whatever program, is told to end it. What still runs then, because its runner was killed or because it is
+    with a cluster, is ended: SIGTERM, `grace` seconds, SIGKILL, or as the cluster does that. What it left is collected. The run can be
+    resumed. Raises `HermesError` if there is no such run, or if its process does not answer.
+    """
+    record = await in_thread(_find_unfinished, run, root, working_directory)
+    plan = await in_thread(record.plan)
+    stop = f"{record.folder}/{STOP}"
+    try:
+        folder = await _taken_over(record, plan, stop, grace + STOPPING)
+        executor = executor or _executor_of(plan)
+        held = await in_thread(executor.held, folder, False)
+        survey = await in_thread(partial(survey_run, folder, failed=False, held=held))
+        survey.leftovers = [replace(each, again=False) for each in survey.leftovers]
+        async with _running(plan, folder, survey, executor, grace, follow_logs, is_ending=True) as ending:
+            if not held:
+                ending._end_leftovers()
+            yield ending
+    finally:
+        with suppress(OSError):
+            os.unlink(stop)
+
+
+async def _taken_over(record: Record, plan: Plan, stop: str, limit: float) -> RunFolder:
+    """Waits until whoever is at the run has ended it."""
+    ends = time.monotonic() + limit
+    while True:
+        try:
+            await in_thread(Path(stop).touch)
+        except OSError:
+            raise HermesError(f"the run `{escape(record.run_id)}` has just come to its end") from None
+        try:
+            return await in_thread(RunFolder.reopen, record, plan)
+        except HermesError:
+            if time.monotonic() > ends:
+                raise
+        await anyio.sleep(HEED)
+
+
+def _executor_of(plan: Plan) -> Executor:
+    if plan.settings.executor == "slurm":
+        from .executors.slurm import SLURM
+
+        return SLURM
+    return LOCAL
 
 
 def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None) -> Record:
@@ -341,12 +472,24 @@ def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, worki
 
 @asynccontextmanager
 async def _running(
-    plan: Plan, folder: RunFolder, survey: Survey, executor: Executor | None, grace: float, follow_logs: FollowLogs
+    plan: Plan,
+    folder: RunFolder,
+    survey: Survey,
+    executor: Executor,
+    grace: float,
+    follow_logs: FollowLogs,
+    *,
+    is_ending: bool = False,
 ) -> AsyncIterator[Run]:
     done = False
     try:
-        work = _Work(plan, folder, survey, grace=grace, follow_logs=follow_logs)
-        run = Run(work, executor or LocalExecution)
+        if is_ending:
+            # All that runs has to be known before it is ended
+            threads = max(plan.settings.threads, len(survey.leftovers))
+            plan = replace(plan, settings=replace(plan.settings, threads=threads))
+        work = _Work(plan, folder, survey, grace=grace, follow_logs=follow_logs, is_ending=is_ending)
+        work.cancelled = is_ending
+        run = Run(work, executor)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run._execute)

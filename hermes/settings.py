@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,16 @@ from .syntax import Setting, Source, parse_settings
 SETTINGS_FILE = ".hermes_settings"
 PREDECESSOR_KEYS = ("bot_id", "chat_id")
 """Keys of rlmate, which Hermes follows: in `.hermes_settings` they get a warning, so that old folders still work."""
+
+EXECUTORS = ("local", "slurm")
+"""Where jobs can run: on this machine, or on a Slurm cluster."""
+
+_OWN_LONG = (
+    "--array", "--chdir", "--clusters", "--dependency", "--error", "--help", "--input", "--job-name", "--open-mode", "--output",
+    "--parsable", "--test-only", "--usage", "--version", "--wait", "--wrap",
+)  # fmt: skip
+_OWN_SHORT = ("-D", "-J", "-M", "-V", "-W", "-a", "-d", "-e", "-h", "-i", "-o")
+"""Options of `sbatch` without which Hermes would not find its jobs again, or would wait for them twice."""
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -41,10 +52,40 @@ def _parse_folder(text: str) -> str:
     return text
 
 
+def parse_sbatch_options(text: str) -> list[str]:
+    """The words of some `sbatch` options. Raises `ValueError` with what is wrong."""
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError("expected `sbatch` options without control characters")
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise ValueError(f"cannot be split into words: {str(exc).lower()}") from None
+    if words and not words[0].startswith("-"):
+        raise ValueError("expected `sbatch` options, such as `--time=2:00:00`")
+    for word in words:
+        name = next((name for name in _OWN_LONG if word.partition("=")[0] == name), word[:2] if word[:2] in _OWN_SHORT else None)
+        if name is not None:
+            raise ValueError(f"`{name}` is what Hermes itself gives to `sbatch`")
+    return words
+
+
+def _parse_slurm(text: str) -> str:
+    parse_sbatch_options(text)
+    return text
+
+
+def _parse_executor(text: str) -> str:
+    if text not in EXECUTORS:
+        raise ValueError(f"expected {' or '.join(f'`{name}`' for name in EXECUTORS)}")
+    return text
+
+
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "threads": _parse_threads,
     "path_to_experiments": _parse_folder,
     "supervise": parse_bool,
+    "executor": _parse_executor,
+    "slurm": _parse_slurm,
 }
 
 
@@ -53,13 +94,15 @@ class Settings:
     """The settings in force.
 
     `threads`: most jobs at the same time, at least 1. `path_to_experiments`: the folder that gets `experiments/`, relative to
-    the root. `supervise`: jobs leave their exit status behind even if the runner is killed. `origins`
-    tells for each that is not the default where it was set.
+    the root. `supervise`: jobs leave their exit status behind even if the runner is killed. `executor`: where jobs run, one of
+    `EXECUTORS`. `slurm`: options for `sbatch`, for every job. `origins` tells for each that is not the default where it was set.
     """
 
     threads: int = 1
     path_to_experiments: str = "."
     supervise: bool = True
+    executor: str = "local"
+    slurm: str = ""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def as_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,11 +22,11 @@ from typing import Any
 
 from . import __version__
 from .errors import HermesError, escape
-from .files import has_room, write_all, write_atomic
-from .model import Job
+from .files import has_room, remove_parts, write_all, write_atomic
+from .model import Job, Status
 from .plan import Plan, re_execution
 from .provenance import Git, boot_id, machine, read_git
-from .records import RECORDS, Record, lock, write_record
+from .records import LOCK, RECORDS, Record, lock, write_record
 from .settings import find_root
 
 FORMAT = 1
@@ -122,6 +122,9 @@ class RunFolder:
 
     experiments: str
     _locked: int
+    continued: tuple[str, dict[str, Any]] | None = None
+    """Directory and metadata of the experiment in which the next job goes on, with the next attempt, instead of beginning a new one."""
+
     _parents: set[str] = field(default_factory=set)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
@@ -163,22 +166,22 @@ class RunFolder:
                 f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
                 hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments elsewhere",
             ) from None
-        shared = _lines(
-            {
-                "run_id": run_id,
-                "name": name,
-                "working_directory": str(plan.working_directory),
-                "root": str(plan.root),
-                "settings": plan.settings.as_json(),
-                "git": git.as_json(),
-                "boot_id": boot_id(),
-            }
-            | machine(__version__)
-        )
-        environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
-        environment.setdefault("PYTHONUNBUFFERED", "1")
-        encoded = {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
-        return cls(plan, name, run_id, folder, clock, git, shared, encoded, str(plan.experiments), locked)
+        shared, environment = _shared(plan, name, run_id, git), _environment(name, run_id)
+        return cls(plan, name, run_id, folder, clock, git, shared, environment, str(plan.experiments), locked)
+
+    @classmethod
+    def attach(cls, record: Record, plan: Plan, git: Git, extra: dict[str, Any]) -> RunFolder:
+        """What somebody needs who executes jobs of a run that another process follows: all but the run's lock.
+
+        `git` is the state of the code as it was when the run began, `extra` goes into the metadata. Raises `OSError`.
+        """
+        clock = Clock(os.path.dirname(record.folder), git.suffix)
+        shared = _shared(plan, record.name, record.run_id, git, extra)
+        # The same file, for its reserve
+        lock_file = os.open(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT, 0o666)
+        environment = _environment(record.name, record.run_id)
+        experiments = str(plan.experiments)
+        return cls(plan, record.name, record.run_id, record.folder, clock, git, shared, environment, experiments, lock_file)
 
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
@@ -191,6 +194,8 @@ class RunFolder:
         """
         if not os.path.isdir(self.folder):
             self._restore()
+        if self.continued is not None:
+            return self._continue(job, *self.continued)
         parent = f"{self.experiments}/{job.script}/{self.name}"
         if parent not in self._parents:
             os.makedirs(parent, exist_ok=True)
@@ -213,6 +218,16 @@ class RunFolder:
             # Nothing of the job's is in it yet
             shutil.rmtree(directory, ignore_errors=True)
             raise
+        return experiment
+
+    def _continue(self, job: Job, directory: str, metadata: dict[str, Any]) -> Experiment:
+        experiment = Experiment.reopen(self, job, directory, metadata)
+        experiment.attempts += 1
+        experiment.is_continued = True
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.exit_file(experiment.identifier))
+        remove_parts(directory)
+        experiment.write(sync=False)
         return experiment
 
     @property
@@ -271,6 +286,8 @@ class Experiment:
 
     files: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_continued: bool = False
+    """Whether this attempt goes on where an earlier one was broken off: what was copied before that is there, and what it left."""
     _fixed: str = ""
     """The part of the metadata that stays as it is, as JSON lines."""
 
@@ -341,6 +358,14 @@ class Experiment:
         }
 
 
+def amend(directory: str, status: Status, problems: Sequence[str]) -> None:
+    """Replaces status and problems of an experiment that was finished by somebody who did not know all. Raises `OSError`."""
+    with open(f"{directory}/{METADATA}", "rb") as file:
+        metadata = json.load(file)
+    metadata |= {"status": status.value, "problems": list(problems)}
+    write_atomic(f"{directory}/{METADATA}", f"{{\n{_lines(metadata)}\n}}\n".encode(), sync=True)
+
+
 def rerun_command(directory: str, name: str, plan: Plan) -> str:
     """The shell command that runs an experiment's job again, from the run's working directory."""
     path = os.path.relpath(f"{directory}/{RE_EXECUTION}", plan.working_directory)
@@ -372,6 +397,26 @@ def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, dict[s
         directory = os.path.dirname(path)
         with contextlib.suppress(HermesError):
             yield directory, read_metadata(directory)
+
+
+def _shared(plan: Plan, name: str, run_id: str, git: Git, extra: dict[str, Any] | None = None) -> str:
+    """What stands in the metadata of every job of a run, on this machine."""
+    own = {
+        "run_id": run_id,
+        "name": name,
+        "working_directory": str(plan.working_directory),
+        "root": str(plan.root),
+        "settings": plan.settings.as_json(),
+        "git": git.as_json(),
+        "boot_id": boot_id(),
+    }
+    return _lines(own | machine(__version__) | (extra or {}))
+
+
+def _environment(name: str, run_id: str) -> dict[bytes, bytes]:
+    environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    return {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
 
 
 def _lines(values: dict[str, Any]) -> str:

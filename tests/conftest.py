@@ -18,6 +18,8 @@ import pytest
 
 import hermes
 
+from .cluster import Cluster
+
 T = TypeVar("T")
 
 PYTHON = f"{hermes.quote(sys.executable)} -S -E"
@@ -229,6 +231,23 @@ def project(tmp_path: Path) -> Iterator[Project]:
     yield Project(path)
     # Folders may be too deep in it for pytest's own clean-up
     subprocess.run(["rm", "-rf", str(path)], check=False)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """For tests that need Slurm. Where HERMES_REQUIRE_SLURM is set it has to be there."""
+    missing = Cluster.available()
+    if missing and os.environ.get("HERMES_REQUIRE_SLURM"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def cluster(slurm: None) -> Iterator[Cluster]:
+    """A Slurm cluster that the tests of one process share, so none may harm it."""
+    with Cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

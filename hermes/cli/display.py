@@ -77,6 +77,7 @@ class PlainDisplay:
         self.plan = plan
         self.progress = report.Progress(plan)
         self._quiet = quiet
+        self._reason = ""
         self._out, self._err = outputs()
         self._shown = Shown(plan)
 
@@ -110,6 +111,11 @@ class PlainDisplay:
                 self._change(f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome):
                 self.failure(report.failure(outcome, run.name, self.plan))
+            case hermes.QueueChanged() if event.reason != self._reason:
+                # Every change of the figures would be a line a job
+                self._reason = event.reason
+                if event.reason:
+                    self._change(f"{event.pending} queued ({event.reason}), {event.running} running")
             case hermes.RunWarning():
                 self.note(f"warning: {event.message}")
 

@@ -56,6 +56,12 @@ def execute(
         typer.Option("-n", "--name", metavar="NAME", help="Name that groups the experiments.  [default: FILE's stem]", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)] = None,
+    executor: Annotated[
+        str | None, typer.Option("--executor", metavar="NAME", help="Where jobs run: `local` or `slurm`.", show_default=False)
+    ] = None,
+    slurm: Annotated[
+        str | None, typer.Option("--slurm", metavar="OPTIONS", help="Options of `sbatch` for every job.", show_default=False)
+    ] = None,
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
@@ -71,9 +77,9 @@ def execute(
     if (file is None) == (command is None):
         raise hermes.HermesError("expected either `-f FILE` or `-e COMMAND`", hint="`hermes exec -f sweep.hermes -n first_try`")
     if command is not None:
-        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads)
+        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
     else:
-        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads)
+        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
     if compile_only:
         _print_plan(plan, as_json)
     else:
@@ -99,6 +105,23 @@ def resume_(
     from .run import run
 
     run(lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown"), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def stop(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False)] = None,
+    root: Root = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """End the latest unfinished run of this working directory.
+
+    Jobs get SIGTERM and 10 s to end, on a cluster `scancel`; what they left is collected. `hermes resume` goes on with the run.
+    """
+    from .run import run
+
+    run(lambda: hermes.open_stopped(run_id or name, root=root), quiet=quiet, as_json=as_json, is_stop=True)
 
 
 @app.command("compile", short_help="Print the commands of a hermes file.")

@@ -102,6 +102,7 @@ class ProgressDisplay(PlainDisplay):
         left = "" if progress.time_left is None or run.cancelled else f", about {report.duration(progress.time_left)} left"
         parts = [
             (f"{progress.done}/{progress.total} done  {len(progress.running)} running  ", []),
+            (_queued(progress.queue), []),
             (f"{progress.failed} failed", [BOLD, RED] if progress.failed else [DIM]),
             (f"  {report.duration(progress.elapsed)}{left}", [DIM]),
         ]
@@ -185,6 +186,14 @@ class _Screen:
         self._lines.clear()
         self.waiting = 0
         self._drawn = drawing
+
+
+def _queued(queue: hermes.QueueChanged | None) -> str:
+    """What a cluster still holds back, and why."""
+    if queue is None or not queue.pending:
+        return ""
+    why = f" ({hermes.escape(queue.reason)})" if queue.reason else ""
+    return f"{queue.pending} queued{why}  "
 
 
 def _column(texts: Sequence[str], most: int) -> list[str]:

@@ -27,12 +27,16 @@ def run(
     quiet: bool = False,
     as_json: bool = False,
     after: Callable[[hermes.RunResult], None] | None = None,
+    is_stop: bool = False,
 ) -> NoReturn:
-    """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal if one ended the run."""
-    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet, as_json))
+    """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal if one ended the run.
+
+    With `is_stop` all goes well if the run ends.
+    """
+    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet or is_stop, as_json))
     if result is not None and after is not None:
         after(result)
-    _leave(ended_by, 0 if result is not None and result.ok else 1)
+    _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
 
 
 def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
@@ -105,10 +109,10 @@ class _Control:
                     elif self.run is None or self.display is None:
                         self.opening.cancel()
                     elif count == 1:
-                        self.display.note("stopping: jobs get 10 s to end; once more to kill them")
+                        self.display.note(self.run.cancelling)
                         self.run.cancel()
                     else:
-                        self.display.note("killing the jobs; once more to leave at once")
+                        self.display.note(self.run.killing)
                         self.run.kill()
         finally:
             for number in heeded:

@@ -75,6 +75,10 @@ class Work(Protocol):
         """Something that concerns the whole run and harms no result."""
         ...
 
+    def queued(self, pending: int, running: int, reason: str) -> None:
+        """How many jobs wait in somebody's queue, how many run, and why they wait, in the queue's own words. For those that have one."""
+        ...
+
     def stop(self) -> None:
         """Starts nothing more, because the disk is full."""
         ...
@@ -83,12 +87,28 @@ class Work(Protocol):
 class Execution(Protocol):
     """An executor at work on one run."""
 
+    @property
+    def cancelling(self) -> str:
+        """What `cancel` does, for people."""
+        ...
+
+    @property
+    def killing(self) -> str:
+        """What `kill` does, for people."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """Jobs that go on without this process, once `run` has returned."""
+        ...
+
     async def run(self) -> None:
-        """Returns when nothing is left to do. Cancelled from outside, it ends its jobs and finishes them before it raises."""
+        """Returns when nothing is left to do. Cancelled from outside, it does as `cancel` says before it raises."""
         ...
 
     def cancel(self) -> None:
-        """Starts nothing more, ends what runs as `Work.grace` says, finishes it; then `run` returns."""
+        """Starts nothing more, and `run` returns soon. What runs is ended as `Work.grace` says, and finished; or, where jobs go on by
+        themselves, it is left alone for whoever resumes the run."""
         ...
 
     def kill(self) -> None:
@@ -96,4 +116,23 @@ class Execution(Protocol):
         ...
 
 
-Executor = Callable[[Work], Execution]
+def _nothing(*_: object) -> None:
+    """What an executor does that has nothing to look at in advance."""
+
+
+def _nobody(*_: object, **__: object) -> set[str]:
+    return set()
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """A place where jobs can run.
+
+    `execution` is called once a run, in the event loop's thread. `check` raises `HermesError` if a plan cannot be executed there; it is
+    called before anything is made. `held` tells, when a run is resumed (with `failed`: failed jobs too), the keys of the jobs that this
+    executor goes on with by itself. Both block.
+    """
+
+    execution: Callable[[Work], Execution]
+    check: Callable[[Plan], None] = _nothing
+    held: Callable[[RunFolder, bool], set[str]] = _nobody

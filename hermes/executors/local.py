@@ -36,7 +36,7 @@ from ..provenance import process_start
 from ..resume import Leftover
 from ..store import SYNC_AFTER, Experiment, now
 from ..threads import in_thread, shielded
-from . import Pending, Work
+from . import Executor, Pending, Work
 from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, hidden_from_shells, processes_of, start
 
 Ts = TypeVarTuple("Ts")
@@ -88,6 +88,10 @@ _Finished = tuple[_Running, Outcome, Claim]
 
 class LocalExecution:
     """Does the work of one run on this machine."""
+
+    cancelling = "stopping: jobs get 10 s to end; once more to kill them"
+    killing = "killing the jobs; once more to leave at once"
+    left = 0
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -247,10 +251,11 @@ class LocalExecution:
             experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
         except OSError as exc:
             return exc
-        self._collector.add(experiment.identifier, experiment.directory)
+        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
         running = _Running(pending.index, pending.job, experiment, self._stowage(experiment), slot)
         try:
-            experiment.files += [stowed._asdict() for stowed in running.stowage.before()]
+            if not experiment.is_continued:
+                experiment.files += [stowed._asdict() for stowed in running.stowage.before()]
             if not experiment.problems:
                 running.launch = self._launch(experiment, slot)
         except OSError as exc:
@@ -589,3 +594,7 @@ def _write(experiment: Experiment, *, sync: bool) -> bool:
 
 def _tell_of_a_full_disk(problems: Sequence[str]) -> bool:
     return any(message in problem for message in FULL_MESSAGES for problem in problems)
+
+
+LOCAL = Executor(LocalExecution)
+"""This machine."""
