@@ -55,8 +55,7 @@ class Options:
             "move_after": list(self.move_after),
             "log": self.log,
             "comments": list(self.comments),
-            "slurm": list(self.slurm),
-        }
+        } | ({"slurm": list(self.slurm)} if self.slurm else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,14 +218,13 @@ EXEC
                 "move_after": ["c d.txt"],
                 "log": False,
                 "comments": ["first: try", "second"],
-                "slurm": [],
             },
         },
         {
             "argv": ["./tool", "{identifier}"],
             "script": "tool",
             "line": 6,
-            "options": {"copy_after": ["a.txt"], "copy_before": [], "move_after": [], "log": True, "comments": [], "slurm": []},
+            "options": {"copy_after": ["a.txt"], "copy_before": [], "move_after": [], "log": True, "comments": []},
         },
     ]
 

@@ -471,7 +471,6 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"], "move_after": ["moved.txt"], "log": False,
             "comments": ["one: two", "three"],
-            "slurm": [],
         },
         "comments": ["one: two", "three"],
         "working_directory": str(project.path),
