@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +45,8 @@ while [ -e "hold$2" ]; do sleep 0.02; done
 echo "$2" >> ended
 exit "${3:-0}"
 """
-"""A job that leaves a line when it starts and when it comes to its end, and waits between them as long as there is `hold` with its number."""
+"""A job that leaves a line when it starts and one when it comes to its end. In between it waits as long as there is a file `hold` with its
+number."""
 
 
 @pytest.fixture
@@ -265,7 +267,8 @@ def test_a_controller_that_forgets_what_it_took(desk: Desk, own: Cluster, monkey
                 own.start_controller()
             return run.result
 
-    assert anyio.run(execute).ok
+    result = anyio.run(execute)
+    assert result.ok, result
     check_once(desk, 2)
 
 
@@ -377,13 +380,17 @@ def test_a_node_that_fails_gives_its_job_to_another(desk: Desk, own: Cluster) ->
 def test_a_node_that_fails_with_a_job_that_must_not_be_repeated(desk: Desk, own: Cluster) -> None:
     sweep(desk, 1, options="--no-requeue")
     desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
+
+    def fail() -> None:
         until(lambda: started(desk) == ["0"])
         node = until(lambda: re.search(r"attempt on (n\d)", desk.experiment().stdout))
         own.fail_node(node[1])
-        _, told = client.communicate(timeout=WAIT)
-    assert client.returncode == 1
-    assert "problem: the node failed" in told
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    result = execute_with_an_impatient_client(desk)
+    failing.join()
+    assert not result.ok
     (desk.path / "hold0").unlink()
     lost = desk.experiment()
     assert (lost.status, lost.problems) == (Status.LOST, ("the node failed",))
@@ -472,11 +479,22 @@ def test_the_warning_before_a_time_limit_is_passed_on(desk: Desk, cluster: Clust
 EATER = "import sys\nopen('part_' + sys.argv[1], 'w').close()\nwanted = b'x' * (600 << 20)\nimport time\ntime.sleep(60)\n"
 
 
+def execute_with_an_impatient_client(desk: Desk) -> hermes.RunResult:
+    """Silence makes it ask after 3 s."""
+
+    async def execute() -> hermes.RunResult:
+        with anyio.fail_after(WAIT), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(slurm_module, "ALIVE", 3.0)
+            patch.setattr(slurm_module, "LAST_ASK", 3.0)
+            return await hermes.run_file(desk.path / "x.hermes", working_directory=desk.path, root=desk.path)
+
+    return anyio.run(execute)
+
+
 def check_out_of_memory(desk: Desk) -> None:
     desk.write("eat.py", EATER)
     desk.write("x.hermes", "PRE\nexecutor: slurm\nslurm: --mem=200\nEXEC\n[[python, eat.py]]\n")
-    told = desk.hermes("exec", "-f", "x.hermes", code=1, timeout=WAIT).stderr
-    assert "problem: out of memory" in told
+    execute_with_an_impatient_client(desk)
     experiment = desk.experiment()
     assert (experiment.status, experiment.problems) == (Status.FAILED, ("out of memory: Slurm killed it",))
     assert set(desk.tree(experiment.directory, own=True)) == {f"part_{experiment.identifier}"}
@@ -498,6 +516,7 @@ def test_out_of_memory_in_a_cgroup(desk: Desk, slurm: None, monkeypatch: pytest.
 def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """What watches the job is killed with it, and Slurm goes on to say that it runs."""
     monkeypatch.setattr(slurm_module, "STALE", 3.0)
+    monkeypatch.setattr(slurm_module, "ALIVE", 2.0)
     monkeypatch.setattr(slurm_module, "LAST_ASK", 2.0)
     sweep(desk, 1)
     desk.write("hold0")
@@ -505,13 +524,10 @@ def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch
     async def execute() -> hermes.RunResult:
         with anyio.fail_after(WAIT):
             async with hermes.open_run(desk.path / "x.hermes", working_directory=desk.path, root=desk.path) as run:
-                while not started(desk):
-                    await anyio.sleep(0.02)
-                pids = processes_of("SLURM_CONF").get(str(own.folder / "n1.conf"), []) + processes_of("SLURM_CONF").get(
-                    str(own.folder / "n2.conf"), []
-                )
-                daemons = {process.pid for process in own._daemons.values()}
-                for pid in set(pids) - daemons:
+                await desk.until(lambda: started(desk))
+                alive = processes_of("SLURM_CONF")
+                pids = {pid for node in NODES for pid in alive.get(f"{own.folder}/{node}.conf", ())}
+                for pid in pids - {process.pid for process in own._daemons.values()}:
                     os.kill(pid, signal.SIGKILL)
             return run.result
 
@@ -582,8 +598,13 @@ def test_the_queue_is_read() -> None:
 
 
 def test_the_configuration_is_read() -> None:
-    text = "Configuration data as of 2026-11-22T17:22:43\nMaxArraySize            = 11\nMaxJobCount             = 9\nMessageTimeout          = 5 sec\n"
-    assert parse_limits(text) == Limits(11, 9, 5.0)
+    lines = (
+        "Configuration data as of 2026-11-22T17:22:43",
+        "MaxArraySize            = 11",
+        "MaxJobCount = 9",
+        "MessageTimeout          = 5 sec",
+    )
+    assert parse_limits("\n".join(lines)) == Limits(11, 9, 5.0)
     assert parse_limits("") == Limits(1001, 10_000, 10.0)
 
 
@@ -607,11 +628,11 @@ def test_durations_are_read(text: str, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
-         "Batch job submission failed: Invalid partition name specified"),
-        ("allocation failure: Requested node configuration is not available\n", "allocation failure: Requested node configuration is not available"),
-        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n",
-         "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"),
+        ("sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid name\n",
+         "Batch job submission failed: Invalid name"),
+        ("allocation failure: Requested node configuration is not available\n\n",
+         "allocation failure: Requested node configuration is not available"),
+        ("slurm_load_jobs error: Unable to contact slurm controller\n", "slurm_load_jobs error: Unable to contact slurm controller"),
         ("\n", ""),
     ],
 )  # fmt: skip
@@ -623,14 +644,14 @@ def test_the_last_line_says_why(text: str, line: str) -> None:
     ("log", "cause"),
     [
         ("slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22T17:30:44 ***\n", "CANCELLED"),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22T17:30:44 DUE TO TIME LIMIT ***\n", "TIMEOUT"),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22T17:30:44 DUE TO JOB REQUEUE ***\n", "REQUEUED"),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22T17:30:44 DUE TO PREEMPTION ***\n", "PREEMPTED"),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22T17:30:44 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n", "NODE_FAIL"),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22 DUE TO TIME LIMIT ***\n", "TIMEOUT"),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22 DUE TO JOB REQUEUE ***\n", "REQUEUED"),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22 DUE TO PREEMPTION ***\n", "PREEMPTED"),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-22 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***\n", "NODE_FAIL"),
         ("slurmstepd-n1: error: StepId=1.batch exceeded memory limit (329801728 > 104857600), being killed\n", "OUT_OF_MEMORY"),
-        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.batch. Some of your processes may have been killed\n", "OUT_OF_MEMORY"),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.batch. Some of your processes\n", "OUT_OF_MEMORY"),
         # 23.02 and later
-        ("slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch. Some of the step tasks have been OOM Killed.\n", "OUT_OF_MEMORY"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch. Some of the step tasks\n", "OUT_OF_MEMORY"),
         ("hello\n", None),
         # What an earlier start has left
         ("*** JOB 7 ON n1 CANCELLED AT x DUE TO JOB REQUEUE ***\nhermes.node: 7_0 is task 0.0, start 2\n", None),
