@@ -24,7 +24,7 @@ from .events import JobStarted
 from .executors import Pending
 from .executors.local import LocalExecution
 from .executors.processes import group_members, processes_of, recorded_exit
-from .executors.slurm_commands import MARK, Calls, cause_in
+from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in
 from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
 from .model import Job, Outcome, Status
 from .plan import Plan
@@ -33,7 +33,7 @@ from .resume import Leftover
 from .store import PATCH, RunFolder, amend, experiments_named
 from .threads import in_thread
 
-BEAT = 30.0
+BEAT = 15.0
 """Seconds between two signs of life: Slurm itself does not notice when a job's processes are killed one by one."""
 
 TELL = 0.5
@@ -72,7 +72,7 @@ class Endings:
 
     def _told_to_end(self, *_: object) -> None:
         cause = cause_in(self._folder.log(self._task))
-        if cause in ("REQUEUED", "PREEMPTED", "NODE_FAIL"):
+        if cause in GOES_ON:
             # The next start of this task goes on with what is there, or the client finishes it: nothing here is final.
             # The job has got the signal too and may have something to save; when this process ends, Slurm kills the others
             while self.group is not None and group_members(self.group):
@@ -185,6 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     task = submission.tasks[int(os.environ["SLURM_ARRAY_TASK_ID"])]
     job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task.number}"
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    was_broken_off = cause_in(folder.log(task)) in GOES_ON
     print(f"{MARK}{job} is task {task.name}, start {restarts + 1}", file=sys.stderr, flush=True)
     endings = Endings(folder, task)
     is_claimed = folder.claimed_by(task) is not None
@@ -201,7 +202,7 @@ def main(arguments: Sequence[str]) -> int:
     run = RunFolder.attach(record, plan, git_of(submission.git, patch), {"slurm": where})
     the_job = next(islice(iter(plan.jobs), task.index, None))
     teller = Teller(folder, task, restarts)
-    todo = _todo(run, task, the_job) if is_claimed else Pending(task.index, the_job, task.key, task.attempt)
+    todo = _todo(run, task, the_job, was_broken_off) if is_claimed else Pending(task.index, the_job, task.key, task.attempt)
     if isinstance(todo, Outcome):
         outcome: Outcome | None = todo
     else:
@@ -227,8 +228,11 @@ def _submission(folder: TaskFolder, number: int) -> Submission:
         time.sleep(1)
 
 
-def _todo(run: RunFolder, task: Task, job: Job) -> Pending | Leftover | Outcome:
-    """What a task still has to do that was started before, on this node or another, and broken off."""
+def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending | Leftover | Outcome:
+    """What a task still has to do that was started before, on this node or another.
+
+    If Slurm broke it off to start it again, how it ended then counts for nothing: it was told to end.
+    """
     found = [
         (directory, metadata)
         for directory, metadata in experiments_named(str(run.plan.experiments), run.name)
@@ -240,7 +244,7 @@ def _todo(run: RunFolder, task: Task, job: Job) -> Pending | Leftover | Outcome:
     exit_ = recorded_exit(run.exit_file(metadata["identifier"]))
     if metadata["status"] != Status.RUNNING and metadata.get("exit_code") is not None:
         return _outcome(directory, metadata, job)
-    if metadata["status"] == Status.RUNNING and exit_ is not None and exit_.code is not None:
+    if metadata["status"] == Status.RUNNING and exit_ is not None and exit_.code is not None and not was_broken_off:
         # It came to its end, only nobody was left to finish it
         return Leftover(task.index, job, directory, metadata, again=False, failed=False)
     for pid in processes_of("HERMES_IDENTIFIER").get(metadata["identifier"], ()):

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -198,6 +198,10 @@ class Plan:
             "comments": list(self._comments),
             "settings": self.settings.as_json(),
         }
+
+    def at(self, executor: str) -> Plan:
+        """The same plan with another executor. Raises `HermesError` if there is none of this name."""
+        return replace(self, settings=self.settings.at(executor))
 
     @property
     def jobs(self) -> Jobs:

@@ -340,7 +340,7 @@ async def open_run(
     root: str | os.PathLike[str] | None = None,
     working_directory: str | os.PathLike[str] | None = None,
     comments: Sequence[str] = (),
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     grace: float = GRACE,
     follow_logs: FollowLogs = "all",
     only_missing: bool = False,
@@ -350,17 +350,19 @@ async def open_run(
     `name` groups the experiments; by default it is the file's stem. `threads`, `root`, `working_directory` and `comments` are as
     for `compile_file`, and are not used for a plan. With `only_missing`, jobs that have succeeded under this name already, in
     whatever run, are not started; they are told by their keys. Leaving the block waits for the jobs; leaving it by an exception, or being
-    cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is collected.
+    cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is collected. `executor`
+    is where jobs run: the name of a setting, or an executor of your own; by default what the settings say.
 
     Raises `HermesError` before anything is started if the file, the plan or the folder for experiments cannot be used.
     """
+    place = executor if isinstance(executor, str) else None
     if isinstance(file, Plan):
-        plan = file
+        plan = file if place is None else file.at(place)
     else:
-        options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads)
+        options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads, executor=place)
         plan = await in_thread(options, file)
     name = plan.default_name if name is None else name
-    executor = executor or _executor_of(plan)
+    executor = executor if isinstance(executor, Executor) else _executor_of(plan)
     await in_thread(plan.check, name)
     await in_thread(executor.check, plan)
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
@@ -517,7 +519,7 @@ async def run_file(
     root: str | os.PathLike[str] | None = None,
     working_directory: str | os.PathLike[str] | None = None,
     comments: Sequence[str] = (),
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
     grace: float = GRACE,
 ) -> RunResult:
     """Executes a hermes file, or a plan, to its end. A job that fails raises nothing: see the result.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,10 @@ class Settings:
     executor: str = "local"
     slurm: str = ""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def at(self, executor: str) -> Settings:
+        """The same settings with another executor. Raises `HermesError` if there is none of this name."""
+        return replace(self, executor=_check_argument("executor", executor), origins={**self.origins, "executor": "argument"})
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _PARSERS}

@@ -34,6 +34,9 @@ from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_of, s
 FIRST_ASK, LAST_ASK = 2.0, 60.0
 """Seconds until `squeue` is called first, and between two calls in the end; each interval is twice the last one."""
 
+ALIVE = 25.0
+"""Seconds for which a sign of life counts; nodes give one every 15 s. As long as all tasks have given one there is nothing to ask."""
+
 QUICK, SLOW = 0.1, 1.0
 """Seconds between two looks at the nodes' files: soon after something has changed, and when nothing does."""
 
@@ -44,7 +47,7 @@ LOST_AFTER = 30.0
 """Seconds after which a task that Slurm does not know any more is given up, if it has said so more than once."""
 
 STALE = 300.0
-"""Seconds without a sign of life after which a task that Slurm takes for running is given up; nodes give one every 30 s."""
+"""Seconds without a sign of life after which a task that Slurm takes for running is given up."""
 
 LOOK_AGAIN = 2.0
 """Seconds between two looks at the file of a running task."""
@@ -411,7 +414,7 @@ class SlurmExecution:
     def _all_alive(self) -> bool:
         """Whether every task has given a sign of life, so that there is nothing to ask."""
         now = time.monotonic()
-        return self._all_submitted and all(each.alive and now - each.alive < LAST_ASK + SETTLE for each in self._open.values())
+        return self._all_submitted and all(each.alive and now - each.alive < ALIVE for each in self._open.values())
 
     async def _ask(self) -> None:
         numbers = {each.task.submission for each in self._open.values()} & self._known.keys()
@@ -506,6 +509,9 @@ class SlurmExecution:
 
     async def _end_unstarted(self, each: _Open) -> None:
         number, row = each.task.submission, each.row
+        if row is None and each.missing is None:
+            # Its whole submission has just been sent again
+            return
         job = await self._job(each)
         is_cancelled = row is None or row.state == "CANCELLED"
         if is_cancelled and (self._stopping or each.earlier):

@@ -283,6 +283,10 @@ CAUSES = (
 """States, and by which words of slurmstepd in a job's output they can be told; it writes them before it sends the first signal."""
 
 
+GOES_ON = frozenset({"REQUEUED", "PREEMPTED", "NODE_FAIL"})
+"""Causes after which Slurm may start the job again: nothing of it is final."""
+
+
 def cause_in(log: str) -> str | None:
     """Why Slurm has ended, or is about to end, what prints into this log; None if it says nothing."""
     latest = log.rpartition(MARK)[2]
