@@ -606,7 +606,9 @@ def test_many_jobs_all_end_and_cost_little_memory(desk: Desk, record_property: R
         def look() -> None:
             try:
                 status = Path(f"/proc/{process.pid}/status").read_text()
-                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                # Each thread has those that it has started
+                started = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+                children = " ".join(started).split()
                 # One that has ended and was not fetched yet is not alive
                 alive.append(sum(state(int(pid)) != "Z" for pid in children))
             except OSError:
