@@ -47,7 +47,7 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """The fault matrix with its long figures: takes half an hour. Says how often each fault was caused, and what does not hold."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-m", "fault", *session.posargs, env={"HERMES_LONG_TESTS": "1"})
+    session.run("python", "-m", "pytest", "-m", "fault or cluster", *session.posargs, env={"HERMES_LONG_TESTS": "1"})
 
 
 @nox.session

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from types import FrameType
@@ -249,7 +250,8 @@ def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending
         return Leftover(task.index, job, directory, metadata, again=False, failed=False)
     for pid in processes_of("HERMES_IDENTIFIER").get(metadata["identifier"], ()):
         # What outlived its watcher on this very node must not go on beside the next attempt
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     run.continued = (directory, metadata)
     return Pending(task.index, job, task.key, metadata["attempts"] + 1)
 

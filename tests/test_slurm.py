@@ -35,7 +35,7 @@ from .support import LONG, Desk, RecordProperty, times, until
 WAIT = 90.0
 """Seconds for a whole run: Slurm itself takes up to 30 s to look at a time limit, and 6 s to start a requeued job."""
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
 
 JOB = """\
 echo "$HERMES_IDENTIFIER $2" >> ledger
@@ -400,6 +400,35 @@ def test_a_node_that_fails_with_a_job_that_must_not_be_repeated(desk: Desk, own:
     assert desk.leftovers(lost.identifier) == []
     desk.hermes("resume", timeout=WAIT)
     assert [each.status for each in desk.experiments()] == [Status.LOST, Status.FINISHED]
+
+
+def test_a_job_that_was_lost_while_nobody_followed_is_run_again(desk: Desk, own: Cluster) -> None:
+    sweep(desk, 2, options="--no-requeue", threads=2)
+    desk.write("hold0")
+    with desk.started("exec", "-f", "x.hermes") as client:
+        until(lambda: ended(desk) == ["1"])
+        client.kill()
+        client.wait()
+    (first,) = [each for each in desk.experiments() if each.argv[-1] == "0"]
+    own.fail_node(first.metadata["slurm"]["node"])
+    (desk.path / "hold0").unlink()
+    told = desk.hermes("resume", timeout=WAIT).stderr
+    assert "problem: the node failed" in told
+    assert "x: 2 jobs in" in told
+    assert ended(desk) == ["0", "1"]
+    assert Counter(each.status for each in desk.experiments()) == {"lost": 1, "finished": 2}
+    assert max(each.metadata["attempts"] for each in desk.experiments()) == 2
+
+
+def test_folders_may_have_any_name(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(cluster, monkeypatch)
+    path = tmp_path.resolve() / "a 'b' %a $HOME"
+    path.mkdir()
+    desk = Desk(path)
+    desk.write("job.sh", JOB)
+    sweep(desk, 1)
+    desk.hermes("exec", "-f", "x.hermes", "-n", "ä b", timeout=WAIT)
+    check_once(desk, 1)
 
 
 def test_a_requeued_job_goes_on_in_its_directory(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,8 @@ class SlurmExecution:
         while True:
             try:
                 await in_thread(self._calls.cancel_named, [self._submissions[number].name for number in numbers])
+                # Also those of which nobody knows whether they have arrived
+                self._known = {number: self._known.get(number, set()) for number in numbers}
                 return
             except NoAnswerError as exc:
                 self._work.warn(f"Slurm does not answer, trying again: {exc}")

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..events import JobStarted
-from ..files import write_atomic
+from ..files import NO_LINKS, write_atomic
 from ..model import Outcome, Status
 from ..provenance import Git
 from ..records import STOP
@@ -121,8 +121,20 @@ class TaskFolder:
             return True
         except FileExistsError:
             return self.claimed_by(task) == job
+        except OSError as exc:
+            if exc.errno not in NO_LINKS:
+                raise
+            return self._claim_without_links(path, task, job)
         finally:
             os.unlink(own)
+
+    def _claim_without_links(self, path: str, task: Task, job: str) -> bool:
+        try:
+            with open(path, "x") as file:
+                file.write(job)
+            return True
+        except FileExistsError:
+            return self.claimed_by(task) == job
 
     def claimed_by(self, task: Task) -> str | None:
         try:
