@@ -406,7 +406,7 @@ def test_a_job_that_was_lost_while_nobody_followed_is_run_again(desk: Desk, own:
     sweep(desk, 2, options="--no-requeue", threads=2)
     desk.write("hold0")
     with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: ended(desk) == ["1"])
+        until(lambda: ended(desk) == ["1"] and started(desk) == ["0", "1"])
         client.kill()
         client.wait()
     (first,) = [each for each in desk.experiments() if each.argv[-1] == "0"]
