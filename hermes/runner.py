@@ -31,7 +31,7 @@ from .threads import in_thread, shielded
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
 
-UNREAD = 128
+UNREAD = 32
 """Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it; other events never do."""
 
 PATIENCE = 5.0

@@ -581,7 +581,7 @@ def test_escapes_and_markup_are_text_on_a_terminal(desk: Desk, record_property: 
     for number in range(rounds):
         said = shouts(number, count)
         shouting(desk, said)
-        with desk.terminal("exec", "-f", "x.hermes", "-n", "[bold]<i>", rows=2 * count + 10, columns=500) as terminal:
+        with desk.terminal("exec", "-f", "x.hermes", "-n", "[bold]<i>", rows=4 * count + 10, columns=500) as terminal:
             for each in said:
                 # Its row in the drawing, by its argument and what it said last, and what it said above
                 shown = re.escape(hermes.escape(each))

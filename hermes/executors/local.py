@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -525,6 +526,9 @@ class LocalExecution:
             if running.exit is None:
                 status = Status.LOST
         if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
+            status = Status.CANCELLED
+        if self._scope.cancel_called and exit_.signal == signal.SIGINT:
+            # The same Ctrl-C, which reached it before it was in a session of its own
             status = Status.CANCELLED
         for problem in claim.problems:
             experiment.problem(problem)
