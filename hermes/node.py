@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from types import FrameType
-from typing import Any
 
 import anyio
 
@@ -26,7 +25,7 @@ from .executors import Pending
 from .executors.local import LocalExecution
 from .executors.processes import group_members, processes_of, recorded_exit
 from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in
-from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
+from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, outcome_from, running_data
 from .model import Job, Outcome, Status
 from .plan import Plan
 from .records import read_record
@@ -244,7 +243,7 @@ def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending
     directory, metadata = found[-1]
     exit_ = recorded_exit(run.exit_file(metadata["identifier"]))
     if metadata["status"] != Status.RUNNING and metadata.get("exit_code") is not None:
-        return _outcome(directory, metadata, job)
+        return outcome_from(directory, metadata, job)
     if metadata["status"] == Status.RUNNING and exit_ is not None and exit_.code is not None and not was_broken_off:
         # It came to its end, only nobody was left to finish it
         return Leftover(task.index, job, directory, metadata, again=False, failed=False)
@@ -254,13 +253,6 @@ def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending
             os.kill(pid, signal.SIGKILL)
     run.continued = (directory, metadata)
     return Pending(task.index, job, task.key, metadata["attempts"] + 1)
-
-
-def _outcome(directory: str, metadata: dict[str, Any], job: Job) -> Outcome:
-    return Outcome(
-        metadata["identifier"], job.script, directory, Status(metadata["status"]), metadata["exit_code"], metadata["signal"],
-        metadata["duration"], tuple(metadata["problems"]), tuple(metadata["argv"]), job.line,
-    )  # fmt: skip
 
 
 def _run(work: NodeWork, teller: Teller, endings: Endings) -> Outcome | None:

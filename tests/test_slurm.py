@@ -406,7 +406,8 @@ def test_a_job_that_was_lost_while_nobody_followed_is_run_again(desk: Desk, own:
     sweep(desk, 2, options="--no-requeue", threads=2)
     desk.write("hold0")
     with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: ended(desk) == ["1"] and started(desk) == ["0", "1"])
+        # Both may be on the node that is to fail
+        until(lambda: sorted(each.status for each in desk.experiments()) == ["finished", "running"])
         client.kill()
         client.wait()
     (first,) = [each for each in desk.experiments() if each.argv[-1] == "0"]
@@ -418,6 +419,22 @@ def test_a_job_that_was_lost_while_nobody_followed_is_run_again(desk: Desk, own:
     assert ended(desk) == ["0", "1"]
     assert Counter(each.status for each in desk.experiments()) == {"lost": 1, "finished": 2}
     assert max(each.metadata["attempts"] for each in desk.experiments()) == 2
+
+
+def test_a_node_killed_between_its_last_two_words(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The experiment is final, and what tells the client so is missing."""
+    use(cluster, monkeypatch)
+    sweep(desk, 1)
+    desk.write("hold0")
+    with desk.started("exec", "-f", "x.hermes") as client:
+        until(lambda: started(desk) == ["0"])
+        client.kill()
+        client.wait()
+    (desk.path / "hold0").unlink()
+    sign = until(lambda: next(desk.experiments_folder.glob(".hermes/*/slurm/0.0.ended"), None))
+    sign.unlink()
+    assert "1 finished; results" in desk.hermes("resume", timeout=WAIT).stderr
+    check_once(desk, 1)
 
 
 def test_folders_may_have_any_name(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

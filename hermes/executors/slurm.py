@@ -29,7 +29,7 @@ from ..threads import in_thread
 from . import Executor, Pending, Work
 from .local import LocalExecution
 from .slurm_commands import GONE, MARK, WAITING, Calls, LaterError, Limits, NoAnswerError, RefusedError, Row, UnclearError, cause_in
-from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_of, started_event
+from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_from, outcome_of, started_event
 
 FIRST_ASK, LAST_ASK = 2.0, 60.0
 """Seconds until `squeue` is called first, and between two calls in the end; each interval is twice the last one."""
@@ -546,7 +546,19 @@ class SlurmExecution:
     async def _end_started(self, started: list[_Open]) -> None:
         """Finishes what the nodes could not: the client does what they would have done, with what is on the disk."""
         leftovers = await in_thread(self._experiments_of, started)
-        outcomes = await self._finish([leftover for leftover in leftovers.values() if leftover is not None])
+        found = [leftover for leftover in leftovers.values() if leftover is not None]
+        outcomes = await self._finish([each for each in found if each.metadata["status"] == Status.RUNNING])
+        for each in found:
+            if each.metadata["identifier"] not in outcomes:
+                # The node was killed after it had finished this, and before it could say so
+                files = [file["path"] for file in each.metadata["files"] if file["origin"] == "collected"]
+                outcomes[each.metadata["identifier"]] = (outcome_from(each.directory, each.metadata, each.job), files)
+        await self._end_with(started, leftovers, outcomes)
+
+    async def _end_with(
+        self, started: list[_Open], leftovers: dict[str, Leftover | None], outcomes: dict[str, tuple[Outcome, list[str]]]
+    ) -> None:
+        """Writes the outcomes, with what Slurm says about why they came to that."""
         for each in started:
             leftover = leftovers[each.task.name]
             cause = await in_thread(self._cause, each.task)
@@ -687,7 +699,12 @@ def _problem(state: str | None, reason: str) -> str:
 
 
 def judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool = False) -> Outcome:
-    """The outcome of an experiment that its node could not finish, with why Slurm says that it ended."""
+    """The outcome of an experiment of which its node could not say how it ended, with why Slurm says that it did."""
+    outcome = _judged(outcome, state, reason, is_stopped=is_stopped)
+    return replace(outcome, problems=tuple(dict.fromkeys(outcome.problems)))
+
+
+def _judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool) -> Outcome:
     if outcome.status is Status.FINISHED:
         problem = _problem(state, reason) if state == "OUT_OF_MEMORY" else None
         return replace(outcome, problems=(*outcome.problems, problem)) if problem else outcome
