@@ -348,7 +348,10 @@ class SlurmExecution:
                 each.looked = now
                 changed = self._folder.changed(each.task)
                 if changed != each.changed:
-                    each.changed, each.alive = changed, now
+                    # What an earlier client has submitted may have been silent for long
+                    if each.changed or not each.earlier:
+                        each.alive = now
+                    each.changed = changed
                     data = self._folder.read(each.task, "running")
                     if data is not None:
                         running.append((each, data))
