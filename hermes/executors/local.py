@@ -101,6 +101,7 @@ class LocalExecution:
         """Numbers of the slots that are free, a heap."""
 
         self._scope = anyio.CancelScope()
+        self._is_cancelled = False
         # Own limiters: a host that is busy with threads of its own cannot hold up the jobs
         self._file_work = anyio.CapacityLimiter(4)
         self._collector = Collector(
@@ -140,6 +141,7 @@ class LocalExecution:
                 self._ends.close()
 
     def cancel(self) -> None:
+        self._is_cancelled = True
         self._scope.cancel()
 
     def kill(self) -> None:
@@ -170,6 +172,7 @@ class LocalExecution:
                     elif self._running or self._tasks:
                         await self._wait(tasks)
             except anyio.get_cancelled_exc_class():
+                self._is_cancelled = True
                 with anyio.CancelScope(shield=True):
                     await self._end_all()
                 raise
@@ -527,7 +530,7 @@ class LocalExecution:
                 status = Status.LOST
         if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
             status = Status.CANCELLED
-        if self._scope.cancel_called and exit_.signal == signal.SIGINT:
+        if self._is_cancelled and exit_.signal == signal.SIGINT:
             # The same Ctrl-C, which reached it before it was in a session of its own
             status = Status.CANCELLED
         for problem in claim.problems:
