@@ -38,9 +38,14 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite; arguments go to pytest."""
+    """The test suite; arguments go to pytest.
+
+    The faults of a real cluster are caused under the oldest Python alone, for they take a minute; the contract that both executors keep is
+    tested under all.
+    """
     install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
+    elsewhere = [] if session.python == PYTHONS[0] or session.posargs else ["--ignore=tests/test_slurm.py"]
+    session.run("python", "-m", "pytest", *elsewhere, *session.posargs)
 
 
 @nox.session
