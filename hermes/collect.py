@@ -147,6 +147,8 @@ class Collector:
         self._budget = MAX_WATCHES
         self._warned = False
         self._stop = threading.Event()
+        self.look_took = 0.0
+        """Seconds that the last look at the whole tree has taken."""
 
     # Jobs come and go
 
@@ -170,7 +172,9 @@ class Collector:
         One look serves them all. Files that nobody was told about yet are in `Claim.fresh`.
         """
         with self._lock:
+            began = time.monotonic()
             self._look()
+            self.look_took = time.monotonic() - began
             for identifier in identifiers:
                 self._take_all(self._claims[identifier])
             for folder in sorted(self._emptied, key=_depth, reverse=True):

@@ -216,6 +216,7 @@ class RunFolder:
             experiment.begin()
         except OSError:
             # Nothing of the job's is in it yet
+            experiment.close_logs()
             shutil.rmtree(directory, ignore_errors=True)
             raise
         return experiment
@@ -228,6 +229,7 @@ class RunFolder:
             os.unlink(self.exit_file(experiment.identifier))
         remove_parts(directory)
         experiment.write(sync=False)
+        experiment.open_logs()
         return experiment
 
     @property
@@ -286,8 +288,12 @@ class Experiment:
 
     files: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    logs: list[int] = field(default_factory=list)
+    """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
+
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off: what was copied before that is there, and what it left."""
+
     _fixed: str = ""
     """The part of the metadata that stays as it is, as JSON lines."""
 
@@ -307,21 +313,19 @@ class Experiment:
             write_all(fd, again)
         finally:
             os.close(fd)
-        for log in (STDOUT, STDERR):
-            # Now, or something copied before the start could take its place
-            os.close(os.open(f"{self.directory}/{log}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        # Now, or something copied before the start could take their place
+        self.open_logs(os.O_EXCL)
         if self.run.git.patch is not None:
             _link_or_copy(f"{self.run.folder}/{PATCH}", f"{self.directory}/{PATCH}")
 
-    def open_logs(self) -> tuple[int, int]:
-        """File descriptors for the job's output. Both append, so that all who write to them keep in order."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        stdout = os.open(f"{self.directory}/{STDOUT}", flags, 0o666)
-        try:
-            return stdout, os.open(f"{self.directory}/{STDERR}", flags, 0o666)
-        except OSError:
-            os.close(stdout)
-            raise
+    def open_logs(self, flags: int = 0) -> None:
+        """Opens the files for the job's output. Both append, so that all who write to them keep in order. Raises `OSError`."""
+        for log in (STDOUT, STDERR):
+            self.logs.append(os.open(f"{self.directory}/{log}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags, 0o666))
+
+    def close_logs(self) -> None:
+        while self.logs:
+            os.close(self.logs.pop())
 
     def environment(self, slot: int) -> dict[bytes, bytes]:
         return {

@@ -28,7 +28,7 @@ class Pending:
 
 
 class Work(Protocol):
-    """What an executor is given to do, and whom it tells. All of this is called in the event loop's thread."""
+    """What an executor is given to do, and whom it tells. All of this is called in the event loop's thread, but `pending` in any one."""
 
     @property
     def plan(self) -> Plan: ...

@@ -1,9 +1,10 @@
 """Jobs as processes of this machine: at most `threads` at a time, each from its directory to its final metadata.
 
-    begin -> wait -> copies -> finish
+    prepare -> start -> wait -> copies -> finish
 
-One loop drives all jobs. What it has to do with files and processes goes to a worker thread, in one call for all that is due: the next
-job is begun and the last one finished together. What may take its time, such as copies, has a task or a service of its own.
+One worker thread drives all jobs: whatever takes no time, with files or with processes, is done there, the most urgent first. What
+may take its time, such as copies, has a task of its own in the event loop, whose blocking part is done in other worker threads. The
+driving thread tells the loop, and tasks ask the thread, by a function to be called there (`_tell`, `_ask`); all else is of one side.
 """
 
 from __future__ import annotations
@@ -11,21 +12,19 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
-from typing import TypeVarTuple
+from typing import NamedTuple, TypeVarTuple
 
 import anyio
-import anyio.from_thread
-import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from ..collect import Claim, Collector, collected
 from ..copies import Stowage
@@ -36,7 +35,7 @@ from ..plan import find_program
 from ..provenance import process_start
 from ..resume import Leftover
 from ..store import SYNC_AFTER, Experiment, now
-from ..threads import in_thread, shielded
+from ..threads import Bell, in_thread, shielded
 from . import Executor, Pending, Work
 from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, hidden_from_shells, processes_of, start
 
@@ -44,7 +43,8 @@ Ts = TypeVarTuple("Ts")
 
 RECORD_AFTER = 0.05
 """Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
-until then, and also after, the process can be told by its environment and by its supervisor's record."""
+until then, and also after, the process can be told by its environment and by its supervisor's record. The next experiment is prepared
+while jobs are shorter than this, and for no longer than this."""
 
 LINGER = 0.5
 """Seconds for processes that have outlived their job to end by themselves, as those of Python's `multiprocessing` do when they see that."""
@@ -53,7 +53,16 @@ FINISHING = 256
 """Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
 
 TOGETHER = 8
-"""Jobs of no duration that are finished in one go while others are to be started."""
+"""Short jobs that are finished in one go while others are to be started: one look at the tree serves them all."""
+
+LOOKING = 0.1
+"""Share of the time that may go into looking at the tree for short jobs. In a large one that takes longer than such a job."""
+
+TELLING = 16
+"""News for the event loop that wait for more: every change of threads takes as long as writing a file."""
+
+SOON = 0.002
+"""Seconds for which they wait."""
 
 RETRY_FOR = 30.0
 """Seconds for which a system that is too busy to start a process is asked again."""
@@ -65,18 +74,14 @@ FULL_MESSAGES = frozenset(map(os.strerror, FULL))
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A job between its start and its final metadata."""
+    """A job between its experiment's making and its final metadata."""
 
-    index: int
-    job: Job
+    todo: Pending | Leftover
     experiment: Experiment
-    stowage: Stowage
-    slot: int
-    launch: Launch | None = None
-    """What is still to be started."""
-
+    slot: int = -1
     process: Group | None = None
     exit: Exit | None = None
+    prepared: float = 0.0
     began: float = 0.0
     duration: float = 0.0
     cancelled: bool = False
@@ -84,7 +89,13 @@ class _Running:
     replaced: bool = False
 
 
-_Finished = tuple[_Running, Outcome, Claim]
+class _Finished(NamedTuple):
+    """A job whose directory is final, and the files of which nobody has been told yet."""
+
+    job_index: int
+    outcome: Outcome
+    fresh: Sequence[str] = ()
+    replaced: bool = False
 
 
 class LocalExecution:
@@ -97,48 +108,87 @@ class LocalExecution:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._plan, self._folder = work.plan, work.folder
-        self._slots = list(range(min(self._plan.settings.threads, self._plan.count)))
-        """Numbers of the slots that are free, a heap."""
-
         self._scope = anyio.CancelScope()
         self._is_cancelled = False
+        self._is_full = False
         # Own limiters: a host that is busy with threads of its own cannot hold up the jobs
         self._file_work = anyio.CapacityLimiter(4)
         self._collector = Collector(
-            str(self._plan.working_directory), str(self._plan.experiments), self._collected_in_thread, self._warn_in_thread
+            str(self._plan.working_directory), self._folder.experiments, self._collected_in_thread, self._warn_in_thread
         )
         self._hidden = hidden_from_shells(self._folder.environment)
         self._ends = Ends[_Running]()
+
+        # The driving thread's own
+        self._asked: deque[Callable[[], object]] = deque()
+        """What tasks want it to do."""
+
+        self._todo = chain[Leftover | Pending](work.leftovers, work.pending())
+        self._next: deque[Leftover | Pending] = deque()
+        """What comes before the rest of `_todo`."""
+
+        self._is_more = True
+        self._slots = list(range(min(self._plan.settings.threads, self._plan.count)))
+        """Numbers of the slots that are free, a heap."""
+
+        self._ready: _Running | None = None
+        """A job whose experiment is prepared, to be started when a slot gets free."""
+
+        self._are_short = False
+        """Whether jobs are over so soon that it pays to prepare the next one."""
+
         self._running: dict[str, _Running] = {}
         """Jobs with a process that has not been seen to end, by identifier."""
 
         self._unrecorded: deque[_Running] = deque()
         """Those of them whose process the metadata do not tell yet, the oldest first."""
 
-        self._tasks = 0
-        self._alive: dict[str, list[int]] = {}
         self._over: list[_Running] = []
-        """What has ended after no time, to be finished together with the next start."""
+        """Short jobs that have ended and are to be finished, together if more follow soon."""
 
+        self._look_after = 0.0
+        """When the tree may be looked at again for short jobs."""
+
+        self._tasks = 0
+        """Tasks that have been asked for and are not over."""
+
+        # The event loop's own
+        self._told: deque[Callable[[], object]] = deque()
+        """What the driving thread wants it to do."""
+
+        self._bell = Bell()
+        self._driven = anyio.Event()
+        """Set when that thread has come to its end."""
+
+        self._alive: dict[str, list[int]] = {}
         self._long: list[_Running] = []
         """What has ended and is to be finished by itself, for that may take its time."""
 
         self._finished: list[_Finished] = []
         self._all_over = False
+        self._is_silent = False
+        """Whether nothing will be told any more."""
+
         self._news = anyio.Event()
 
     async def run(self) -> None:
-        async with anyio.create_task_group() as services:
-            services.start_soon(shielded, self._watch)
-            services.start_soon(shielded, self._finish_jobs)
-            try:
-                with self._scope:
-                    await self._drive()
-            finally:
-                self._long += self._over
-                self._all_over = True
-                self._news.set()
-                self._ends.close()
+        try:
+            async with anyio.create_task_group() as services:
+                services.start_soon(shielded, self._listen)
+                services.start_soon(shielded, self._watch)
+                services.start_soon(shielded, self._finish_jobs)
+                services.start_soon(shielded, self._drive_in_thread)
+                try:
+                    with self._scope:
+                        await self._see_to_tasks()
+                finally:
+                    self._do_told()
+                    self._long += self._over
+                    self._all_over = True
+                    self._news.set()
+        finally:
+            self._ends.close()
+            self._bell.close()
 
     def cancel(self) -> None:
         self._is_cancelled = True
@@ -146,173 +196,248 @@ class LocalExecution:
 
     def kill(self) -> None:
         self.cancel()
-        for running in self._running.values():
+        for running in list(self._running.values()):
             assert running.process is not None
             running.cancelled |= not running.process.has_ended
             running.process.kill()
 
-    # The loop
+    # Between the driving thread and the event loop's
 
-    async def _drive(self) -> None:
-        todo: Iterator[Leftover | Pending] = chain(self._work.leftovers, self._work.pending())
-        if self._work.leftovers:
-            self._alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
-        is_more = True
-        async with anyio.create_task_group() as tasks:
+    def _ask(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Lets the driving thread call something."""
+        self._asked.append(partial(function, *arguments))
+        self._ends.wake()
+
+    def _do_asked(self) -> None:
+        while self._asked:
+            self._asked.popleft()()
+
+    def _tell(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Lets the event loop's thread call something soon. All that is told is done in its order."""
+        self._told.append(partial(function, *arguments))
+        if len(self._told) % TELLING == 0:
+            self._bell.ring()
+
+    def _tell_now(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        self._tell(function, *arguments)
+        self._bell.ring()
+
+    def _do_told(self) -> None:
+        while self._told:
+            self._told.popleft()()
+
+    async def _listen(self) -> None:
+        while not self._is_silent:
+            await self._bell.heard()
+            self._do_told()
+
+    async def _drive_in_thread(self) -> None:
+        try:
+            if self._work.leftovers:
+                self._alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
+            await in_thread(self._drive, limiter=anyio.CapacityLimiter(1))
+        finally:
+            self._do_told()
+            self._driven.set()
+
+    async def _see_to_tasks(self) -> None:
+        """Waits for the driving thread, and gives tasks a place. What runs is ended if this is cancelled."""
+        async with anyio.create_task_group() as self._place:
             try:
-                while is_more or self._over or self._running or self._tasks:
-                    await anyio.lowlevel.checkpoint_if_cancelled()
-                    while len(self._long) + len(self._finished) > FINISHING:  # noqa: ASYNC110 (happens when the disk is slow)
-                        await anyio.sleep(POLL)
-                    next_ones = [(each, heapq.heappop(self._slots)) for each in islice(todo, len(self._slots) if is_more else 0)]
-                    is_more = is_more and not self._slots
-                    due = self._due()
-                    if next_ones or due or self._over:
-                        await self._round(tasks, next_ones, due)
-                    elif self._running or self._tasks:
-                        await self._wait(tasks)
+                await self._driven.wait()
             except anyio.get_cancelled_exc_class():
                 self._is_cancelled = True
+                self._ends.wake()
                 with anyio.CancelScope(shield=True):
+                    await self._driven.wait()
                     await self._end_all()
                 raise
 
-    async def _round(self, tasks: TaskGroup, next_ones: list[tuple[Leftover | Pending, int]], due: list[_Running]) -> None:
-        """Begins the next jobs and finishes the last ones, in one call of a worker thread for all that takes no time."""
-        at_once = []
-        for each, slot in next_ones:
-            if isinstance(each, Leftover):
-                self._start_task(tasks, self._take_up, tasks, each, slot)
-            elif each.job.options.copy_before:
-                self._start_task(tasks, self._begin_alone, tasks, each, slot)
-            else:
-                at_once.append((each, slot))
-        over: list[_Running] = []
-        if not at_once or len(self._over) >= TOGETHER:
-            # Starting comes first; whatever has ended meanwhile shares its final look
-            over, self._over = self._over, over
-        # A call that is under way is not given up: there would be processes that nobody knows of
-        with anyio.CancelScope(shield=True):
-            begun, finished, lingering = await in_thread(self._do, at_once, due, over, limiter=self._file_work)
-        for (pending, slot), result in zip(at_once, begun, strict=True):
-            self._take_in(tasks, pending, slot, result)
-        self._finished += finished
-        self._long += lingering
-        self._news.set()
-
-    def _do(
-        self, pending: list[tuple[Pending, int]], due: list[_Running], over: list[_Running]
-    ) -> tuple[list[_Running | OSError], list[_Finished], list[_Running]]:
-        begun = [self._begin(each, slot) for each, slot in pending]
-        for running in due:
-            assert running.process is not None
-            running.experiment.state["pid_start"] = process_start(running.process.pid)
-            _write(running.experiment, sync=False)
-        lingering = [running for running in over if running.process is not None and running.process.left_behind()]
-        return begun, self._finish([running for running in over if running not in lingering], {}) if over else [], lingering
-
-    def _due(self) -> list[_Running]:
-        """The jobs whose process is to be recorded now."""
-        due, now = [], time.monotonic()
-        while self._unrecorded and (self._unrecorded[0].exit is not None or self._unrecorded[0].began + RECORD_AFTER <= now):
-            running = self._unrecorded.popleft()
-            if running.exit is None:
-                due.append(running)
-        return due
-
-    async def _wait(self, tasks: TaskGroup) -> None:
-        """Waits until a job has ended, is to be recorded, or a task has something new."""
-        timeout = self._unrecorded[0].began + RECORD_AFTER - time.monotonic() if self._unrecorded else None
-        for running in await self._ends.wait(timeout):
-            assert isinstance(running.process, LocalProcess)
-            running.exit = running.process.fetch()
-            self._has_ended(running)
-            if running.job.options.copy_after or running.job.options.move_after:
-                self._start_task(tasks, self._copy_after, running)
-            else:
-                self._hand_over(running)
-
-    def _start_task(self, tasks: TaskGroup, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
-        """Starts what may take its time."""
+    def _start_task(self, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        """Starts what may take its time. Called by the driving thread."""
 
         async def run() -> None:
             try:
                 await function(*arguments)
             finally:
-                self._tasks -= 1
-                self._ends.wake()
+                self._ask(self._task_is_over)
 
         self._tasks += 1
-        tasks.start_soon(run)
+        self._tell_now(lambda: self._place.start_soon(run))
+
+    def _task_is_over(self) -> None:
+        self._tasks -= 1
+
+    # The driving thread
+
+    def _drive(self) -> None:
+        while not self._is_cancelled:
+            self._do_asked()
+            if (
+                self._begin_next()
+                or self._note_ends(0)
+                or self._record_due()
+                or self._finish_over(TOGETHER)
+                or self._prepare_next()
+                or self._finish_over(1)
+            ):
+                continue
+            if not (self._running or self._over or self._tasks or self._asked or self._ready or self._upcoming()):
+                break
+            self._rest()
+        self._discard()
+
+    def _upcoming(self) -> Leftover | Pending | None:
+        """What is to be begun next."""
+        if not self._next and self._is_more:
+            self._next += islice(self._todo, 1)
+            self._is_more = bool(self._next)
+        if not self._next or (self._is_full and isinstance(self._next[0], Pending)):
+            return None
+        return self._next[0]
+
+    def _begin_next(self) -> bool:
+        """Starts the next job if there is a slot for it."""
+        if not self._slots or len(self._told) + len(self._long) + len(self._finished) > FINISHING:
+            return False
+        running, self._ready = self._ready, None
+        if running is None:
+            each = self._upcoming()
+            if each is None:
+                return False
+            self._next.popleft()
+            if isinstance(each, Leftover):
+                self._start_task(self._take_up, each, heapq.heappop(self._slots))
+            elif each.job.options.copy_before:
+                self._start_task(self._begin_patiently, each, heapq.heappop(self._slots))
+            else:
+                running = self._prepare(each)
+        if running is not None:
+            running.slot = heapq.heappop(self._slots)
+            if self._start(running):
+                self._follow(running)
+            else:
+                self._start_task(self._start_later, running)
+        return True
+
+    def _prepare_next(self) -> bool:
+        """Makes the next experiment while jobs run, if those are short: then its job can be started the sooner."""
+        each = self._upcoming()
+        if self._ready or not self._are_short or not isinstance(each, Pending) or each.job.options.copy_before:
+            return False
+        self._next.popleft()
+        self._ready = self._prepare(each)
+        return True
+
+    def _discard(self) -> None:
+        """Takes away an experiment that was prepared too early; its job gets another."""
+        running, self._ready = self._ready, None
+        if running is not None:
+            running.experiment.close_logs()
+            self._collector.finish([running.experiment.identifier])
+            shutil.rmtree(running.experiment.directory, ignore_errors=True)
+            self._next.appendleft(running.todo)
+
+    def _note_ends(self, at_most: float | None) -> bool:
+        """Sees which jobs have ended; waits for that up to `at_most` seconds, if there is nothing else to do."""
+        # Looked at after the bell was heard for the last time: what comes later rings it again
+        ended = self._ends.wait(0 if self._asked or self._is_cancelled else at_most)
+        for running in ended:
+            assert isinstance(running.process, LocalProcess)
+            running.exit = running.process.fetch()
+            self._has_ended(running)
+            if running.experiment.job.options.copy_after or running.experiment.job.options.move_after:
+                self._start_task(self._copy_after, running)
+            else:
+                self._hand_over(running)
+        return bool(ended)
+
+    def _record_due(self) -> bool:
+        """Records the processes of jobs that have run for some time."""
+        due = False
+        while self._unrecorded and (self._unrecorded[0].exit is not None or self._unrecorded[0].began + RECORD_AFTER <= time.monotonic()):
+            running = self._unrecorded.popleft()
+            if running.exit is None:
+                assert running.process is not None
+                running.experiment.state["pid_start"] = process_start(running.process.pid)
+                _write(running.experiment, sync=False)
+                due = True
+        return due
+
+    def _finish_over(self, at_least: int) -> bool:
+        """Finishes the short jobs that have ended, if there are so many."""
+        if len(self._over) < at_least or (self._running and time.monotonic() < self._look_after):
+            return False
+        lingering = [running for running in self._over if running.process is not None and running.process.left_behind()]
+        over, self._over = [running for running in self._over if running not in lingering], []
+        self._tell(self._take_in, self._finish(over, {}) if over else [], lingering)
+        self._look_after = time.monotonic() + self._collector.look_took / LOOKING
+        return True
+
+    def _rest(self) -> None:
+        """Waits for whatever comes next."""
+        if self._told:
+            if self._note_ends(SOON):
+                return
+            self._bell.ring()
+        moments = [self._unrecorded[0].began + RECORD_AFTER] if self._unrecorded else []
+        moments += [self._look_after] if self._over else []
+        moments += [self._ready.prepared + RECORD_AFTER] if self._ready else []
+        now = time.monotonic()
+        if self._slots and self._upcoming():
+            # The disk does not keep up
+            moments.append(now + POLL)
+        self._note_ends(max(0.0, min(moments) - now) if moments else None)
+        if self._ready and self._ready.prepared + RECORD_AFTER <= time.monotonic():
+            self._are_short = False
+            self._discard()
+
+    def _no_room(self) -> None:
+        """Starts nothing more. What runs goes on: it may need no room."""
+        self._is_full = True
+        self._discard()
 
     # Beginning
 
-    def _begin(self, pending: Pending, slot: int) -> _Running | OSError:
-        """Makes the experiment and starts its job, unless one of the problems of the experiment tells why not."""
-        if not self._folder.has_room:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _prepare(self, pending: Pending) -> _Running | None:
+        """Makes the experiment of a job. None if that is not possible; why is told."""
         try:
+            if not self._folder.has_room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
         except OSError as exc:
-            return exc
-        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
-        running = _Running(pending.index, pending.job, experiment, self._stowage(experiment), slot)
-        try:
-            if not experiment.is_continued:
-                experiment.files += [stowed._asdict() for stowed in running.stowage.before()]
-            if not experiment.problems:
-                running.launch = self._launch(experiment, slot)
-        except OSError as exc:
-            experiment.problem(f"the job could not be started: {exc.strerror}")
-        if running.launch is not None:
-            self._start(running)
-        return running
-
-    async def _begin_alone(self, tasks: TaskGroup, pending: Pending, slot: int) -> None:
-        with anyio.CancelScope(shield=True):
-            begun = await in_thread(self._begin, pending, slot, limiter=self._file_work)
-        self._take_in(tasks, pending, slot, begun)
-
-    def _take_in(self, tasks: TaskGroup, pending: Pending, slot: int, begun: _Running | OSError) -> None:
-        """Follows a job that has been begun, or tells why it has not."""
-        if isinstance(begun, OSError):
-            heapq.heappush(self._slots, slot)
-            if begun.errno in FULL:
-                # It is just not started
-                self._work.stop()
+            if exc.errno in FULL:
+                # The job is just not started
+                self._stop()
             else:
-                self._start_task(tasks, self._could_not_begin, pending, begun)
-        elif begun.process is not None:
-            self._has_started(begun)
-        elif begun.launch is not None:
-            self._start_task(tasks, self._start_later, begun)
+                self._tell(self._take_in, [_Finished(pending.index, _not_begun(pending.job, exc))], [])
+            return None
+        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
+        return _Running(pending, experiment, prepared=time.monotonic())
+
+    def _stop(self) -> None:
+        self._tell_now(self._work.stop)
+        self._ask(self._no_room)
+
+    async def _begin_patiently(self, pending: Pending, slot: int) -> None:
+        """Begins a job for which something is to be copied before."""
+        with anyio.CancelScope(shield=True):
+            running, is_started = await in_thread(self._begin_with_copies, pending, slot, limiter=self._file_work)
+        if running is None:
+            self._ask(heapq.heappush, self._slots, slot)
+        elif is_started:
+            self._ask(self._follow, running)
         else:
-            self._hand_over(begun)
+            await self._start_later(running)
 
-    async def _could_not_begin(self, pending: Pending, exc: OSError) -> None:
-        where = f" `{exc.filename}`" if exc.filename else ""
-        problem = f"the experiment directory could not be made: {exc.strerror}{where}"
-        job = pending.job
-        outcome = Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
-        await self._work.ended(pending.index, outcome)
-
-    def _has_started(self, running: _Running) -> None:
-        assert isinstance(running.process, LocalProcess)
-        self._unrecorded.append(running)
-        self._ends.add(running.process, running)
-        self._announce(running)
-
-    def _announce(self, running: _Running) -> None:
-        experiment, job, process = running.experiment, running.job, running.process
-        assert process is not None
-        self._running[experiment.identifier] = running
-        self._work.started(
-            JobStarted(
-                identifier=experiment.identifier, script=job.script, index=running.index, slot=running.slot, pid=process.pid,
-                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
-                line=job.line, log=job.options.log,
-            )
-        )  # fmt: skip
+    def _begin_with_copies(self, pending: Pending, slot: int) -> tuple[_Running | None, bool]:
+        running = self._prepare(pending)
+        if running is None:
+            return None, False
+        running.slot = slot
+        if not running.experiment.is_continued:
+            running.experiment.files += [stowed._asdict() for stowed in self._stowage(running.experiment).before()]
+        return running, self._start(running)
 
     def _stowage(self, experiment: Experiment) -> Stowage:
         return Stowage(
@@ -321,57 +446,69 @@ class LocalExecution:
             experiment.problem,
         )  # fmt: skip
 
-    def _launch(self, experiment: Experiment, slot: int) -> Launch:
+    def _start(self, running: _Running) -> bool:
+        """Starts the job's process, unless the experiment has problems. False if the system is too busy for that just now."""
+        experiment = running.experiment
+        if not experiment.problems:
+            running.began = time.monotonic()
+            experiment.state["start"] = now()
+            try:
+                running.process = start(self._launch(running))
+                experiment.state |= {"pid": running.process.pid, "pid_start": None}
+            except (OSError, ValueError) as exc:
+                if isinstance(exc, OSError) and exc.errno in BUSY:
+                    return False
+                _give_up(running, exc)
+        experiment.close_logs()
+        return True
+
+    def _launch(self, running: _Running) -> Launch:
+        experiment = running.experiment
         argv = experiment.job.command(experiment.identifier)
         if argv[0] == "python":
             argv[0] = find_program("python", self._plan.working_directory) or "python"
-        stdout, stderr = experiment.open_logs()
+        stdout, stderr = experiment.logs
         exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
-        return Launch(argv, self._collector.top, experiment.environment(slot), stdout, stderr, exit_file, self._hidden)
-
-    def _start(self, running: _Running) -> None:
-        """Starts the job's process. If the system is too busy the launch remains; other errors are problems of the experiment."""
-        launch, experiment = running.launch, running.experiment
-        assert launch is not None
-        running.began = time.monotonic()
-        experiment.state["start"] = now()
-        try:
-            running.process = start(launch)
-        except (OSError, ValueError) as exc:
-            if isinstance(exc, OSError) and exc.errno in BUSY:
-                return
-            self._give_up(running, exc)
-            return
-        experiment.state |= {"pid": running.process.pid, "pid_start": None}
-        running.launch = None
-        _close(launch)
-
-    def _give_up(self, running: _Running, exc: OSError | ValueError) -> None:
-        assert running.launch is not None
-        told = exc.strerror if isinstance(exc, OSError) else str(exc)
-        running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
-        running.experiment.problem(f"the job could not be started: {told}")
-        _close(running.launch)
-        running.launch = None
+        return Launch(argv, self._collector.top, experiment.environment(running.slot), stdout, stderr, exit_file, self._hidden)
 
     async def _start_later(self, running: _Running) -> None:
         """Tries again and again to start a job for which the system was too busy."""
-        ends, pause = time.monotonic() + RETRY_FOR, 0.05
+        ends, pause, is_started = time.monotonic() + RETRY_FOR, 0.05, False
         try:
-            while running.launch is not None and time.monotonic() < ends:
+            while not is_started and time.monotonic() < ends:
                 await anyio.sleep(pause)
                 pause = min(1.0, 2 * pause)
                 with anyio.CancelScope(shield=True):
-                    await in_thread(self._start, running, limiter=self._file_work)
-            if running.launch is not None:
-                self._give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+                    is_started = await in_thread(self._start, running, limiter=self._file_work)
+            if not is_started:
+                _give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         finally:
-            if running.launch is not None:
-                _close(running.launch)
-            if running.process is not None:
-                self._has_started(running)
-            else:
-                self._hand_over(running)
+            running.experiment.close_logs()
+            self._ask(self._follow, running)
+
+    def _follow(self, running: _Running) -> None:
+        """Follows a job that has been started, or finishes one that could not be."""
+        if isinstance(running.process, LocalProcess):
+            self._unrecorded.append(running)
+            self._ends.add(running.process, running)
+            self._announce(running)
+        else:
+            self._hand_over(running)
+
+    def _announce(self, running: _Running) -> None:
+        self._running[running.experiment.identifier] = running
+        self._tell(self._publish_start, running)
+
+    def _publish_start(self, running: _Running) -> None:
+        experiment, job, process = running.experiment, running.experiment.job, running.process
+        assert process is not None
+        self._work.started(
+            JobStarted(
+                identifier=experiment.identifier, script=job.script, index=running.todo.index, slot=running.slot, pid=process.pid,
+                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
+                line=job.line, log=job.options.log,
+            )
+        )  # fmt: skip
 
     # Ending
 
@@ -379,12 +516,13 @@ class LocalExecution:
         running.duration = time.monotonic() - running.began
         running.experiment.state["end"] = now()
         self._running.pop(running.experiment.identifier)
+        self._are_short = running.duration < RECORD_AFTER
 
     async def _copy_after(self, running: _Running) -> None:
         with anyio.CancelScope(shield=True):
-            stowed = await in_thread(running.stowage.after, limiter=self._file_work)
+            stowed = await in_thread(self._stowage(running.experiment).after, limiter=self._file_work)
         running.experiment.files += [each._asdict() for each in stowed]
-        self._hand_over(running)
+        self._ask(self._hand_over, running)
 
     def _hand_over(self, running: _Running) -> None:
         """Frees the slot of a job that has ended; it is still to be finished."""
@@ -394,22 +532,23 @@ class LocalExecution:
             # In so little time it cannot have left much to do
             self._over.append(running)
         else:
-            self._long.append(running)
-            self._news.set()
+            self._tell_now(self._take_in, [], [running])
 
     async def _end_all(self) -> None:
-        """Ends what runs, and what tasks that are under way still start."""
+        """Ends what runs, and what tasks that are under way still start. The driving thread has come to its end."""
         known: set[str] = set()
         async with anyio.create_task_group() as ending:
             while True:
+                self._do_asked()
                 for identifier, running in list(self._running.items()):
                     # Adopted jobs have tasks, which are told too
                     if identifier not in known and not running.adopted:
                         known.add(identifier)
                         ending.start_soon(self._end, running)
                 if not self._tasks:
-                    return
+                    break
                 await anyio.sleep(POLL)
+        self._do_asked()
 
     async def _end(self, running: _Running) -> None:
         process = running.process
@@ -418,14 +557,11 @@ class LocalExecution:
         running.cancelled |= not process.has_ended
         running.exit = await process.end(self._work.grace)
         self._has_ended(running)
-        if running.job.options.copy_after or running.job.options.move_after:
-            await self._copy_after(running)
-        else:
-            self._hand_over(running)
+        await self._copy_after(running)
 
     # Jobs of an earlier runner
 
-    async def _take_up(self, tasks: TaskGroup, leftover: Leftover, slot: int) -> None:
+    async def _take_up(self, leftover: Leftover, slot: int) -> None:
         """Goes on with a job of an earlier runner. If nobody can tell how it ended it is lost, and run again.
 
         So is one that failed for lack of room, if failed ones are to be run again.
@@ -434,22 +570,19 @@ class LocalExecution:
             running = await in_thread(self._adopt, leftover, slot, limiter=self._file_work)
         try:
             if running.process is not None:
-                self._announce(running)
+                self._ask(self._announce, running)
                 await self._wait_for(running, running.process)
             exit_ = running.exit
             again = exit_ is None or (leftover.failed and (exit_.code != 0 or exit_.no_room))
             running.replaced = again or not leftover.again
+            if running.replaced and leftover.again:
+                self._ask(self._next.appendleft, self._work.again(leftover))
         finally:
-            self._running.pop(running.experiment.identifier, None)
+            self._ask(self._running.pop, running.experiment.identifier, None)
             if running.process is not None:
                 await self._copy_after(running)
             else:
-                self._hand_over(running)
-        if running.replaced and leftover.again:
-            # First of all that are waiting
-            self._slots.remove(slot)
-            heapq.heapify(self._slots)
-            await self._begin_alone(tasks, self._work.again(leftover), slot)
+                self._ask(self._hand_over, running)
 
     async def _wait_for(self, running: _Running, process: Group) -> None:
         try:
@@ -466,7 +599,7 @@ class LocalExecution:
         exit_file = self._folder.exit_file(experiment.identifier)
         remove_parts(experiment.directory)
         self._collector.add(experiment.identifier, experiment.directory, adopted=True)
-        running = _Running(leftover.index, leftover.job, experiment, self._stowage(experiment), slot, adopted=True)
+        running = _Running(leftover, experiment, slot, adopted=True)
         trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
         running.process = adopt(trace, self._alive)
         return running
@@ -480,14 +613,22 @@ class LocalExecution:
                 self._news = anyio.Event()
                 await self._news.wait()
             finished, self._finished = self._finished, []
-            for running, outcome, claim in finished:
-                for path in claim.fresh:
+            for index, outcome, fresh, replaced in finished:
+                for path in fresh:
                     self._work.collected(outcome.identifier, path)
-                await self._work.ended(running.index, outcome, replaced=running.replaced)
+                await self._work.ended(index, outcome, replaced=replaced)
             batch, self._long = self._long, []
             if batch:
-                self._finished += await in_thread(self._finish_patiently, batch, limiter=self._file_work)
+                finished = await in_thread(self._finish_patiently, batch, limiter=self._file_work)
+                # What was collected before has been told before
+                self._do_told()
+                self._finished += finished
         self._collector.stop()
+
+    def _take_in(self, finished: list[_Finished], long: list[_Running]) -> None:
+        self._finished += finished
+        self._long += long
+        self._news.set()
 
     def _finish_patiently(self, batch: list[_Running]) -> list[_Finished]:
         return self._finish(batch, self._left_behind(batch))
@@ -517,7 +658,8 @@ class LocalExecution:
             claim = claims[running.experiment.identifier]
             if running.experiment.identifier in left:
                 running.experiment.problem(f"left processes behind: {', '.join(map(str, left[running.experiment.identifier]))}")
-            finished.append((running, self._finalize(running, claim, has_room=has_room), claim))
+            outcome = self._finalize(running, claim, has_room=has_room)
+            finished.append(_Finished(running.todo.index, outcome, claim.fresh, running.replaced))
         return finished
 
     def _finalize(self, running: _Running, claim: Claim, *, has_room: bool) -> Outcome:
@@ -546,15 +688,15 @@ class LocalExecution:
             status = Status.FAILED
         exit_file = self._folder.exit_file(experiment.identifier)
         if not has_room or _tell_of_a_full_disk(experiment.problems):
-            anyio.from_thread.run_sync(self._work.stop)
+            self._stop()
             if running.process is not None and running.exit is not None:
                 running.process.record(exit_file, exit_._replace(no_room=exit_.no_room or not has_room))
         elif written:
             with suppress(OSError):
                 os.unlink(exit_file)
         return Outcome(
-            experiment.identifier, running.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
-            tuple(experiment.problems), tuple(running.job.command(experiment.identifier)), running.job.line,
+            experiment.identifier, experiment.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
+            tuple(experiment.problems), tuple(experiment.job.command(experiment.identifier)), experiment.job.line,
         )  # fmt: skip
 
     def _adopted_end(self, experiment: Experiment) -> float:
@@ -571,22 +713,31 @@ class LocalExecution:
 
     async def _watch(self) -> None:
         await in_thread(self._collector.watch, limiter=anyio.CapacityLimiter(1))
+        self._is_silent = True
+        self._bell.ring()
 
     def _collected_in_thread(self, files: list[tuple[str, str]]) -> None:
         if self._work.is_followed:
-            anyio.from_thread.run_sync(self._collected, files)
+            self._tell_now(self._collected, files)
+
+    def _warn_in_thread(self, message: str) -> None:
+        self._tell_now(self._work.warn, message)
 
     def _collected(self, files: list[tuple[str, str]]) -> None:
         for identifier, path in files:
             self._work.collected(identifier, path)
 
-    def _warn_in_thread(self, message: str) -> None:
-        anyio.from_thread.run_sync(self._work.warn, message)
+
+def _not_begun(job: Job, exc: OSError) -> Outcome:
+    where = f" `{exc.filename}`" if exc.filename else ""
+    problem = f"the experiment directory could not be made: {exc.strerror}{where}"
+    return Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
 
 
-def _close(launch: Launch) -> None:
-    os.close(launch.stdout)
-    os.close(launch.stderr)
+def _give_up(running: _Running, exc: OSError | ValueError) -> None:
+    told = exc.strerror if isinstance(exc, OSError) else str(exc)
+    running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
+    running.experiment.problem(f"the job could not be started: {told}")
 
 
 def _write(experiment: Experiment, *, sync: bool) -> bool:

@@ -8,7 +8,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import anyio
 
 from ..provenance import boot_id, process_start
-from ..threads import in_thread
+from ..threads import Bell, in_thread
 
 T = TypeVar("T")
 
@@ -247,19 +246,17 @@ class LocalProcess(Group):
 
 
 class Ends(Generic[T]):
-    """Tells which of many processes have ended. They are waited for all together: one wait, not one task, a process."""
+    """Tells which of many processes have ended. One thread waits for them all together; others may wake it."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll() if hasattr(select, "epoll") and hasattr(os, "pidfd_open") else None
-        self._waking, self._woken = socket.socketpair()
-        self._waking.setblocking(False)
-        self._woken.setblocking(False)
+        self._bell = Bell()
         self._by_fd: dict[int, T] = {}
         self._others: list[tuple[LocalProcess, T]] = []
         """Where the system tells nothing: these are looked at again and again."""
 
         if self._epoll is not None:
-            self._epoll.register(self._woken, select.EPOLLIN)
+            self._epoll.register(self._bell, select.EPOLLIN)
 
     def add(self, process: LocalProcess, what: T) -> None:
         """Waits for one more process, and tells `what` when it has ended."""
@@ -273,25 +270,25 @@ class Ends(Generic[T]):
         self._others.append((process, what))
 
     def wake(self) -> None:
-        """Makes `wait` return."""
-        with contextlib.suppress(BlockingIOError):
-            self._waking.send(b".")
+        """Makes `wait` return, now or when it is called next."""
+        self._bell.ring()
 
-    async def wait(self, at_most: float | None) -> list[T]:
-        """What has ended since the last call; waits for that, but not for more than `at_most` seconds and not if it is woken."""
+    def wait(self, at_most: float | None) -> list[T]:
+        """What has ended since the last call; blocks until then, but for no more than `at_most` seconds and not if it is woken."""
         if self._others:
             at_most = POLL if at_most is None else min(POLL, at_most)
-        with anyio.move_on_after(at_most):
-            await anyio.wait_readable(self._woken if self._epoll is None else self._epoll.fileno())
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(4096)
-        ended: list[tuple[LocalProcess, T]] = []
-        others: list[tuple[LocalProcess, T]] = []
-        for process, what in self._others:
-            (ended if process.has_ended else others).append((process, what))
-        self._others = others
-        told = self._epoll.poll(0) if self._epoll is not None else []
-        return [what for _, what in ended] + [self._take(fd) for fd, _ in told if fd in self._by_fd]
+        if self._epoll is not None:
+            told = [fd for fd, _ in self._epoll.poll(at_most)]
+        else:
+            told = [each.fileno() for each in select.select([self._bell], [], [], at_most)[0]]
+        if self._bell.fileno() in told:
+            self._bell.clear()
+        ended = [self._take(fd) for fd in told if fd in self._by_fd]
+        if self._others:
+            found = [(process, what, process.has_ended) for process, what in self._others]
+            ended += [what for _, what, has_ended in found if has_ended]
+            self._others = [(process, what) for process, what, has_ended in found if not has_ended]
+        return ended
 
     def _take(self, fd: int) -> T:
         os.close(fd)
@@ -300,8 +297,7 @@ class Ends(Generic[T]):
     def close(self) -> None:
         for fd in self._by_fd:
             os.close(fd)
-        self._waking.close()
-        self._woken.close()
+        self._bell.close()
         if self._epoll is not None:
             self._epoll.close()
 
