@@ -274,10 +274,10 @@ class LocalExecution:
         while not self._is_cancelled:
             self._do_asked()
             if (
-                self._begin_next()
+                self._finish_over(TOGETHER)
+                or self._begin_next()
                 or self._note_ends(0)
                 or self._record_due()
-                or self._finish_over(TOGETHER)
                 or self._prepare_next()
                 or self._finish_over(1)
             ):
