@@ -87,8 +87,8 @@ class RunResult:
         return [outcome for outcome in self.outcomes if not outcome.ok]
 
 
-def _nothing() -> None:
-    """Nobody waits for it."""
+def _do_nothing() -> None:
+    """What happens where nobody waits for the leftovers."""
 
 
 class _Work:
@@ -117,7 +117,7 @@ class _Work:
         self.awaited: set[str] = set()
         """Leftovers of which it is not known yet whether they still run."""
 
-        self.on_known: Callable[[], None] = _nothing
+        self.on_known: Callable[[], None] = _do_nothing
         self._survey = survey
         self._follow_logs = follow_logs
         self._number_started = 0

@@ -116,11 +116,12 @@ class Execution(Protocol):
         ...
 
 
-def _nothing(*_: object) -> None:
-    """What an executor does that has nothing to look at in advance."""
+def _accept(_plan: Plan) -> None:
+    """The `check` of an executor that can execute every plan."""
 
 
-def _nobody(*_: object, **__: object) -> set[str]:
+def _hold_none(_folder: RunFolder, _failed: bool) -> set[str]:
+    """The `held` of an executor whose jobs end, or are taken up, with the process that runs them."""
     return set()
 
 
@@ -134,5 +135,5 @@ class Executor:
     """
 
     execution: Callable[[Work], Execution]
-    check: Callable[[Plan], None] = _nothing
-    held: Callable[[RunFolder, bool], set[str]] = _nobody
+    check: Callable[[Plan], None] = _accept
+    held: Callable[[RunFolder, bool], set[str]] = _hold_none
