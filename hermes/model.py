@@ -144,6 +144,19 @@ class Outcome:
     argv: tuple[str, ...] = ()
     line: int = 0
 
+    @classmethod
+    def not_begun(cls, job: Job, status: Status, *problems: str) -> Outcome:
+        """That of a job of which there is not even an experiment."""
+        return cls("", job.script, None, status, problems=problems, argv=job.argv, line=job.line)
+
+    @classmethod
+    def from_metadata(cls, job: Job, directory: str, metadata: dict[str, Any]) -> Outcome:
+        """That of an experiment that is final, though nobody has said so."""
+        return cls(
+            metadata["identifier"], job.script, directory, Status(metadata["status"]), metadata["exit_code"], metadata["signal"],
+            metadata["duration"], tuple(metadata["problems"]), tuple(metadata["argv"]), job.line,
+        )  # fmt: skip
+
     @property
     def ok(self) -> bool:
         """Whether the job succeeded and nothing about its files went wrong."""

@@ -25,7 +25,7 @@ from .executors import Pending
 from .executors.local import LocalExecution
 from .executors.processes import group_members, processes_of, recorded_exit
 from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in
-from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, outcome_from, running_data
+from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
 from .model import Job, Outcome, Status
 from .plan import Plan
 from .records import read_record
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
         outcome = _run(NodeWork(plan, run, submission.grace, todo, teller, endings), teller, endings)
     if outcome is None and endings.cause is not None:
         # Before the job had begun
-        outcome = Outcome("", the_job.script, None, Status(endings.cause.lower()), argv=the_job.argv, line=the_job.line)
+        outcome = Outcome.not_begun(the_job, Status(endings.cause.lower()))
     elif outcome is not None:
         outcome = _final(outcome, endings, folder)
     folder.write(task, "ended", ended_data(outcome, teller.collected))
@@ -243,7 +243,7 @@ def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending
     directory, metadata = found[-1]
     exit_ = recorded_exit(run.exit_file(metadata["identifier"]))
     if metadata["status"] != Status.RUNNING and metadata.get("exit_code") is not None:
-        return outcome_from(directory, metadata, job)
+        return Outcome.from_metadata(job, directory, metadata)
     if metadata["status"] == Status.RUNNING and exit_ is not None and exit_.code is not None and not was_broken_off:
         # It came to its end, only nobody was left to finish it
         return Leftover(task.index, job, directory, metadata, again=False, failed=False)

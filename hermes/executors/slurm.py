@@ -29,7 +29,7 @@ from ..threads import in_thread
 from . import Executor, Pending, Work
 from .local import LocalExecution
 from .slurm_commands import GONE, MARK, WAITING, Calls, LaterError, Limits, NoAnswerError, RefusedError, Row, UnclearError, cause_in
-from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_from, outcome_of, started_event
+from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_of, started_event
 
 FIRST_ASK, LAST_ASK = 2.0, 60.0
 """Seconds until `squeue` is called first, and between two calls in the end; each interval is twice the last one."""
@@ -215,7 +215,7 @@ class SlurmExecution:
                 return
             for each in group:
                 problem = f"cannot write to `{self._run_folder.folder}`: {exc.strerror}"
-                await self._work.ended(each.index, _nothing(each.job, Status.FAILED, problem))
+                await self._work.ended(each.index, Outcome.not_begun(each.job, Status.FAILED, problem))
             return
         self._submissions[number] = submission
         self._open |= {task.name: _Open(task, each.job) for task, each in zip(tasks, group, strict=True)}
@@ -291,7 +291,7 @@ class SlurmExecution:
         for task in submission.tasks:
             job = await self._job(self._open[task.name])
             problem = f"Slurm refused it: {said}"
-            await self._end(self._open[task.name], _nothing(job, Status.FAILED, problem))
+            await self._end(self._open[task.name], Outcome.not_begun(job, Status.FAILED, problem))
 
     async def _cancel_all(self) -> None:
         numbers = {each.task.submission for each in self._open.values()}
@@ -534,11 +534,13 @@ class SlurmExecution:
                     other.missing, other.misses = None, 0
             await self._send(self._submissions[number])
         elif number in self._known and is_cancelled:
-            await self._end(each, _nothing(job, Status.CANCELLED, "cancelled while it was queued, by `scancel` or an administrator"))
+            await self._end(
+                each, Outcome.not_begun(job, Status.CANCELLED, "cancelled while it was queued, by `scancel` or an administrator")
+            )
         elif number in self._known and row is not None:
             said = [line for line in (await in_thread(self._folder.log, each.task)).splitlines() if line.strip() and MARK not in line]
             why = escape(said[-1]) if said else _problem(row.state, row.reason)
-            await self._end(each, _nothing(job, Status.FAILED, f"the node could not start it: {why}"))
+            await self._end(each, Outcome.not_begun(job, Status.FAILED, f"the node could not start it: {why}"))
 
     async def _is_partly_known(self, number: int) -> bool:
         """Whether Slurm or a node knows anything of a submission."""
@@ -555,7 +557,7 @@ class SlurmExecution:
             if each.metadata["identifier"] not in outcomes:
                 # The node was killed after it had finished this, and before it could say so
                 files = [file["path"] for file in each.metadata["files"] if file["origin"] == "collected"]
-                outcomes[each.metadata["identifier"]] = (outcome_from(each.directory, each.metadata, each.job), files)
+                outcomes[each.metadata["identifier"]] = (Outcome.from_metadata(each.job, each.directory, each.metadata), files)
         await self._end_with(started, leftovers, outcomes)
 
     async def _end_with(
@@ -572,7 +574,7 @@ class SlurmExecution:
             if leftover is None:
                 said = [line for line in (await in_thread(self._folder.log, each.task)).splitlines() if line.strip() and MARK not in line]
                 problem = escape(said[-1]) if said else _problem(state, reason)
-                await self._end(each, _nothing(await self._job(each), Status.FAILED, f"the node could not start it: {problem}"))
+                await self._end(each, Outcome.not_begun(await self._job(each), Status.FAILED, f"the node could not start it: {problem}"))
                 continue
             outcome, claimed = outcomes[leftover.metadata["identifier"]]
             outcome = judged(outcome, state, reason, is_stopped=self._stopping)
@@ -723,11 +725,6 @@ def _judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: boo
         # It ended by itself, as its exit status tells
         return outcome
     return replace(outcome, status=Status.LOST, problems=(*outcome.problems, _problem(state, reason)))
-
-
-def _nothing(job: Job, status: Status, *problems: str) -> Outcome:
-    """The outcome of a job that has not begun."""
-    return Outcome("", job.script, None, status, problems=problems, argv=job.argv, line=job.line)
 
 
 def _held(folder: RunFolder, failed: bool) -> set[str]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ..events import JobStarted
 from ..files import NO_LINKS, write_atomic
-from ..model import Job, Outcome, Status
+from ..model import Outcome, Status
 from ..provenance import Git
 from ..records import STOP
 
@@ -235,14 +235,6 @@ def outcome_of(data: dict[str, Any] | None) -> Outcome | None:
     told = data["outcome"]
     changes = {"status": Status(told["status"]), "problems": tuple(told["problems"]), "argv": tuple(told["argv"])}
     return Outcome(**told | changes)
-
-
-def outcome_from(directory: str, metadata: dict[str, Any], job: Job) -> Outcome:
-    """The outcome of an experiment that is final, though nobody has said so."""
-    return Outcome(
-        metadata["identifier"], job.script, directory, Status(metadata["status"]), metadata["exit_code"], metadata["signal"],
-        metadata["duration"], tuple(metadata["problems"]), tuple(metadata["argv"]), job.line,
-    )  # fmt: skip
 
 
 def ended_data(outcome: Outcome | None, collected: Sequence[str]) -> dict[str, Any]:
