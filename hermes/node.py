@@ -24,7 +24,7 @@ from .events import JobStarted
 from .executors import Pending
 from .executors.local import LocalExecution
 from .executors.processes import group_members, processes_of, recorded_exit
-from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in
+from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in, problem_of
 from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
 from .model import Job, Outcome, Status
 from .plan import Plan
@@ -47,8 +47,6 @@ LATE = 0.3
 
 VISIBLE = 60.0
 """Seconds that a file may take from the client to this node, on NFS."""
-
-EXTERNAL = "cancelled from outside: by `scancel`, or by an administrator"
 
 
 class Endings:
@@ -276,7 +274,7 @@ def _final(outcome: Outcome, endings: Endings, folder: TaskFolder) -> Outcome:
         return outcome
     problems = outcome.problems
     if endings.cause == "CANCELLED" and not folder.is_stopped:
-        problems = (*problems, EXTERNAL)
+        problems = (*problems, problem_of(endings.cause))
     outcome = replace(outcome, status=Status(endings.cause.lower()), problems=problems)
     assert outcome.directory is not None
     amend(outcome.directory, outcome.status, outcome.problems)

@@ -28,7 +28,20 @@ from ..store import RunFolder, amend, experiments_named
 from ..threads import in_thread
 from . import Executor, Pending, Work
 from .local import LocalExecution
-from .slurm_commands import GONE, MARK, WAITING, Calls, LaterError, Limits, NoAnswerError, RefusedError, Row, UnclearError, cause_in
+from .slurm_commands import (
+    GONE,
+    WAITING,
+    Calls,
+    LaterError,
+    Limits,
+    NoAnswerError,
+    RefusedError,
+    Row,
+    UnclearError,
+    cause_in,
+    last_words,
+    problem_of,
+)
 from .tasks import Submission, Task, TaskFolder, ended_data, held, outcome_of, started_event
 
 FIRST_ASK, LAST_ASK = 2.0, 60.0
@@ -399,7 +412,7 @@ class SlurmExecution:
     async def _why_killed(self, each: _Open, outcome: Outcome) -> Outcome | None:
         """Adds what Slurm says about a killed job; None as long as it may still say something: it does when the node's process is gone."""
         if await in_thread(self._cause, each.task) == "OUT_OF_MEMORY":
-            problem = _problem("OUT_OF_MEMORY", "")
+            problem = problem_of("OUT_OF_MEMORY")
             if outcome.directory is not None and problem not in outcome.problems:
                 outcome = replace(outcome, problems=(*outcome.problems, problem))
                 await in_thread(amend, outcome.directory or "", outcome.status, outcome.problems)
@@ -538,9 +551,12 @@ class SlurmExecution:
                 each, Outcome.not_begun(job, Status.CANCELLED, "cancelled while it was queued, by `scancel` or an administrator")
             )
         elif number in self._known and row is not None:
-            said = [line for line in (await in_thread(self._folder.log, each.task)).splitlines() if line.strip() and MARK not in line]
-            why = escape(said[-1]) if said else _problem(row.state, row.reason)
-            await self._end(each, Outcome.not_begun(job, Status.FAILED, f"the node could not start it: {why}"))
+            await self._end_failed_start(each, row.state, row.reason)
+
+    async def _end_failed_start(self, each: _Open, state: str | None, reason: str) -> None:
+        """The node has made no experiment; what it said last tells why, or Slurm does."""
+        why = last_words(await in_thread(self._folder.log, each.task)) or problem_of(state, reason)
+        await self._end(each, Outcome.not_begun(await self._job(each), Status.FAILED, f"the node could not start it: {why}"))
 
     async def _is_partly_known(self, number: int) -> bool:
         """Whether Slurm or a node knows anything of a submission."""
@@ -572,9 +588,7 @@ class SlurmExecution:
             state = cause if state in (None, "FAILED", "COMPLETED") and cause is not None else state
             reason = each.row.reason if each.row is not None else ""
             if leftover is None:
-                said = [line for line in (await in_thread(self._folder.log, each.task)).splitlines() if line.strip() and MARK not in line]
-                problem = escape(said[-1]) if said else _problem(state, reason)
-                await self._end(each, Outcome.not_begun(await self._job(each), Status.FAILED, f"the node could not start it: {problem}"))
+                await self._end_failed_start(each, state, reason)
                 continue
             outcome, claimed = outcomes[leftover.metadata["identifier"]]
             outcome = judged(outcome, state, reason, is_stopped=self._stopping)
@@ -686,45 +700,24 @@ class _Finishing:
         self.whole.stop()
 
 
-_PROBLEMS = {
-    "OUT_OF_MEMORY": "out of memory: Slurm killed it",
-    "NODE_FAIL": "the node failed",
-    "BOOT_FAIL": "the node could not be started",
-    "PREEMPTED": "preempted by another job",
-    "DEADLINE": "it would not have ended before its deadline",
-    "CANCELLED": "cancelled from outside: by `scancel`, or by an administrator",
-}
-
-
-def _problem(state: str | None, reason: str) -> str:
-    if state is None:
-        return "Slurm does not know it any more"
-    said = f" ({escape(reason)})" if reason not in ("", "None") else ""
-    return _PROBLEMS.get(state, f"Slurm says {escape(state)}{said}")
-
-
 def judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool = False) -> Outcome:
     """The outcome of an experiment of which its node could not say how it ended, with why Slurm says that it did."""
-    outcome = _judged(outcome, state, reason, is_stopped=is_stopped)
-    return replace(outcome, problems=tuple(dict.fromkeys(outcome.problems)))
-
-
-def _judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool) -> Outcome:
-    if outcome.status is Status.FINISHED:
-        problem = _problem(state, reason) if state == "OUT_OF_MEMORY" else None
-        return replace(outcome, problems=(*outcome.problems, problem)) if problem else outcome
-    if state in ("TIMEOUT", "DEADLINE"):
-        problems = (_problem(state, reason),) if state == "DEADLINE" else ()
-        return replace(outcome, status=Status.TIMEOUT, problems=(*outcome.problems, *problems))
-    if state in ("CANCELLED", "PREEMPTED"):
-        problems = () if is_stopped else (_problem(state, reason),)
-        return replace(outcome, status=Status.CANCELLED, problems=(*outcome.problems, *problems))
-    if state == "OUT_OF_MEMORY":
-        return replace(outcome, status=Status.FAILED, problems=(*outcome.problems, _problem(state, reason)))
-    if outcome.status is Status.FAILED:
+    status, says_why = outcome.status, True
+    if status is Status.FINISHED:
+        says_why = state == "OUT_OF_MEMORY"
+    elif state in ("TIMEOUT", "DEADLINE"):
+        status, says_why = Status.TIMEOUT, state == "DEADLINE"
+    elif state in ("CANCELLED", "PREEMPTED"):
+        status, says_why = Status.CANCELLED, not is_stopped
+    elif state == "OUT_OF_MEMORY":
+        status = Status.FAILED
+    elif status is Status.FAILED:
         # It ended by itself, as its exit status tells
-        return outcome
-    return replace(outcome, status=Status.LOST, problems=(*outcome.problems, _problem(state, reason)))
+        says_why = False
+    else:
+        status = Status.LOST
+    problems = (*outcome.problems, problem_of(state, reason)) if says_why else outcome.problems
+    return replace(outcome, status=status, problems=tuple(dict.fromkeys(problems)))
 
 
 def _held(folder: RunFolder, failed: bool) -> set[str]:

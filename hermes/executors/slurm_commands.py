@@ -291,3 +291,27 @@ def cause_in(log: str) -> str | None:
     """Why Slurm has ended, or is about to end, what prints into this log; None if it says nothing."""
     latest = log.rpartition(MARK)[2]
     return next((state for state, pattern in CAUSES if re.search(pattern, latest)), None)
+
+
+def last_words(log: str) -> str:
+    """The last line of a job's log that is not a node's own, empty if there is none."""
+    lines = [line for line in log.splitlines() if line.strip() and MARK not in line]
+    return escape(lines[-1]) if lines else ""
+
+
+_PROBLEMS = {
+    "OUT_OF_MEMORY": "out of memory: Slurm killed it",
+    "NODE_FAIL": "the node failed",
+    "BOOT_FAIL": "the node could not be started",
+    "PREEMPTED": "preempted by another job",
+    "DEADLINE": "it would not have ended before its deadline",
+    "CANCELLED": "cancelled from outside: by `scancel`, or by an administrator",
+}
+
+
+def problem_of(state: str | None, reason: str = "") -> str:
+    """What the state in which a job has ended means to its user; None stands for a job that Slurm does not know."""
+    if state is None:
+        return "Slurm does not know it any more"
+    said = f" ({escape(reason)})" if reason not in ("", "None") else ""
+    return _PROBLEMS.get(state, f"Slurm says {escape(state)}{said}")
