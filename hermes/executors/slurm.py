@@ -172,8 +172,7 @@ class SlurmExecution:
         self._open = {task.name: _Open(task, earlier=True) for task in self._folder.open_tasks()}
         names = self._folder.names()
         for number in {each.task.submission for each in self._open.values()}:
-            claimed = any(f"{task.name}.claim" in names for task in self._submissions[number].tasks)
-            if claimed or f"{number}.job" in names:
+            if self._submissions[number].is_claimed(names) or f"{number}.job" in names:
                 self._known[number] = set()
 
     # Submitting
@@ -193,27 +192,27 @@ class SlurmExecution:
             self._all_submitted = True
 
     async def _submit_pending(self) -> None:
-        """Groups jobs of equal options into arrays. No more jobs are made than fit the window: there may be millions."""
-        groups: dict[tuple[str, ...], list[Pending]] = {}
+        """Submits the jobs of the plan. No more are made than fit the window: there may be millions."""
         window = max(1, min(WINDOW, self._limits.jobs // 2))
-        count = 0
-        for pending in self._work.pending():
-            words = sbatch_words(self._plan.settings, pending.job.options)
-            group = groups.setdefault(words, [])
-            group.append(pending)
-            count += 1
-            if len(group) == min(self._limits.array, window):
-                await self._submit(words, groups.pop(words))
-                count -= len(group)
-            while len(self._open) + count >= window:
-                for words in list(groups):
-                    await self._submit(words, groups.pop(words))
-                count = 0
-                await anyio.sleep(SLOW)
-        for words, group in groups.items():
-            await self._submit(words, group)
+        pending = self._work.pending()
+        while True:
+            room = max(0, window - len(self._open))
+            batch = list(islice(pending, room))
+            await self._submit(batch)
+            if len(batch) < room:
+                return
+            await anyio.sleep(SLOW)
 
-    async def _submit(self, options: tuple[str, ...], group: Sequence[Pending]) -> None:
+    async def _submit(self, batch: Iterable[Pending]) -> None:
+        """Submits jobs, those of equal options together in arrays."""
+        groups: dict[tuple[str, ...], list[Pending]] = {}
+        for pending in batch:
+            groups.setdefault(sbatch_words(self._plan.settings, pending.job.options), []).append(pending)
+        for options, group in groups.items():
+            for start in range(0, len(group), self._limits.array):
+                await self._submit_array(options, group[start : start + self._limits.array])
+
+    async def _submit_array(self, options: tuple[str, ...], group: Sequence[Pending]) -> None:
         number = max(self._submissions, default=-1) + 1
         tasks = tuple(Task(number, place, each.index, each.key, each.attempt) for place, each in enumerate(group))
         git = self._run_folder.git
@@ -294,7 +293,7 @@ class SlurmExecution:
                 await anyio.sleep(FIRST_ASK)
                 continue
             names = await in_thread(self._folder.names)
-            if rows or any(f"{task.name}.claim" in names for task in submission.tasks):
+            if rows or submission.is_claimed(names):
                 self._known.setdefault(submission.number, set()).update(row.array for row in rows)
                 return True
             looks += 1
@@ -324,8 +323,7 @@ class SlurmExecution:
         tick = QUICK
         while self._open or not self._all_submitted or self._again:
             again, self._again = self._again, []
-            for words, group in self._grouped(again):
-                await self._submit(words, group)
+            await self._submit(again)
             changed = await self._look()
             if self._open and time.monotonic() >= self._ask_at and not self._all_alive():
                 await self._ask()
@@ -333,13 +331,6 @@ class SlurmExecution:
             self._tell_queue()
             tick = QUICK if changed else min(SLOW, 1.3 * tick)
             await anyio.sleep(tick)
-
-    def _grouped(self, again: Iterable[Pending]) -> list[tuple[tuple[str, ...], list[Pending]]]:
-        groups: dict[tuple[str, ...], list[Pending]] = {}
-        for pending in again:
-            groups.setdefault(sbatch_words(self._plan.settings, pending.job.options), []).append(pending)
-        most = self._limits.array
-        return [(words, group[start : start + most]) for words, group in groups.items() for start in range(0, len(group), most)]
 
     async def _look(self) -> bool:
         """Takes the nodes' news; true if there were some."""
@@ -407,7 +398,7 @@ class SlurmExecution:
         await self._work.ended(each.task.index, outcome, replaced=is_again)
         await self._forget(each)
         if is_again:
-            self._again.append(await self._pending(each))
+            await self._run_again(each, each.task.attempt + 1)
 
     async def _why_killed(self, each: _Open, outcome: Outcome) -> Outcome | None:
         """Adds what Slurm says about a killed job; None as long as it may still say something: it does when the node's process is gone."""
@@ -530,14 +521,13 @@ class SlurmExecution:
         if row is None and each.missing is None:
             # Its whole submission has just been sent again
             return
-        job = await self._job(each)
         is_cancelled = row is None or row.state == "CANCELLED"
         if is_cancelled and (self._stopping or each.earlier):
             # It was never started. If nobody saw it go, this client is to bring the run to its end
             await in_thread(self._folder.write, each.task, "ended", ended_data(None, ()))
             await self._forget(each)
             if not self._stopping:
-                self._again.append(Pending(each.task.index, job, each.task.key, each.task.attempt))
+                await self._run_again(each, each.task.attempt)
         elif row is None and number not in self._resent and not await self._is_partly_known(number):
             # A controller that was killed has forgotten what it took just before
             self._resent.add(number)
@@ -547,9 +537,8 @@ class SlurmExecution:
                     other.missing, other.misses = None, 0
             await self._send(self._submissions[number])
         elif number in self._known and is_cancelled:
-            await self._end(
-                each, Outcome.not_begun(job, Status.CANCELLED, "cancelled while it was queued, by `scancel` or an administrator")
-            )
+            problem = "cancelled while it was queued, by `scancel` or an administrator"
+            await self._end(each, Outcome.not_begun(await self._job(each), Status.CANCELLED, problem))
         elif number in self._known and row is not None:
             await self._end_failed_start(each, row.state, row.reason)
 
@@ -562,7 +551,7 @@ class SlurmExecution:
         """Whether Slurm or a node knows anything of a submission."""
         names = await in_thread(self._folder.names)
         mine = [each for each in self._open.values() if each.task.submission == number]
-        return any(each.row is not None for each in mine) or any(f"{task.name}.claim" in names for task in self._submissions[number].tasks)
+        return any(each.row is not None for each in mine) or self._submissions[number].is_claimed(names)
 
     async def _end_started(self, started: list[_Open]) -> None:
         """Finishes what the nodes could not: the client does what they would have done, with what is on the disk."""
@@ -640,9 +629,9 @@ class SlurmExecution:
         found = enumerate(islice(iter(self._plan.jobs), max(indices) + 1))
         return {index: job for index, job in found if index in indices}
 
-    async def _pending(self, each: _Open) -> Pending:
-        task = each.task
-        return Pending(task.index, await self._job(each), task.key, task.attempt + 1)
+    async def _run_again(self, each: _Open, attempt: int) -> None:
+        # Submitted by `_follow`, with whatever else is to be run again by then
+        self._again.append(Pending(each.task.index, await self._job(each), each.task.key, attempt))
 
     def _tell_queue(self) -> None:
         """Tells how many jobs wait and run, and why most of those wait, whenever that changes."""

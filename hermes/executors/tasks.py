@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -73,6 +73,10 @@ class Submission:
             "name": self.name, "options": self.options, "tasks": tasks, "git": self.git, "has_patch": self.has_patch, "grace": self.grace,
         }  # fmt: skip
         write_atomic(folder.path(f"{self.number}.json"), json.dumps(data).encode(), sync=True)
+
+    def is_claimed(self, names: Set[str]) -> bool:
+        """Whether a node has one of its tasks, by the names of the files that are there."""
+        return any(f"{task.name}.claim" in names for task in self.tasks)
 
 
 class TaskFolder:
