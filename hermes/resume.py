@@ -30,8 +30,11 @@ class Leftover:
 class Survey:
     """The jobs of a plan that need not be started, by their keys, and what is to be done about the others."""
 
+    held: Set[str] = frozenset()
+    """Jobs that the executor goes on with by itself."""
+
     settled: set[str] = field(default_factory=set)
-    """Jobs that are not started: they succeeded, or failed and are not to be tried again."""
+    """Jobs that are not started: they are held, or succeeded, or failed and are not to be tried again."""
 
     leftovers: list[Leftover] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -47,7 +50,7 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
     `held` are the keys of jobs that the executor goes on with by itself.
     """
     plan, recorded = folder.plan, folder.recorded()
-    survey = Survey(settled=set(held))
+    survey = Survey(held, settled=set(held))
     latest: dict[str, dict[str, Any]] = {}
     unfinished: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for directory, metadata in experiments_named(str(plan.experiments), folder.name):

@@ -367,7 +367,7 @@ async def open_run(
     await in_thread(executor.check, plan)
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name)
-    async with _running(plan, folder, survey, executor, grace, follow_logs) as run:
+    async with _running(folder, survey, executor, grace, follow_logs) as run:
         yield run
 
 
@@ -389,15 +389,13 @@ async def open_resumed(
     never started. What succeeded is not repeated; what failed only with `failed`. The plan and the settings are those with which the run
     began. Raises `HermesError` if there is no such run, or another process is at it.
     """
-    record = await in_thread(_find_unfinished, run, root, working_directory)
-    plan = await in_thread(record.plan)
+    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
     folder = await in_thread(RunFolder.reopen, record, plan)
     with suppress(OSError):
         os.unlink(f"{folder.folder}/{STOP}")
     executor = executor or _executor_of(plan)
-    held = await in_thread(executor.held, folder, failed)
-    survey = await in_thread(partial(survey_run, folder, failed=failed, held=held))
-    async with _running(plan, folder, survey, executor, grace, follow_logs) as resumed:
+    survey = await in_thread(_survey, folder, executor, failed)
+    async with _running(folder, survey, executor, grace, follow_logs) as resumed:
         yield resumed
 
 
@@ -417,17 +415,15 @@ async def open_stopped(
     with a cluster, is ended: SIGTERM, `grace` seconds, SIGKILL, or as the cluster does that. What it left is collected. The run can be
     resumed. Raises `HermesError` if there is no such run, or if its process does not answer.
     """
-    record = await in_thread(_find_unfinished, run, root, working_directory)
-    plan = await in_thread(record.plan)
+    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
     stop = f"{record.folder}/{STOP}"
     try:
         folder = await _taken_over(record, plan, stop, grace + STOPPING)
         executor = executor or _executor_of(plan)
-        held = await in_thread(executor.held, folder, False)
-        survey = await in_thread(partial(survey_run, folder, failed=False, held=held))
+        survey = await in_thread(_survey, folder, executor, False)
         survey.leftovers = [replace(each, again=False) for each in survey.leftovers]
-        async with _running(plan, folder, survey, executor, grace, follow_logs, is_ending=True) as ending:
-            if not held:
+        async with _running(folder, survey, executor, grace, follow_logs, is_ending=True) as ending:
+            if not survey.held:
                 ending._end_leftovers()
             yield ending
     finally:
@@ -459,7 +455,9 @@ def _executor_of(plan: Plan) -> Executor:
     return LOCAL
 
 
-def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None) -> Record:
+def _find_unfinished(
+    run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None
+) -> tuple[Record, Plan]:
     base = Path(os.path.abspath(working_directory or "."))
     top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
     foreign: list[str] = []
@@ -469,21 +467,18 @@ def _find_unfinished(run: str | None, root: str | os.PathLike[str] | None, worki
     if not found:
         named = f" `{escape(run)}`" if run else ""
         raise HermesError(f"there is no unfinished run{named} of `{escape(str(base))}`", hint="; ".join(foreign) or None)
-    return found[0]
+    return found[0], found[0].plan()
+
+
+def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
+    return survey_run(folder, failed=failed, held=executor.held(folder, failed))
 
 
 @asynccontextmanager
 async def _running(
-    plan: Plan,
-    folder: RunFolder,
-    survey: Survey,
-    executor: Executor,
-    grace: float,
-    follow_logs: FollowLogs,
-    *,
-    is_ending: bool = False,
+    folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow_logs: FollowLogs, *, is_ending: bool = False
 ) -> AsyncIterator[Run]:
-    done = False
+    plan, done = folder.plan, False
     try:
         if is_ending:
             # All that runs has to be known before it is ended
