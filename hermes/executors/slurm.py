@@ -219,6 +219,8 @@ class SlurmExecution:
         # The run's id is unique
         name = f"hermes-{self._run_folder.run_id}-{number}"
         submission = Submission(number, name, options, tasks, git.as_json(), git.patch is not None, self._work.grace)
+        # Before anybody else can take the same number: what is run again is submitted beside what is pending
+        self._submissions[number] = submission
         try:
             await in_thread(submission.write, self._folder)
         except OSError as exc:
@@ -229,7 +231,6 @@ class SlurmExecution:
                 problem = f"cannot write to `{self._run_folder.folder}`: {exc.strerror}"
                 await self._work.ended(each.index, Outcome.not_begun(each.job, Status.FAILED, problem))
             return
-        self._submissions[number] = submission
         self._open |= {task.name: _Open(task, each.job) for task, each in zip(tasks, group, strict=True)}
         await self._send(submission)
 
