@@ -153,10 +153,8 @@ class RunFolder:
                 raise HermesError(f"the run `{run_id}` is still in progress", hint="`hermes resume` takes it up when its process has ended")
             if is_new:
                 write_record(folder, run_id, name, plan)
+            _equip(folder, locked, git)
             clock = Clock(records, git.suffix)
-            if git.patch is not None:
-                write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
-            os.pwrite(locked, bytes(RESERVE), 0)
             if not has_room(folder):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as exc:
@@ -256,11 +254,9 @@ class RunFolder:
             if locked is not None:
                 os.dup2(locked, self._locked, inheritable=False)
                 os.close(locked)
-            os.pwrite(self._locked, bytes(RESERVE), 0)
             write_record(self.folder, self.run_id, self.name, self.plan)
+            _equip(self.folder, self._locked, self.git)
             self.clock.renew(os.path.dirname(self.folder))
-            if self.git.patch is not None:
-                write_atomic(f"{self.folder}/{PATCH}", self.git.patch, sync=False)
 
     def close(self, *, done: bool) -> None:
         """Ends the run. Its folder goes if all is `done`, for then the experiment directories tell everything."""
@@ -401,6 +397,13 @@ def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, dict[s
         directory = os.path.dirname(path)
         with contextlib.suppress(HermesError):
             yield directory, read_metadata(directory)
+
+
+def _equip(folder: str, locked: int, git: Git) -> None:
+    """Puts into a run's folder what its experiments need beside the record: the reserve, in the lock file, and the patch."""
+    os.pwrite(locked, bytes(RESERVE), 0)
+    if git.patch is not None:
+        write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
 
 
 def _shared(plan: Plan, name: str, run_id: str, git: Git, extra: dict[str, Any] | None = None) -> str:
