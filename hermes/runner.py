@@ -471,7 +471,12 @@ def _find_unfinished(
 
 
 def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
-    return survey_run(folder, failed=failed, held=executor.held(folder, failed))
+    try:
+        return survey_run(folder, failed=failed, held=executor.held(folder, failed))
+    except BaseException:
+        # Or this process would keep the run's lock
+        folder.close(done=False)
+        raise
 
 
 @asynccontextmanager

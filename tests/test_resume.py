@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import hermes
+from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
 
 from .support import LONG, Desk, RecordProperty, times, until
@@ -183,6 +186,22 @@ def test_a_run_in_progress_is_left_alone(desk: Desk) -> None:
         (desk.path / "hold0").unlink()
         assert runner.wait() == 0
     check_all_done(desk, 1)
+
+
+@pytest.mark.anyio
+async def test_resuming_that_fails_leaves_the_run_free(desk: Desk) -> None:
+    sweep(desk, "3")
+    desk.hermes("exec", "-f", "s.hermes", code=1)
+
+    def held(*_: object) -> set[str]:
+        raise hermes.HermesError("there is no cluster")
+
+    with pytest.raises(hermes.HermesError, match="there is no cluster"):
+        async with hermes.open_resumed(working_directory=desk.path, executor=replace(LOCAL, held=held)):
+            pass
+    async with hermes.open_resumed(working_directory=desk.path) as run:
+        pass
+    assert run.result.failed_before == 1
 
 
 def test_the_run_is_chosen_by_name_or_id_and_torn_records_are_told(desk: Desk) -> None:
