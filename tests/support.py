@@ -24,7 +24,7 @@ import hermes
 from hermes import Status
 from hermes.executors.processes import processes_of
 
-from .conftest import LIMIT, Project
+from .project import LIMIT, Project
 
 T = TypeVar("T")
 
@@ -53,6 +53,9 @@ LONG = bool(os.environ.get("HERMES_LONG_TESTS"))
 
 UNWANTED = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST")
 
+
+MakeDesk = Callable[[str], "Desk"]
+"""The fixture `make_desk`."""
 
 RecordProperty = Callable[[str, object], None]
 """pytest's fixture `record_property`."""

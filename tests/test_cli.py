@@ -17,7 +17,7 @@ import pytest
 
 import hermes
 
-from .conftest import LIMIT
+from .project import LIMIT
 from .support import HERMES, IDENTIFIER, JOB, PYTHON, TRAIN, Desk, environment, until
 
 OPTIONS_OF_EXEC = ("-f", "-e", "-n", "--threads", "-c", "--comment", "--root", "--compile-only", "--quiet", "--json")
@@ -32,10 +32,7 @@ sys.exit(3)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    desk = Desk(path)
+def desk(desk: Desk) -> Desk:
     desk.write("train.py", TRAIN)
     desk.write("sweep.hermes", f"EXEC\n{JOB}\n")
     return desk

@@ -24,7 +24,7 @@ from hermes import FileCollected, RunWarning, Status, collect
 from hermes.collect import Collector, collected
 from hermes.files import copy, move, size_of
 
-from .conftest import Project
+from .project import Project
 from .support import RecordProperty, times
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 import hermes
 from hermes import Status
 
-from .conftest import PYTHON, Project
+from .project import PYTHON, Project
 from .support import IDENTIFIER, Desk, until
 from .test_seed import CNN, EXAMPLE, SETTINGS
 
@@ -43,13 +43,6 @@ def placed(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         for variable, value in request.getfixturevalue("cluster").env.items():
             monkeypatch.setenv(variable, value)
     return name
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    return Desk(path)
 
 
 async def run(project: Project, place: str, *entries: str, threads: int = 4, arguments: str = "", **options: Any) -> hermes.RunResult:

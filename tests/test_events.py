@@ -29,7 +29,7 @@ from hermes import (
 from hermes.collect import Collector
 from hermes.logs import CHUNK
 
-from .conftest import LIMIT, Project
+from .project import LIMIT, Project
 
 pytestmark = pytest.mark.anyio
 

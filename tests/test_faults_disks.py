@@ -18,7 +18,7 @@ import pytest
 from hermes import Status
 from hermes.executors.processes import processes_of
 
-from .conftest import LIMIT
+from .project import LIMIT
 from .support import HERMES, LONG, PYTHON, Desk, RecordProperty, check_always, environment, times, until
 
 pytestmark = [pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")]
@@ -441,13 +441,6 @@ def test_experiments_that_become_read_only_are_told_and_can_be_resumed(tmp_path:
     finished = [each for each in desk.experiments() if each.status is Status.FINISHED]
     assert sorted(each.argv[-2] for each in finished) == ["0", "1", "2", "3"]
     assert all(is_whole(desk, identifier) for _, identifier in ledger(tmp_path, "wrote"))
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    return Desk(path)
 
 
 @pytest.mark.fault(9)

@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from hermes.collect import Collector
 from hermes.executors.local import LocalExecution
 from hermes.executors.processes import Exit, Launch, start
 
-from .conftest import LIMIT, Project
+from .project import LIMIT, Project
 from .support import IDENTIFIER, LONG, PYTHON, Desk, RecordProperty, all_metadata, check_always, environment, times, until
 from .test_golden import BAD
 from .test_language import GOLDEN, mutated, random_bytes, random_text
@@ -40,15 +40,6 @@ from .test_language import GOLDEN, mutated, random_bytes, random_text
 Step = Callable[[], Coroutine[Any, Any, object]]
 
 SEEN_BY_BOTH = pytest.mark.parametrize("watched", [True, False], ids=["watched", "final-look"])
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    yield Desk(path)
-    # Folders may be too deep in it for pytest's own clean-up
-    subprocess.run(["rm", "-rf", str(path)], check=False)
 
 
 def snapshot(top: Path, *left_out: Path) -> dict[str, tuple[object, ...]]:

@@ -19,11 +19,10 @@ import pytest
 
 from hermes.executors.processes import processes_of
 
-from .support import LONG, PYTHON, Desk, RecordProperty, Terminal, check_always, environment, is_alive, times, until
+from .support import LONG, PYTHON, Desk, MakeDesk, RecordProperty, Terminal, check_always, environment, is_alive, times, until
 
 T = TypeVar("T")
 
-MakeDesk = Callable[[int], Desk]
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 
@@ -123,14 +122,12 @@ ENDINGS = pytest.mark.parametrize("ending", [pytest.param(ending, marks=pytest.m
 
 
 @pytest.fixture
-def make_desk(tmp_path: Path) -> Iterator[MakeDesk]:
+def make_desk(make_desk: MakeDesk) -> Iterator[MakeDesk]:
     """Makes a desk for every time that a fault is caused; no process of a job survives the test."""
     made = []
 
-    def make(number: int) -> Desk:
-        path = tmp_path.resolve() / f"desk{number}"
-        path.mkdir()
-        desk = Desk(path)
+    def make(name: str) -> Desk:
+        desk = make_desk(name)
         for name, content in (
             ("patient", PATIENT), ("ignoring", IGNORING), ("fatherless", FATHERLESS), ("short", SHORT),
             ("leaving", LEAVING), ("print", PRINT), ("hold", HOLD),
@@ -202,7 +199,7 @@ def check_cancelled(desk: Desk, ended: int, cancelled: int, *saved: str) -> None
 def test_told_once_the_jobs_may_finish_what_they_are_at(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
     record_property("tried", times(1, 20))
     for number in range(times(1, 20)):
-        desk = make_desk(number)
+        desk = make_desk(f"desk{number}")
         ended, threads = number % 4, 1 + number % 3
         entries = ["[[sh, short.sh]]"] * ended + ["[[sh, patient.sh, leader]]"] * (threads + 3)
         desk.hermes_file(*entries, settings={"threads": threads, "supervise": number % 5 > 0})
@@ -231,7 +228,7 @@ def tell_once(desk: Desk, ending: str, threads: int, *, at_once: bool) -> None:
 def test_told_twice_the_jobs_are_killed_at_once(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
     record_property("tried", times(1, 20))
     for number in range(times(1, 20)):
-        desk = make_desk(number)
+        desk = make_desk(f"desk{number}")
         threads = 1 + number % 3
         desk.hermes_file(*["[[sh, patient.sh, leader]]"] * (threads + 3), settings={"threads": threads, "supervise": number % 5 > 0})
         killed_after = tell_twice(desk, ending, threads)
@@ -265,7 +262,7 @@ def test_told_at_any_moment(make_desk: MakeDesk, ending: str, record_property: R
     moments = random.Random(3)
     record_property("tried", times(1, 20))
     for number in range(times(1, 20)):
-        desk = make_desk(number)
+        desk = make_desk(f"desk{number}")
         desk.hermes_file(*["[[sh, short.sh]]"] * 200, settings={"threads": 1 + number % 4, "supervise": number % 5 > 0})
         tell_after(desk, ending, moments.random())
         experiments = desk.experiments()
@@ -299,7 +296,7 @@ def tell_after(desk: Desk, ending: str, seconds: float) -> None:
 def test_no_process_of_a_group_outlives_the_grace(make_desk: MakeDesk, script: str, record_property: RecordProperty) -> None:
     record_property("tried", times(2, 20))
     for number in range(times(2, 20)):
-        desk = make_desk(number)
+        desk = make_desk(f"desk{number}")
         desk.hermes_file(f"[[sh, {script}.sh, leader]]", settings={"supervise": number % 2 == 0})
         told = terminate(desk)
         assert alive(desk) == []
@@ -329,7 +326,7 @@ def terminate(desk: Desk) -> str:
 def test_a_daemon_does_not_hold_the_job_and_is_told_of(make_desk: MakeDesk, through: str, record_property: RecordProperty) -> None:
     record_property("tried", times(2, 20))
     for number in range(times(2, 20)):
-        desk = make_desk(number)
+        desk = make_desk(f"desk{number}")
         desk.hermes_file(f"[[sh, leaving.sh, {through}]]", "[[sh, short.sh]]", settings={"supervise": number % 2 == 0})
         told = desk.hermes("exec", "-f", "x.hermes", code=1).stderr
         daemon = int((desk.path / "daemon.pid").read_text())
@@ -350,7 +347,7 @@ def test_helpers_that_end_when_they_see_that_their_job_has_are_not_left_behind(
     make_desk: MakeDesk, record_property: RecordProperty
 ) -> None:
     record_property("tried", times(4, 20))
-    desk = make_desk(0)
+    desk = make_desk("desk")
     desk.write("tracked.py", TRACKED)
     desk.hermes_file(*[f"[[{PYTHON}, tracked.py]]"] * times(4, 20), settings={"threads": 2})
     check_always(desk, desk.hermes("exec", "-f", "x.hermes").stderr)
@@ -369,7 +366,7 @@ def test_any_output_is_kept_as_it_is_without_filling_the_memory(make_desk: MakeD
         "bytes": times(1, 100),
         "one line": times(8, 100),
     }[kind]
-    silent, desk = make_desk(0), make_desk(1)
+    silent, desk = make_desk("silent"), make_desk("desk")
     desk.write("block", BLOCKS[kind])
     usual = peak_memory(silent, 0, where)
     grown = peak_memory(desk, blocks, where) - usual
@@ -419,7 +416,7 @@ def peak_told(status: str) -> int:
 def test_a_listener_slower_than_the_job_does_not_fill_the_memory(make_desk: MakeDesk) -> None:
     peaks = []
     for blocks in (0, times(40, 500)):
-        desk = make_desk(blocks)
+        desk = make_desk(f"desk{blocks}")
         desk.write("block", BLOCKS["lines"])
         desk.write("listening.py", LISTENING)
         desk.hermes_file(f"[[sh, print.sh, {blocks}]]")

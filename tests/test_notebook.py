@@ -17,7 +17,7 @@ from jupyter_client.manager import KernelManager
 
 import hermes
 
-from .conftest import LIMIT
+from .project import LIMIT
 from .support import IDENTIFIER, PYTHON, TRAIN, Desk, RecordProperty, check_always, environment, is_alive, times, until
 from .test_faults_inputs import fifo_of, shouting, shouts
 
@@ -129,11 +129,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, kernel: Notebook) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    kernel.run(f"os.chdir({str(path)!r})")
-    return Desk(path)
+def desk(desk: Desk, kernel: Notebook) -> Desk:
+    kernel.run(f"os.chdir({str(desk.path)!r})")
+    return desk
 
 
 def test_the_result_is_there_in_the_next_cell(kernel: Notebook, desk: Desk) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,7 @@ import hermes
 from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
 
-from .support import LONG, Desk, RecordProperty, times, until
+from .support import LONG, Desk, MakeDesk, RecordProperty, times, until
 
 pytestmark = [pytest.mark.fault(1), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
 
@@ -59,13 +58,16 @@ main()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    desk = Desk(path)
-    desk.write("job.sh", JOB)
-    desk.write("die.py", DIE_AT)
-    return desk
+def make_desk(make_desk: MakeDesk) -> MakeDesk:
+    """Makes desks with the job in them."""
+
+    def make(name: str) -> Desk:
+        desk = make_desk(name)
+        desk.write("job.sh", JOB)
+        desk.write("die.py", DIE_AT)
+        return desk
+
+    return make
 
 
 def sweep(desk: Desk, codes: str, threads: int = 2, supervise: bool = True) -> None:
@@ -309,23 +311,3 @@ def finish(desk: Desk) -> None:
         desk.hermes("resume")
     elif not desk.experiments():
         desk.hermes("exec", "-f", "s.hermes")
-
-
-class MakeDesk:
-    """Makes desks with the job in them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, name: str) -> Desk:
-        path = self._folder / name
-        path.mkdir()
-        desk = Desk(path)
-        desk.write("job.sh", JOB)
-        desk.write("die.py", DIE_AT)
-        return desk
-
-
-@pytest.fixture
-def make_desk(tmp_path: Path) -> MakeDesk:
-    return MakeDesk(tmp_path.resolve())

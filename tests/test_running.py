@@ -30,7 +30,7 @@ from hermes import HermesError, JobEnded, JobStarted, Status, provenance, store
 from hermes.executors import processes
 from hermes.store import Clock
 
-from .conftest import Project
+from .project import Project
 
 pytestmark = pytest.mark.anyio
 

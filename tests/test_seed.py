@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import IDENTIFIER, PYTHON, Desk
+from .support import IDENTIFIER, PYTHON, Desk, MakeDesk
 
 EXAMPLE = """\
 PRE
@@ -63,20 +63,18 @@ os.unlink(marker)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(make_desk: MakeDesk) -> Desk:
     """The page's folder: a git repository with the two scripts and the network."""
-    path = tmp_path.resolve() / "agents"
-    path.mkdir()
-    desk = Desk(path)
+    desk = make_desk("agents")
     desk.write("example_file.hermes", EXAMPLE)
     desk.write(".hermes_settings", SETTINGS)
     desk.write("train_dqn.py", TRAIN)
     desk.write("train_ac.py", TRAIN)
     desk.write("networks/cnn.py", CNN)
     desk.write(".gitignore", "experiments\nrunning\nmet\n__pycache__\n")
-    (path / "running").mkdir()
+    (desk.path / "running").mkdir()
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "agents"]):
-        subprocess.run(["git", *words], cwd=path, check=True)
+        subprocess.run(["git", *words], cwd=desk.path, check=True)
     return desk
 
 

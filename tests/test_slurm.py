@@ -51,10 +51,7 @@ number."""
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    desk = Desk(path)
+def desk(desk: Desk) -> Desk:
     desk.write("job.sh", JOB)
     return desk
 

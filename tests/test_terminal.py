@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -52,12 +51,9 @@ SGR_COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    path = tmp_path.resolve() / "desk"
-    path.mkdir()
-    desk = Desk(path)
+def desk(desk: Desk) -> Desk:
     desk.write("work.py", WORK)
-    (path / "orders").mkdir()
+    (desk.path / "orders").mkdir()
     return desk
 
 
