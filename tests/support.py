@@ -94,12 +94,16 @@ def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, st
 class Desk(Project):
     """A working directory, and the command `hermes` in it."""
 
+    def command(self, *arguments: str) -> list[str]:
+        """A call of `hermes`."""
+        return [*HERMES, *arguments]
+
     def hermes(
         self, *arguments: str, code: int = 0, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Calls `hermes`, which has to end with this exit code."""
         done = subprocess.run(
-            [*HERMES, *arguments],
+            self.command(*arguments),
             cwd=cwd or self.path,
             env=environment(env),
             **({"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": LIMIT, "check": False, "text": True} | options),
@@ -111,14 +115,14 @@ class Desk(Project):
     def started(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         """A call of `hermes` that goes on in the background; it is killed if the test leaves it behind."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen([*HERMES, *arguments], cwd=self.path, env=environment(), **(pipes | options)) as process:
+        with subprocess.Popen(self.command(*arguments), cwd=self.path, env=environment(), **(pipes | options)) as process:
             try:
                 yield process
             finally:
                 process.kill()
 
     def terminal(self, *arguments: str, rows: int = 24, columns: int = 100, env: Mapping[str, str | None] | None = None) -> Terminal:
-        return Terminal([*HERMES, *arguments], self.path, environment(env), rows, columns)
+        return Terminal(self.command(*arguments), self.path, environment(env), rows, columns)
 
 
 def check_always(desk: Desk, *said: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 from hermes import Status
 from hermes.executors.processes import processes_of
 
+from .namespace import NamespaceDesk, namespace
 from .project import LIMIT
 from .support import HERMES, LONG, PYTHON, Desk, RecordProperty, check_always, environment, times, until
 
@@ -30,74 +31,10 @@ FULL = "No space left on device"
 READ_ONLY = "Read-only file system"
 BLOCK = 4096
 
-HOLDER = "echo held; read -r _"
-"""Keeps a namespace for as long as its standard input is open."""
-
 
 def holding(path: str) -> str:
     """A shell's words that wait until a file is gone."""
     return f'while [ -e "{path}" ]; do sleep 0.01; done'
-
-
-class Space(Desk):
-    """A desk in a namespace of its own, in which `hermes` runs: what is mounted or limited there concerns nobody else.
-
-    `path` is the working directory as it is seen from outside, `inside` as it is seen from within.
-    """
-
-    def __init__(self, pid: int, inside: Path) -> None:
-        super().__init__(Path(f"/proc/{pid}/root{inside}"))
-        self.inside = inside
-        self._enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--preserve-credentials"]
-
-    def within(self, *command: str) -> list[str]:
-        """What executes a command in the namespace, in the working directory."""
-        return [*self._enter, "sh", "-c", 'cd "$0" && exec "$@"', str(self.inside), *command]
-
-    def do(self, *command: str) -> None:
-        subprocess.run(self.within(*command), check=True, capture_output=True, timeout=LIMIT)
-
-    def hermes(self, *arguments: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        with self.started(*arguments, **options) as process:
-            out, err = process.communicate(timeout=LIMIT)
-        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    @contextmanager
-    def started(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-        pipes: dict[str, Any] = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "text": True,
-            "env": environment(),
-        }
-        with subprocess.Popen(self.within(*HERMES, *arguments), **(pipes | options)) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-
-@contextmanager
-def space(inside: Path, setup: str) -> Iterator[Space]:
-    """A namespace in which `setup` was executed, in the folder `inside`, which is the working directory there."""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"cd {inside} && {setup} && {HOLDER}"]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    try:
-        holder: subprocess.Popen[str] = subprocess.Popen(command, **pipes)
-    except FileNotFoundError:
-        pytest.skip("there is no `unshare`")
-    with holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stderr is not None
-        try:
-            if holder.stdout.readline() != "held\n":
-                pytest.skip(f"there are no namespaces here: {holder.stderr.read()}")
-            yield Space(holder.pid, inside)
-        finally:
-            holder.stdin.close()
 
 
 # Row 8: full disks
@@ -166,9 +103,9 @@ FILLS = [
 class Disk:
     """A small disk, and the desk on it, or beside it."""
 
-    def __init__(self, desk: Space, mounted: Path) -> None:
+    def __init__(self, desk: NamespaceDesk, mounted: Path) -> None:
         self.desk = desk
-        self.path = Path(f"{str(desk.path).removesuffix(str(desk.inside))}{mounted}")
+        self.path = desk.at(mounted).path
 
     def fill(self, kind: str, left: int) -> None:
         """Leaves so many blocks or inodes free."""
@@ -196,8 +133,8 @@ def small_disk(folder: Path, *, across: bool) -> Iterator[Disk]:
     beside.mkdir()
     working = beside if across else mounted
     mount = f"mount -t tmpfs -o size=2M,nr_inodes=2048 tmpfs {mounted} && mkdir -p {working}/work && cd {working}/work"
-    with space(folder, mount) as found:
-        desk = Space(int(found.path.parts[2]), working / "work")
+    with namespace(folder, mount) as found:
+        desk = found.at(working / "work")
         if across:
             # A link, so that the desk has its experiments where it has them always; it means the same from outside
             (desk.path / "experiments").symlink_to("../../disk/experiments")
@@ -370,7 +307,7 @@ def by_number(desk: Desk) -> dict[str, Any]:
     return {each.argv[-2]: each for each in desk.experiments()}
 
 
-def read_only(desk: Space, path: str) -> None:
+def read_only(desk: NamespaceDesk, path: str) -> None:
     """Makes a folder read-only, for root too. What is open for writing there already stays that."""
     desk.do("mount", "--bind", path, path)
     desk.do("mount", "-o", "remount,bind,ro", path)
@@ -546,7 +483,7 @@ def test_exhausted_watch_limits_cost_time_and_no_file(tmp_path: Path, limit: str
     path = tmp_path.resolve() / "desk"
     path.mkdir()
     # The limits of this namespace alone
-    with space(path, f"echo {allowed} > /proc/sys/user/{limit}") as desk:
+    with namespace(path, f"echo {allowed} > /proc/sys/user/{limit}") as desk:
         for number in range(folders):
             (desk.path / f"{number}").mkdir()
         desk.write("flood.py", FLOOD.replace("% 7", f"% {folders}"))

@@ -16,8 +16,8 @@ from hypothesis.strategies import data, integers, lists, sampled_from
 
 from hermes import Status
 
+from .namespace import namespace
 from .support import LONG, all_metadata, check_always, times, until
-from .test_faults_disks import Space, space
 
 pytestmark = [pytest.mark.fault(1, 2, 3, 8), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
 
@@ -50,8 +50,8 @@ class Life(RuleBasedStateMachine):
         (folder / "disk").mkdir()
         (folder / "outside").mkdir()
         setup = f"mount -t tmpfs -o size={DISK}m none disk && cd disk && mkdir desk outside && mount --bind ../outside outside"
-        found = self.stack.enter_context(space(folder, setup))
-        self.desk = Space(int(found.path.parts[2]), folder / "disk" / "desk")
+        found = self.stack.enter_context(namespace(folder, setup))
+        self.desk = found.at(folder / "disk" / "desk")
         self.outside = folder / "outside"
         self.desk.write("job.sh", JOB)
         self.codes: dict[int, int] = {}
