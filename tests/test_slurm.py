@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -57,6 +57,13 @@ def desk(desk: Desk) -> Desk:
 
 
 @pytest.fixture
+def cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster that tests share, for whatever the test starts."""
+    use(cluster, monkeypatch)
+    return cluster
+
+
+@pytest.fixture
 def own(slurm: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster that a test may harm."""
     with Cluster({"MessageTimeout": "2"}) as cluster:
@@ -81,6 +88,17 @@ def lines(path: Path) -> list[str]:
 def started(desk: Desk) -> list[str]:
     """The numbers of the jobs that were started, once for each start."""
     return sorted(line.split()[1] for line in lines(desk.path / "ledger"))
+
+
+@contextmanager
+def held_client(desk: Desk, count: int = 1, *, threads: int = 4) -> Iterator[subprocess.Popen[str]]:
+    """A client of so many jobs, the first of which runs and waits until `hold0` is gone."""
+    sweep(desk, count, threads)
+    desk.write("hold0")
+    with desk.started("exec", "-f", "x.hermes") as client:
+        until(lambda: started(desk) == ["0"])
+        until(lambda: desk.experiment().metadata.get("pid_start"))
+        yield client
 
 
 def ended(desk: Desk) -> list[str]:
@@ -142,12 +160,8 @@ def test_a_client_that_is_killed_again_and_again_loses_nothing_and_repeats_nothi
 
 
 @pytest.mark.fault(3)
-def test_ctrl_c_leaves_the_jobs_and_says_how_to_come_back(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
-    sweep(desk, 3, threads=1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
+def test_ctrl_c_leaves_the_jobs_and_says_how_to_come_back(desk: Desk, cluster: Cluster) -> None:
+    with held_client(desk, 3, threads=1) as client:
         client.send_signal(signal.SIGINT)
         _, told = client.communicate(timeout=WAIT)
     assert client.returncode == -signal.SIGINT
@@ -301,8 +315,7 @@ def test_without_slurm_that_is_told(desk: Desk) -> None:
         ("--mem=100 job.sh", "Script arguments not permitted with --wrap option"),
     ],
 )
-def test_options_that_slurm_refuses(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, options: str, said: str) -> None:
-    use(cluster, monkeypatch)
+def test_options_that_slurm_refuses(desk: Desk, cluster: Cluster, options: str, said: str) -> None:
     desk.write("x.hermes", f"PRE\nexecutor: slurm\nEXEC\n[[sh, job.sh, 1]]\n[[sh, job.sh, 2],[-s '{options}']]\n")
     before = arrays(desk, cluster)
     told = desk.hermes("exec", "-f", "x.hermes", code=2).stderr
@@ -314,7 +327,6 @@ def test_options_that_slurm_refuses(desk: Desk, cluster: Cluster, monkeypatch: p
 
 
 def test_options_are_passed_on_and_group_the_jobs(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
     # What Hermes relies upon cannot be changed by the environment
     for name, value in (
         ("SBATCH_ARRAY_INX", "0-3"),
@@ -360,10 +372,7 @@ def test_arrays_are_split_and_still_keep_to_threads(desk: Desk, slurm: None, mon
 
 
 def test_a_node_that_fails_gives_its_job_to_another(desk: Desk, own: Cluster) -> None:
-    sweep(desk, 1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
+    with held_client(desk) as client:
         node = until(lambda: re.search(r"attempt on (n\d)", desk.experiment().stdout))
         own.fail_node(node[1])
         until(lambda: len(started(desk)) == 2)
@@ -421,13 +430,9 @@ def test_a_job_that_was_lost_while_nobody_followed_is_run_again(desk: Desk, own:
     assert max(each.metadata["attempts"] for each in desk.experiments()) == 2
 
 
-def test_a_node_killed_between_its_last_two_words(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_killed_between_its_last_two_words(desk: Desk, cluster: Cluster) -> None:
     """The experiment is final, and what tells the client so is missing."""
-    use(cluster, monkeypatch)
-    sweep(desk, 1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
+    with held_client(desk) as client:
         client.kill()
         client.wait()
     (desk.path / "hold0").unlink()
@@ -437,8 +442,7 @@ def test_a_node_killed_between_its_last_two_words(desk: Desk, cluster: Cluster, 
     check_once(desk, 1)
 
 
-def test_folders_may_have_any_name(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
+def test_folders_may_have_any_name(tmp_path: Path, cluster: Cluster) -> None:
     path = tmp_path.resolve() / "a 'b' %a $HOME"
     path.mkdir()
     desk = Desk(path)
@@ -448,14 +452,9 @@ def test_folders_may_have_any_name(tmp_path: Path, cluster: Cluster, monkeypatch
     check_once(desk, 1)
 
 
-def test_a_requeued_job_goes_on_in_its_directory(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
+def test_a_requeued_job_goes_on_in_its_directory(desk: Desk, cluster: Cluster) -> None:
     desk.write("job.sh", f"trap 'echo saved > \"saved_$1.txt\"; exit 143' TERM\n{JOB}")
-    sweep(desk, 1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
-        until(lambda: desk.experiment().metadata.get("pid_start"))
+    with held_client(desk) as client:
         first = desk.experiment()
         cluster.requeue(first.metadata["slurm"]["job"])
         until(lambda: len(started(desk)) == 2)
@@ -472,13 +471,8 @@ def test_a_requeued_job_goes_on_in_its_directory(desk: Desk, cluster: Cluster, m
     assert desk.leftovers(experiment.identifier) == []
 
 
-def test_scancel_from_outside(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
-    sweep(desk, 3, threads=1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
-        until(lambda: desk.experiment().metadata.get("pid_start"))
+def test_scancel_from_outside(desk: Desk, cluster: Cluster) -> None:
+    with held_client(desk, 3, threads=1) as client:
         array, _, _ = desk.experiment().metadata["slurm"]["job"].partition("_")
         cluster.call("scancel", array)
         _, told = client.communicate(timeout=WAIT)
@@ -493,13 +487,8 @@ def test_scancel_from_outside(desk: Desk, cluster: Cluster, monkeypatch: pytest.
     assert Counter(each.status for each in desk.experiments()) == {"cancelled": 1, "finished": 3}
 
 
-def test_a_time_limit_leaves_partial_results(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
-    sweep(desk, 1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "x.hermes") as client:
-        until(lambda: started(desk) == ["0"])
-        until(lambda: desk.experiment().metadata.get("pid_start"))
+def test_a_time_limit_leaves_partial_results(desk: Desk, cluster: Cluster) -> None:
+    with held_client(desk) as client:
         cluster.expire(desk.experiment().metadata["slurm"]["job"])
         _, told = client.communicate(timeout=WAIT)
     assert client.returncode == 1
@@ -512,8 +501,7 @@ def test_a_time_limit_leaves_partial_results(desk: Desk, cluster: Cluster, monke
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute: only in `nox -s faults`")
-def test_the_warning_before_a_time_limit_is_passed_on(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
+def test_the_warning_before_a_time_limit_is_passed_on(desk: Desk, cluster: Cluster) -> None:
     # It leaves when it is told to, and takes longer than the cluster would give it at the limit itself
     desk.write("job.sh", f"trap 'sleep 3; echo saved > \"saved_$1.txt\"; exit 143' TERM\n{JOB}")
     sweep(desk, 1, options="--time=1")
@@ -549,8 +537,7 @@ def check_out_of_memory(desk: Desk) -> None:
     assert desk.leftovers(experiment.identifier) == []
 
 
-def test_out_of_memory_kills_the_node_s_process_too(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
+def test_out_of_memory_kills_the_node_s_process_too(desk: Desk, cluster: Cluster) -> None:
     check_out_of_memory(desk)
 
 
@@ -585,8 +572,7 @@ def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch
     assert set(desk.tree(desk.experiment().directory, own=True)) == {f"state_{outcome.identifier}.txt"}
 
 
-def test_a_node_that_cannot_start_a_job_says_why(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(cluster, monkeypatch)
+def test_a_node_that_cannot_start_a_job_says_why(desk: Desk, cluster: Cluster) -> None:
     sweep(desk, 1)
     desk.write("broken/anyio.py", "raise SystemExit('this node is not as the client is')\n")
     desk.write("sitecustomize.py", "import os, sys\nif 'SLURM_JOB_ID' in os.environ: sys.path.insert(0, 'broken')\n")
