@@ -29,8 +29,8 @@ from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, r
 from .model import Job, Outcome, Status
 from .plan import Plan
 from .records import read_record
-from .resume import Leftover
-from .store import PATCH, RunFolder, amend, experiments_named
+from .resume import Leftover, experiments_of
+from .store import PATCH, RunFolder, amend
 from .threads import in_thread
 
 BEAT = 15.0
@@ -231,11 +231,7 @@ def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending
 
     If Slurm broke it off to start it again, how it ended then counts for nothing: it was told to end.
     """
-    found = [
-        (directory, metadata)
-        for directory, metadata in experiments_named(str(run.plan.experiments), run.name)
-        if metadata.get("run_id") == run.run_id and metadata.get("slurm", {}).get("task") == task.name
-    ]
+    found = [each for each in experiments_of(run) if each[1].get("slurm", {}).get("task") == task.name]
     if not found:
         return Pending(task.index, job, task.key, task.attempt)
     directory, metadata = found[-1]

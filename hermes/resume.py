@@ -44,6 +44,13 @@ class Survey:
     failed: int = 0
 
 
+def experiments_of(run: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Directory and metadata of all experiments of a run, in the order of their starts."""
+    for directory, metadata in experiments_named(run.experiments, run.name):
+        if metadata.get("run_id") == run.run_id:
+            yield directory, metadata
+
+
 def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
     """What has become of the jobs of a run. With `failed`, those that failed are started again.
 
@@ -53,17 +60,16 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
     survey = Survey(held, settled=set(held))
     latest: dict[str, dict[str, Any]] = {}
     unfinished: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for directory, metadata in experiments_named(str(plan.experiments), folder.name):
-        if metadata.get("run_id") == folder.run_id:
-            key = metadata["key"]
-            latest[key] = metadata
-            # One experiment may have had several attempts on a cluster
-            survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata["attempts"])
-            if key in held:
-                continue
-            # Failed with a record: the disk was full when it ended
-            if metadata["status"] == Status.RUNNING or (metadata["status"] == Status.FAILED and metadata["identifier"] in recorded):
-                unfinished.setdefault(key, []).append((directory, metadata))
+    for directory, metadata in experiments_of(folder):
+        key = metadata["key"]
+        latest[key] = metadata
+        # One experiment may have had several attempts on a cluster
+        survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata["attempts"])
+        if key in held:
+            continue
+        # Failed with a record: the disk was full when it ended
+        if metadata["status"] == Status.RUNNING or (metadata["status"] == Status.FAILED and metadata["identifier"] in recorded):
+            unfinished.setdefault(key, []).append((directory, metadata))
     for key, metadata in latest.items():
         if key in held:
             continue

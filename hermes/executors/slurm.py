@@ -23,8 +23,8 @@ from ..events import JobStarted
 from ..files import FULL
 from ..model import Job, Outcome, Status
 from ..plan import Plan, sbatch_words
-from ..resume import Leftover
-from ..store import RunFolder, amend, experiments_named
+from ..resume import Leftover, experiments_of
+from ..store import RunFolder, amend
 from ..threads import in_thread
 from . import Executor, Pending, Work
 from .local import LocalExecution
@@ -556,7 +556,7 @@ class SlurmExecution:
 
     async def _end_started(self, started: list[_Open]) -> None:
         """Finishes what the nodes could not: the client does what they would have done, with what is on the disk."""
-        leftovers = await in_thread(self._experiments_of, started)
+        leftovers = await in_thread(self._left_by, started)
         found = [leftover for leftover in leftovers.values() if leftover is not None]
         outcomes = await self._finish([each for each in found if each.metadata["status"] == Status.RUNNING])
         for each in found:
@@ -580,19 +580,19 @@ class SlurmExecution:
             if leftover is None:
                 await self._end_failed_start(each, state, reason)
                 continue
-            outcome, claimed = outcomes[leftover.metadata["identifier"]]
+            outcome, collected = outcomes[leftover.metadata["identifier"]]
             outcome = judged(outcome, state, reason, is_stopped=self._stopping)
             if outcome.directory is not None:
                 await in_thread(amend, outcome.directory, outcome.status, outcome.problems)
-            await self._end(each, outcome, claimed)
+            await self._end(each, outcome, collected)
 
-    def _experiments_of(self, started: list[_Open]) -> dict[str, Leftover | None]:
+    def _left_by(self, started: list[_Open]) -> dict[str, Leftover | None]:
         jobs = self._jobs({each.task.index for each in started})
         tasks = {each.task.name: each.task for each in started}
         found: dict[str, Leftover | None] = dict.fromkeys(tasks)
-        for directory, metadata in experiments_named(str(self._plan.experiments), self._run_folder.name):
+        for directory, metadata in experiments_of(self._run_folder):
             name = metadata.get("slurm", {}).get("task")
-            if metadata.get("run_id") == self._run_folder.run_id and name in tasks:
+            if name in tasks:
                 task = tasks[name]
                 found[name] = Leftover(task.index, jobs[task.index], directory, metadata, again=False, failed=False)
         return found
