@@ -66,6 +66,13 @@ def times(short: int, long: int) -> int:
     return long if LONG else short
 
 
+def tries(record_property: RecordProperty, short: int, long: int) -> range:
+    """Counts the times that a fault is caused, of which the report of `nox -s faults` tells."""
+    count = times(short, long)
+    record_property("tried", count)
+    return range(count)
+
+
 def until(condition: Callable[[], T | None]) -> T:
     """Waits until `condition` gives something true, and returns that."""
     ends = time.monotonic() + LIMIT

@@ -19,7 +19,7 @@ import pytest
 
 from hermes.executors.processes import processes_of
 
-from .support import LONG, PYTHON, Desk, MakeDesk, RecordProperty, Terminal, check_always, environment, is_alive, times, until
+from .support import LONG, PYTHON, Desk, MakeDesk, RecordProperty, Terminal, check_always, environment, is_alive, times, tries, until
 
 T = TypeVar("T")
 
@@ -197,8 +197,7 @@ def check_cancelled(desk: Desk, ended: int, cancelled: int, *saved: str) -> None
 @ENDINGS
 @pytest.mark.timeout(times(60, 600))
 def test_told_once_the_jobs_may_finish_what_they_are_at(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
-    record_property("tried", times(1, 20))
-    for number in range(times(1, 20)):
+    for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
         ended, threads = number % 4, 1 + number % 3
         entries = ["[[sh, short.sh]]"] * ended + ["[[sh, patient.sh, leader]]"] * (threads + 3)
@@ -226,8 +225,7 @@ def tell_once(desk: Desk, ending: str, threads: int, *, at_once: bool) -> None:
 @ENDINGS
 @pytest.mark.timeout(times(60, 600))
 def test_told_twice_the_jobs_are_killed_at_once(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
-    record_property("tried", times(1, 20))
-    for number in range(times(1, 20)):
+    for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
         threads = 1 + number % 3
         desk.hermes_file(*["[[sh, patient.sh, leader]]"] * (threads + 3), settings={"threads": threads, "supervise": number % 5 > 0})
@@ -260,8 +258,7 @@ def tell_twice(desk: Desk, ending: str, threads: int) -> float:
 @pytest.mark.timeout(times(60, 600))
 def test_told_at_any_moment(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
     moments = random.Random(3)
-    record_property("tried", times(1, 20))
-    for number in range(times(1, 20)):
+    for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
         desk.hermes_file(*["[[sh, short.sh]]"] * 200, settings={"threads": 1 + number % 4, "supervise": number % 5 > 0})
         tell_after(desk, ending, moments.random())
@@ -294,8 +291,7 @@ def tell_after(desk: Desk, ending: str, seconds: float) -> None:
 @pytest.mark.timeout(times(60, 300))
 @pytest.mark.parametrize("script", ["patient", "ignoring", "fatherless"])
 def test_no_process_of_a_group_outlives_the_grace(make_desk: MakeDesk, script: str, record_property: RecordProperty) -> None:
-    record_property("tried", times(2, 20))
-    for number in range(times(2, 20)):
+    for number in tries(record_property, 2, 20):
         desk = make_desk(f"desk{number}")
         desk.hermes_file(f"[[sh, {script}.sh, leader]]", settings={"supervise": number % 2 == 0})
         told = terminate(desk)
@@ -324,8 +320,7 @@ def terminate(desk: Desk) -> str:
 @pytest.mark.timeout(times(60, 300))
 @pytest.mark.parametrize("through", ["nohup", "setsid"])
 def test_a_daemon_does_not_hold_the_job_and_is_told_of(make_desk: MakeDesk, through: str, record_property: RecordProperty) -> None:
-    record_property("tried", times(2, 20))
-    for number in range(times(2, 20)):
+    for number in tries(record_property, 2, 20):
         desk = make_desk(f"desk{number}")
         desk.hermes_file(f"[[sh, leaving.sh, {through}]]", "[[sh, short.sh]]", settings={"supervise": number % 2 == 0})
         told = desk.hermes("exec", "-f", "x.hermes", code=1).stderr

@@ -17,7 +17,7 @@ import hermes
 from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
 
-from .support import LONG, Desk, MakeDesk, RecordProperty, times, until
+from .support import LONG, Desk, MakeDesk, RecordProperty, times, tries, until
 
 pytestmark = [pytest.mark.fault(1), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
 
@@ -277,8 +277,7 @@ def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk, record_property: Re
 @pytest.mark.timeout(times(120, 1200))
 def test_killed_at_random_moments(make_desk: MakeDesk, record_property: RecordProperty) -> None:
     moments = random.Random(2)
-    record_property("tried", times(8, 200))
-    for number in range(times(8, 200)):
+    for number in tries(record_property, 8, 200):
         place = make_desk(f"moment{number}")
         sweep(place, "0, 0, 0")
         wait = moments.random()
