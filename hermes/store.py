@@ -144,26 +144,32 @@ class RunFolder:
         git = read_git(plan.working_directory, plan.experiments)
         records = f"{plan.experiments}/{RECORDS}"
         folder = f"{records}/{run_id}"
-        try:
-            if is_new:
-                os.makedirs(records, exist_ok=True)
-                os.mkdir(folder)
-            locked = lock(folder)
-            if locked is None:
-                raise HermesError(f"the run `{run_id}` is still in progress", hint="`hermes resume` takes it up when its process has ended")
-            if is_new:
-                write_record(folder, run_id, name, plan)
-            _equip(folder, locked, git)
-            clock = Clock(records, git.suffix)
-            if not has_room(folder):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as exc:
-            if is_new:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise HermesError(
-                f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
-                hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments elsewhere",
-            ) from None
+        with contextlib.ExitStack() as opened:
+            try:
+                if is_new:
+                    os.makedirs(records, exist_ok=True)
+                    os.mkdir(folder)
+                locked = lock(folder)
+                if locked is None:
+                    raise HermesError(
+                        f"the run `{run_id}` is still in progress", hint="`hermes resume` takes it up when its process has ended"
+                    )
+                opened.callback(os.close, locked)
+                if is_new:
+                    write_record(folder, run_id, name, plan)
+                _equip(folder, locked, git)
+                clock = Clock(records, git.suffix)
+                opened.callback(clock.close)
+                if not has_room(folder):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as exc:
+                if is_new:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise HermesError(
+                    f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
+                    hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments elsewhere",
+                ) from None
+            opened.pop_all()
         shared, environment = _shared(plan, name, run_id, git), _environment(name, run_id)
         return cls(plan, name, run_id, folder, clock, git, shared, environment, str(plan.experiments), locked)
 

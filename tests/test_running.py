@@ -80,6 +80,42 @@ async def test_one_at_a_time_is_the_default_and_jobs_start_in_order(project: Pro
     assert [experiment.argv[-1] for experiment in project.experiments()] == ["0", "1", "2", "3", "4", "5"]
 
 
+async def test_the_experiment_of_the_next_job_waits_for_no_long_job(project: Project) -> None:
+    # While jobs are short the next one is prepared: not for longer than a moment, or its identifier would tell of another time
+    project.write("job.sh", 'echo "$1" >> started; [ "$2" != long ] || while [ ! -e go ]; do sleep 0.01; done')
+    entries = [f"[[sh, job.sh, {word}]]" for word in ("a", "b", "c", "long", "d", "e")]
+
+    def started() -> list[str]:
+        return (project.path / "started").read_text().split() if (project.path / "started").exists() else []
+
+    async with project.open(*entries) as run:
+        await project.until(lambda: len(started()) == 4)
+        await project.until(lambda: len(list(project.experiments_folder.glob("job.sh/*/*"))) == 4)
+        project.write("go")
+    assert run.result.ok
+    experiments = project.experiments()
+    assert [experiment.argv[-1] for experiment in experiments] == ["a", "b", "c", "long", "d", "e"]
+    assert [experiment.identifier for experiment in experiments] == started()
+
+
+@pytest.mark.parametrize("count", [20, 60])
+async def test_short_jobs_need_no_threads_of_their_own(project: Project, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    project.write("job.sh", "")
+    calls = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def counted(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        calls.append(function)
+        return await run_sync(function, *arguments, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
+    result = await project.run(f"PROD([[sh, job.sh, {{n}}]], n=RANGE[0, {count}])", threads=2)
+    assert result.ok
+    # A busy machine can make a job so long that it is finished with more patience
+    long = sum(outcome.duration >= 0.05 for outcome in result.outcomes)
+    assert len(calls) < 20 + long
+
+
 async def test_a_large_sweep_starts_at_once(project: Project) -> None:
     project.write("job.sh", "")
     async with project.open("PROD([[sh, job.sh, {a} {b}]], a=RANGE[0, 1000], b=RANGE[0, 1000])") as run:
@@ -835,6 +871,15 @@ async def test_an_experiments_folder_that_is_read_only(project: Project) -> None
 
 
 @pytest.mark.fault(18)
+async def test_a_run_that_finds_no_room_leaves_nothing_open(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "has_room", lambda _folder: False)
+    descriptors = _descriptors()
+    for _ in range(2):
+        with pytest.raises(HermesError, match="No space left"):
+            await project.run("[[sh, -c, true]]")
+    assert _descriptors() == descriptors
+
+
 async def test_a_busy_system_is_asked_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = 0
     real = processes._popen

@@ -30,7 +30,7 @@ from ..collect import Claim, Collector, collected
 from ..copies import Stowage
 from ..events import JobStarted
 from ..files import FULL, remove_parts
-from ..model import Job, Outcome, Status
+from ..model import Outcome, Status
 from ..plan import find_program
 from ..provenance import process_start
 from ..resume import Leftover
@@ -410,7 +410,9 @@ class LocalExecution:
                 # The job is just not started
                 self._stop()
             else:
-                self._tell(self._take_in, [_Finished(pending.index, _not_begun(pending.job, exc))], [])
+                where = f" `{exc.filename}`" if exc.filename else ""
+                problem = f"the experiment directory could not be made: {exc.strerror}{where}"
+                self._tell(self._take_in, [_Finished(pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem))], [])
             return None
         self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
         return _Running(pending, experiment, prepared=time.monotonic())
@@ -726,12 +728,6 @@ class LocalExecution:
     def _collected(self, files: list[tuple[str, str]]) -> None:
         for identifier, path in files:
             self._work.collected(identifier, path)
-
-
-def _not_begun(job: Job, exc: OSError) -> Outcome:
-    where = f" `{exc.filename}`" if exc.filename else ""
-    problem = f"the experiment directory could not be made: {exc.strerror}{where}"
-    return Outcome("", job.script, None, Status.FAILED, problems=(problem,), argv=job.argv, line=job.line)
 
 
 def _give_up(running: _Running, exc: OSError | ValueError) -> None:
