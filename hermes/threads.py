@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -61,3 +63,30 @@ class Bell:
     def close(self) -> None:
         self._heard.close()
         self._rung.close()
+
+
+class Mailbox:
+    """What one thread is to call for others, in the order in which they ask for it."""
+
+    def __init__(self, wake: Callable[[], object], wait_for: int = 1) -> None:
+        self._asked: deque[Callable[[], object]] = deque()
+        self._wake = wake
+        self._wait_for = wait_for
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def ask(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        """Has something called. The thread is woken when it has been asked for `wait_for` calls, or as soon as anybody wants that."""
+        self._asked.append(partial(function, *arguments))
+        if len(self._asked) % self._wait_for == 0:
+            self._wake()
+
+    def ask_now(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        self._asked.append(partial(function, *arguments))
+        self._wake()
+
+    def do_asked(self) -> None:
+        """Calls all that has been asked for. Only the thread itself does this."""
+        while self._asked:
+            self._asked.popleft()()

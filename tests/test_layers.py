@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
     "errors", "model", "syntax", "sweeps", "settings", "plan", "events", "threads", "files", "provenance", "records", "store", "collect",
-    "copies", "logs", "resume", "executors", "executors.processes", "executors.local",
+    "copies", "logs", "resume", "executors", "executors.processes", "executors.finishing", "executors.local",
     "executors.tasks", "executors.slurm_commands", "executors.slurm", "node", "runner", "query", "report", "notebook",
 )  # fmt: skip
 """Each may import only those before it."""

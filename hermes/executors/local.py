@@ -4,7 +4,7 @@
 
 One worker thread drives all jobs: whatever takes no time, with files or with processes, is done there, the most urgent first. What
 may take its time, such as copies, has a task of its own in the event loop, whose blocking part is done in other worker threads. The
-driving thread tells the loop, and tasks ask the thread, by a function to be called there (`_tell`, `_ask`); all else is of one side.
+driving thread and the event loop's ask each other for what is the other's to do; each has a mailbox.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ import errno
 import heapq
 import os
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple, TypeVarTuple
+from typing import TypeVarTuple
 
 import anyio
 
-from ..collect import Claim, Collector, collected
+from ..collect import Collector
 from ..copies import Stowage
 from ..events import JobStarted
 from ..files import FULL, remove_parts
@@ -34,20 +30,13 @@ from ..model import Outcome, Status
 from ..plan import find_program
 from ..provenance import process_start
 from ..resume import Leftover
-from ..store import SYNC_AFTER, Experiment, now
-from ..threads import Bell, in_thread, shielded
+from ..store import Experiment, now
+from ..threads import Bell, Mailbox, in_thread, shielded
 from . import Executor, Pending, Work
+from .finishing import RECORD_AFTER, Finished, Finisher, Running, left_behind, write
 from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, hidden_from_shells, processes_of, start
 
 Ts = TypeVarTuple("Ts")
-
-RECORD_AFTER = 0.05
-"""Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
-until then, and also after, the process can be told by its environment and by its supervisor's record. The next experiment is prepared
-while jobs are shorter than this, and for no longer than this."""
-
-LINGER = 0.5
-"""Seconds for processes that have outlived their job to end by themselves, as those of Python's `multiprocessing` do when they see that."""
 
 FINISHING = 256
 """Ended jobs that may wait to be finished before no more are started: the disk sets the pace then."""
@@ -59,43 +48,13 @@ LOOKING = 0.1
 """Share of the time that may go into looking at the tree for short jobs. In a large one that takes longer than such a job."""
 
 TELLING = 16
-"""News for the event loop that wait for more: every change of threads takes as long as writing a file."""
+"""Calls that the event loop's thread is asked for before it is woken: every change of threads takes as long as writing a file."""
 
 SOON = 0.002
-"""Seconds for which they wait."""
+"""Seconds for which they wait for more, when there is nothing else to do."""
 
 RETRY_FOR = 30.0
 """Seconds for which a system that is too busy to start a process is asked again."""
-
-NO_ROOM = "the disk was full when it ended: its output may be incomplete"
-FULL_MESSAGES = frozenset(map(os.strerror, FULL))
-"""By what one can tell from a problem, wherever it comes from, that the disk is full."""
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A job between its experiment's making and its final metadata."""
-
-    todo: Pending | Leftover
-    experiment: Experiment
-    slot: int = -1
-    process: Group | None = None
-    exit: Exit | None = None
-    prepared: float = 0.0
-    began: float = 0.0
-    duration: float = 0.0
-    cancelled: bool = False
-    adopted: bool = False
-    replaced: bool = False
-
-
-class _Finished(NamedTuple):
-    """A job whose directory is final, and the files of which nobody has been told yet."""
-
-    job_index: int
-    outcome: Outcome
-    fresh: Sequence[str] = ()
-    replaced: bool = False
 
 
 class LocalExecution:
@@ -116,13 +75,12 @@ class LocalExecution:
         self._collector = Collector(
             str(self._plan.working_directory), self._folder.experiments, self._collected_in_thread, self._warn_in_thread
         )
+        self._finisher = Finisher(self._folder, self._collector, self._stop, lambda: self._is_cancelled)
         self._hidden = hidden_from_shells(self._folder.environment)
-        self._ends = Ends[_Running]()
+        self._ends = Ends[Running]()
 
         # The driving thread's own
-        self._asked: deque[Callable[[], object]] = deque()
-        """What tasks want it to do."""
-
+        self._driver = Mailbox(self._ends.wake)
         self._todo = chain[Leftover | Pending](work.leftovers, work.pending())
         self._next: deque[Leftover | Pending] = deque()
         """What comes before the rest of `_todo`."""
@@ -131,19 +89,19 @@ class LocalExecution:
         self._slots = list(range(min(self._plan.settings.threads, self._plan.count)))
         """Numbers of the slots that are free, a heap."""
 
-        self._ready: _Running | None = None
+        self._ready: Running | None = None
         """A job whose experiment is prepared, to be started when a slot gets free."""
 
         self._are_short = False
         """Whether jobs are over so soon that it pays to prepare the next one."""
 
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         """Jobs with a process that has not been seen to end, by identifier."""
 
-        self._unrecorded: deque[_Running] = deque()
+        self._unrecorded: deque[Running] = deque()
         """Those of them whose process the metadata do not tell yet, the oldest first."""
 
-        self._over: list[_Running] = []
+        self._over: list[Running] = []
         """Short jobs that have ended and are to be finished, together if more follow soon."""
 
         self._look_after = 0.0
@@ -153,21 +111,19 @@ class LocalExecution:
         """Tasks that have been asked for and are not over."""
 
         # The event loop's own
-        self._told: deque[Callable[[], object]] = deque()
-        """What the driving thread wants it to do."""
-
         self._bell = Bell()
+        self._loop = Mailbox(self._bell.ring, TELLING)
         self._driven = anyio.Event()
-        """Set when that thread has come to its end."""
+        """Set when the driving thread has come to its end."""
 
         self._alive: dict[str, list[int]] = {}
-        self._long: list[_Running] = []
+        self._long: list[Running] = []
         """What has ended and is to be finished by itself, for that may take its time."""
 
-        self._finished: list[_Finished] = []
+        self._finished: list[Finished] = []
         self._all_over = False
         self._is_silent = False
-        """Whether nothing will be told any more."""
+        """Whether nobody will ask the event loop's thread any more."""
 
         self._news = anyio.Event()
 
@@ -182,7 +138,7 @@ class LocalExecution:
                     with self._scope:
                         await self._see_to_tasks()
                 finally:
-                    self._do_told()
+                    self._loop.do_asked()
                     self._long += self._over
                     self._all_over = True
                     self._news.set()
@@ -203,33 +159,10 @@ class LocalExecution:
 
     # Between the driving thread and the event loop's
 
-    def _ask(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        """Lets the driving thread call something."""
-        self._asked.append(partial(function, *arguments))
-        self._ends.wake()
-
-    def _do_asked(self) -> None:
-        while self._asked:
-            self._asked.popleft()()
-
-    def _tell(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        """Lets the event loop's thread call something soon. All that is told is done in its order."""
-        self._told.append(partial(function, *arguments))
-        if len(self._told) % TELLING == 0:
-            self._bell.ring()
-
-    def _tell_now(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        self._tell(function, *arguments)
-        self._bell.ring()
-
-    def _do_told(self) -> None:
-        while self._told:
-            self._told.popleft()()
-
     async def _listen(self) -> None:
         while not self._is_silent:
             await self._bell.heard()
-            self._do_told()
+            self._loop.do_asked()
 
     async def _drive_in_thread(self) -> None:
         try:
@@ -237,7 +170,7 @@ class LocalExecution:
                 self._alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
             await in_thread(self._drive, limiter=anyio.CapacityLimiter(1))
         finally:
-            self._do_told()
+            self._loop.do_asked()
             self._driven.set()
 
     async def _see_to_tasks(self) -> None:
@@ -260,10 +193,10 @@ class LocalExecution:
             try:
                 await function(*arguments)
             finally:
-                self._ask(self._task_is_over)
+                self._driver.ask(self._task_is_over)
 
         self._tasks += 1
-        self._tell_now(lambda: self._place.start_soon(run))
+        self._loop.ask_now(lambda: self._place.start_soon(run))
 
     def _task_is_over(self) -> None:
         self._tasks -= 1
@@ -272,7 +205,7 @@ class LocalExecution:
 
     def _drive(self) -> None:
         while not self._is_cancelled:
-            self._do_asked()
+            self._driver.do_asked()
             if (
                 self._finish_over(TOGETHER)
                 or self._begin_next()
@@ -282,7 +215,7 @@ class LocalExecution:
                 or self._finish_over(1)
             ):
                 continue
-            if not (self._running or self._over or self._tasks or self._asked or self._ready or self._upcoming()):
+            if not (self._running or self._over or self._tasks or self._driver or self._ready or self._upcoming()):
                 break
             self._rest()
         self._discard()
@@ -298,7 +231,7 @@ class LocalExecution:
 
     def _begin_next(self) -> bool:
         """Starts the next job if there is a slot for it."""
-        if not self._slots or len(self._told) + len(self._long) + len(self._finished) > FINISHING:
+        if not self._slots or len(self._loop) + len(self._long) + len(self._finished) > FINISHING:
             return False
         running, self._ready = self._ready, None
         if running is None:
@@ -341,7 +274,7 @@ class LocalExecution:
     def _note_ends(self, at_most: float | None) -> bool:
         """Sees which jobs have ended; waits for that up to `at_most` seconds, if there is nothing else to do."""
         # Looked at after the bell was heard for the last time: what comes later rings it again
-        ended = self._ends.wait(0 if self._asked or self._is_cancelled else at_most)
+        ended = self._ends.wait(0 if self._driver or self._is_cancelled else at_most)
         for running in ended:
             assert isinstance(running.process, LocalProcess)
             running.exit = running.process.fetch()
@@ -360,7 +293,7 @@ class LocalExecution:
             if running.exit is None:
                 assert running.process is not None
                 running.experiment.state["pid_start"] = process_start(running.process.pid)
-                _write(running.experiment, sync=False)
+                write(running.experiment, sync=False)
                 due = True
         return due
 
@@ -370,24 +303,23 @@ class LocalExecution:
             return False
         lingering = [running for running in self._over if running.process is not None and running.process.left_behind()]
         over, self._over = [running for running in self._over if running not in lingering], []
-        self._tell(self._take_in, self._finish(over, {}) if over else [], lingering)
+        self._loop.ask(self._take_in, self._finisher.finish(over) if over else [], lingering)
         self._look_after = time.monotonic() + self._collector.look_took / LOOKING
         return True
 
     def _rest(self) -> None:
         """Waits for whatever comes next."""
-        if self._told:
+        if self._loop:
             if self._note_ends(SOON):
                 return
             self._bell.ring()
         moments = [self._unrecorded[0].began + RECORD_AFTER] if self._unrecorded else []
         moments += [self._look_after] if self._over else []
         moments += [self._ready.prepared + RECORD_AFTER] if self._ready else []
-        now = time.monotonic()
         if self._slots and self._upcoming():
             # The disk does not keep up
-            moments.append(now + POLL)
-        self._note_ends(max(0.0, min(moments) - now) if moments else None)
+            moments.append(time.monotonic() + POLL)
+        self._note_ends(max(0.0, min(moments) - time.monotonic()) if moments else None)
         if self._ready and self._ready.prepared + RECORD_AFTER <= time.monotonic():
             self._are_short = False
             self._discard()
@@ -399,7 +331,7 @@ class LocalExecution:
 
     # Beginning
 
-    def _prepare(self, pending: Pending) -> _Running | None:
+    def _prepare(self, pending: Pending) -> Running | None:
         """Makes the experiment of a job. None if that is not possible; why is told."""
         try:
             if not self._folder.has_room:
@@ -412,27 +344,27 @@ class LocalExecution:
             else:
                 where = f" `{exc.filename}`" if exc.filename else ""
                 problem = f"the experiment directory could not be made: {exc.strerror}{where}"
-                self._tell(self._take_in, [_Finished(pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem))], [])
+                self._loop.ask(self._take_in, [Finished(pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem))], [])
             return None
         self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
-        return _Running(pending, experiment, prepared=time.monotonic())
+        return Running(pending, experiment, prepared=time.monotonic())
 
     def _stop(self) -> None:
-        self._tell_now(self._work.stop)
-        self._ask(self._no_room)
+        self._loop.ask_now(self._work.stop)
+        self._driver.ask(self._no_room)
 
     async def _begin_patiently(self, pending: Pending, slot: int) -> None:
         """Begins a job for which something is to be copied before."""
         with anyio.CancelScope(shield=True):
             running, is_started = await in_thread(self._begin_with_copies, pending, slot, limiter=self._file_work)
         if running is None:
-            self._ask(heapq.heappush, self._slots, slot)
+            self._driver.ask(heapq.heappush, self._slots, slot)
         elif is_started:
-            self._ask(self._follow, running)
+            self._driver.ask(self._follow, running)
         else:
             await self._start_later(running)
 
-    def _begin_with_copies(self, pending: Pending, slot: int) -> tuple[_Running | None, bool]:
+    def _begin_with_copies(self, pending: Pending, slot: int) -> tuple[Running | None, bool]:
         running = self._prepare(pending)
         if running is None:
             return None, False
@@ -448,7 +380,7 @@ class LocalExecution:
             experiment.problem,
         )  # fmt: skip
 
-    def _start(self, running: _Running) -> bool:
+    def _start(self, running: Running) -> bool:
         """Starts the job's process, unless the experiment has problems. False if the system is too busy for that just now."""
         experiment = running.experiment
         if not experiment.problems:
@@ -464,7 +396,7 @@ class LocalExecution:
         experiment.close_logs()
         return True
 
-    def _launch(self, running: _Running) -> Launch:
+    def _launch(self, running: Running) -> Launch:
         experiment = running.experiment
         argv = experiment.job.command(experiment.identifier)
         if argv[0] == "python":
@@ -473,7 +405,7 @@ class LocalExecution:
         exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
         return Launch(argv, self._collector.top, experiment.environment(running.slot), stdout, stderr, exit_file, self._hidden)
 
-    async def _start_later(self, running: _Running) -> None:
+    async def _start_later(self, running: Running) -> None:
         """Tries again and again to start a job for which the system was too busy."""
         ends, pause, is_started = time.monotonic() + RETRY_FOR, 0.05, False
         try:
@@ -486,9 +418,9 @@ class LocalExecution:
                 _give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         finally:
             running.experiment.close_logs()
-            self._ask(self._follow, running)
+            self._driver.ask(self._follow, running)
 
-    def _follow(self, running: _Running) -> None:
+    def _follow(self, running: Running) -> None:
         """Follows a job that has been started, or finishes one that could not be."""
         if isinstance(running.process, LocalProcess):
             self._unrecorded.append(running)
@@ -497,11 +429,11 @@ class LocalExecution:
         else:
             self._hand_over(running)
 
-    def _announce(self, running: _Running) -> None:
+    def _announce(self, running: Running) -> None:
         self._running[running.experiment.identifier] = running
-        self._tell(self._publish_start, running)
+        self._loop.ask(self._publish_start, running)
 
-    def _publish_start(self, running: _Running) -> None:
+    def _publish_start(self, running: Running) -> None:
         experiment, job, process = running.experiment, running.experiment.job, running.process
         assert process is not None
         self._work.started(
@@ -514,19 +446,19 @@ class LocalExecution:
 
     # Ending
 
-    def _has_ended(self, running: _Running) -> None:
+    def _has_ended(self, running: Running) -> None:
         running.duration = time.monotonic() - running.began
         running.experiment.state["end"] = now()
         self._running.pop(running.experiment.identifier)
         self._are_short = running.duration < RECORD_AFTER
 
-    async def _copy_after(self, running: _Running) -> None:
+    async def _copy_after(self, running: Running) -> None:
         with anyio.CancelScope(shield=True):
             stowed = await in_thread(self._stowage(running.experiment).after, limiter=self._file_work)
         running.experiment.files += [each._asdict() for each in stowed]
-        self._ask(self._hand_over, running)
+        self._driver.ask(self._hand_over, running)
 
-    def _hand_over(self, running: _Running) -> None:
+    def _hand_over(self, running: Running) -> None:
         """Frees the slot of a job that has ended; it is still to be finished."""
         heapq.heappush(self._slots, running.slot)
         running.experiment.state.setdefault("end", now())
@@ -534,14 +466,14 @@ class LocalExecution:
             # In so little time it cannot have left much to do
             self._over.append(running)
         else:
-            self._tell_now(self._take_in, [], [running])
+            self._loop.ask_now(self._take_in, [], [running])
 
     async def _end_all(self) -> None:
         """Ends what runs, and what tasks that are under way still start. The driving thread has come to its end."""
         known: set[str] = set()
         async with anyio.create_task_group() as ending:
             while True:
-                self._do_asked()
+                self._driver.do_asked()
                 for identifier, running in list(self._running.items()):
                     # Adopted jobs have tasks, which are told too
                     if identifier not in known and not running.adopted:
@@ -550,9 +482,9 @@ class LocalExecution:
                 if not self._tasks:
                     break
                 await anyio.sleep(POLL)
-        self._do_asked()
+        self._driver.do_asked()
 
-    async def _end(self, running: _Running) -> None:
+    async def _end(self, running: Running) -> None:
         process = running.process
         assert process is not None
         # One that has come to its end just now has done so by itself
@@ -572,21 +504,21 @@ class LocalExecution:
             running = await in_thread(self._adopt, leftover, slot, limiter=self._file_work)
         try:
             if running.process is not None:
-                self._ask(self._announce, running)
+                self._driver.ask(self._announce, running)
                 await self._wait_for(running, running.process)
             exit_ = running.exit
             again = exit_ is None or (leftover.failed and (exit_.code != 0 or exit_.no_room))
             running.replaced = again or not leftover.again
             if running.replaced and leftover.again:
-                self._ask(self._next.appendleft, self._work.again(leftover))
+                self._driver.ask(self._next.appendleft, self._work.again(leftover))
         finally:
-            self._ask(self._running.pop, running.experiment.identifier, None)
+            self._driver.ask(self._running.pop, running.experiment.identifier, None)
             if running.process is not None:
                 await self._copy_after(running)
             else:
-                self._ask(self._hand_over, running)
+                self._driver.ask(self._hand_over, running)
 
-    async def _wait_for(self, running: _Running, process: Group) -> None:
+    async def _wait_for(self, running: Running, process: Group) -> None:
         try:
             running.exit = await process.wait()
         except anyio.get_cancelled_exc_class():
@@ -595,13 +527,13 @@ class LocalExecution:
                 running.exit = await process.end(self._work.grace)
             raise
 
-    def _adopt(self, leftover: Leftover, slot: int) -> _Running:
+    def _adopt(self, leftover: Leftover, slot: int) -> Running:
         metadata = leftover.metadata
         experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
         exit_file = self._folder.exit_file(experiment.identifier)
         remove_parts(experiment.directory)
         self._collector.add(experiment.identifier, experiment.directory, adopted=True)
-        running = _Running(leftover, experiment, slot, adopted=True)
+        running = Running(leftover, experiment, slot, adopted=True)
         trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
         running.process = adopt(trace, self._alive)
         return running
@@ -623,93 +555,17 @@ class LocalExecution:
             if batch:
                 finished = await in_thread(self._finish_patiently, batch, limiter=self._file_work)
                 # What was collected before has been told before
-                self._do_told()
+                self._loop.do_asked()
                 self._finished += finished
         self._collector.stop()
 
-    def _take_in(self, finished: list[_Finished], long: list[_Running]) -> None:
+    def _take_in(self, finished: list[Finished], long: list[Running]) -> None:
         self._finished += finished
         self._long += long
         self._news.set()
 
-    def _finish_patiently(self, batch: list[_Running]) -> list[_Finished]:
-        return self._finish(batch, self._left_behind(batch))
-
-    def _left_behind(self, batch: list[_Running]) -> dict[str, list[int]]:
-        """The processes that have outlived their jobs, by identifier; of jobs that took some time also those that have left the group."""
-        processes = {running.experiment.identifier: running.process for running in batch if running.process is not None}
-        ends = time.monotonic() + LINGER
-        # To look at all processes takes longer than a job that is over in no time
-        thorough = any(running.adopted or running.duration > RECORD_AFTER for running in batch)
-        while True:
-            strays = processes_of("HERMES_IDENTIFIER") if thorough else {}
-            left = {each: sorted({*process.left_behind(), *strays.get(each, ())}) for each, process in processes.items()}
-            left = {each: pids for each, pids in left.items() if pids}
-            if not left or time.monotonic() > ends:
-                return left
-            time.sleep(POLL)
-
-    def _finish(self, batch: list[_Running], left: dict[str, list[int]]) -> list[_Finished]:
-        """Finishes jobs that have ended: they share the final look at the tree."""
-        has_room = self._folder.has_room
-        if not has_room:
-            self._folder.use_reserve()
-        claims = self._collector.finish([running.experiment.identifier for running in batch])
-        finished = []
-        for running in batch:
-            claim = claims[running.experiment.identifier]
-            if running.experiment.identifier in left:
-                running.experiment.problem(f"left processes behind: {', '.join(map(str, left[running.experiment.identifier]))}")
-            outcome = self._finalize(running, claim, has_room=has_room)
-            finished.append(_Finished(running.todo.index, outcome, claim.fresh, running.replaced))
-        return finished
-
-    def _finalize(self, running: _Running, claim: Claim, *, has_room: bool) -> Outcome:
-        """Writes the final metadata of one job. For lack of room its exit status is left behind too: a resumed run finishes it."""
-        experiment, exit_ = running.experiment, running.exit or Exit()
-        status = Status.FINISHED if exit_.code == 0 else Status.FAILED
-        if running.adopted:
-            running.duration = self._adopted_end(experiment)
-            if running.exit is None:
-                status = Status.LOST
-        if running.cancelled or (not running.adopted and running.process is None and not experiment.problems):
-            status = Status.CANCELLED
-        if self._is_cancelled and exit_.signal == signal.SIGINT:
-            # The same Ctrl-C, which reached it before it was in a session of its own
-            status = Status.CANCELLED
-        for problem in claim.problems:
-            experiment.problem(problem)
-        if running.exit is not None and (exit_.no_room or not has_room):
-            experiment.problem(NO_ROOM)
-        if status is Status.FINISHED and (NO_ROOM in experiment.problems or _tell_of_a_full_disk(experiment.problems)):
-            status = Status.FAILED
-        experiment.files += [{"path": path, "bytes": size, "origin": "collected"} for path, size in collected(claim)]
-        experiment.state |= {"status": status.value, "exit_code": exit_.code, "signal": exit_.signal, "duration": running.duration}
-        written = _write(experiment, sync=running.duration > SYNC_AFTER)
-        if not written and status is not Status.CANCELLED:
-            status = Status.FAILED
-        exit_file = self._folder.exit_file(experiment.identifier)
-        if not has_room or _tell_of_a_full_disk(experiment.problems):
-            self._stop()
-            if running.process is not None and running.exit is not None:
-                running.process.record(exit_file, exit_._replace(no_room=exit_.no_room or not has_room))
-        elif written:
-            with suppress(OSError):
-                os.unlink(exit_file)
-        return Outcome(
-            experiment.identifier, experiment.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
-            tuple(experiment.problems), tuple(experiment.job.command(experiment.identifier)), experiment.job.line,
-        )  # fmt: skip
-
-    def _adopted_end(self, experiment: Experiment) -> float:
-        """Sets when an adopted job ended, as its exit file tells. Returns how long it ran, by the clock of day for lack of a better."""
-        try:
-            end = datetime.fromtimestamp(os.stat(self._folder.exit_file(experiment.identifier)).st_mtime).astimezone()
-        except OSError:
-            end = datetime.now().astimezone()
-        start = experiment.state["start"]
-        experiment.state["end"] = end.isoformat(timespec="microseconds")
-        return max(0.0, (end - datetime.fromisoformat(start)).total_seconds()) if start else 0.0
+    def _finish_patiently(self, batch: list[Running]) -> list[Finished]:
+        return self._finisher.finish(batch, left_behind(batch))
 
     # Collection
 
@@ -720,34 +576,20 @@ class LocalExecution:
 
     def _collected_in_thread(self, files: list[tuple[str, str]]) -> None:
         if self._work.is_followed:
-            self._tell_now(self._collected, files)
+            self._loop.ask_now(self._collected, files)
 
     def _warn_in_thread(self, message: str) -> None:
-        self._tell_now(self._work.warn, message)
+        self._loop.ask_now(self._work.warn, message)
 
     def _collected(self, files: list[tuple[str, str]]) -> None:
         for identifier, path in files:
             self._work.collected(identifier, path)
 
 
-def _give_up(running: _Running, exc: OSError | ValueError) -> None:
+def _give_up(running: Running, exc: OSError | ValueError) -> None:
     told = exc.strerror if isinstance(exc, OSError) else str(exc)
     running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
     running.experiment.problem(f"the job could not be started: {told}")
-
-
-def _write(experiment: Experiment, *, sync: bool) -> bool:
-    """Replaces the metadata; False, and a problem of the experiment, if that is not possible."""
-    try:
-        experiment.write(sync=sync)
-    except OSError as exc:
-        experiment.problem(f"the metadata could not be written: {exc.strerror}")
-        return False
-    return True
-
-
-def _tell_of_a_full_disk(problems: Sequence[str]) -> bool:
-    return any(message in problem for message in FULL_MESSAGES for problem in problems)
 
 
 LOCAL = Executor(LocalExecution)
