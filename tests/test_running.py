@@ -873,11 +873,13 @@ async def test_an_experiments_folder_that_is_read_only(project: Project) -> None
 @pytest.mark.fault(18)
 async def test_a_run_that_finds_no_room_leaves_nothing_open(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "has_room", lambda _folder: False)
+    gc.collect()
     descriptors = _descriptors()
     for _ in range(2):
         with pytest.raises(HermesError, match="No space left"):
             await project.run("[[sh, -c, true]]")
-    assert _descriptors() == descriptors
+    # Earlier tests may still be closing theirs
+    assert _descriptors() <= descriptors
 
 
 async def test_a_busy_system_is_asked_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
