@@ -333,10 +333,11 @@ SIGNALS = (1, 2, 3, 6, 9, 11, 13, 14, 15, 24, *((signal.SIGRTMIN + 6,) if sys.pl
 
 
 @SUPERVISED
-async def test_exit_codes_and_signals_are_exact(project: Project, supervise: bool) -> None:
-    project.write("exit.sh", 'exit "$2"')
-    project.write("kill.sh", 'ulimit -c 0; kill -"$2" $$; exit 77')
-    entries = [f"[[sh, exit.sh, {code}]]" for code in CODES] + [f"[[sh, kill.sh, {number:d}]]" for number in SIGNALS]
+@pytest.mark.parametrize("program", ["sh, ", "./"], ids=["by name", "by path"])
+async def test_exit_codes_and_signals_are_exact(project: Project, supervise: bool, program: str) -> None:
+    project.program("exit.sh", '#!/bin/sh\nexit "$2"')
+    project.program("kill.sh", '#!/bin/sh\nulimit -c 0; kill -"$2" $$; exit 77')
+    entries = [f"[[{program}exit.sh, {code}]]" for code in CODES] + [f"[[{program}kill.sh, {number:d}]]" for number in SIGNALS]
     result = await project.run(*entries, threads=2, settings={"supervise": supervise})
     found = {(outcome.script, int(outcome.argv[-1])): in_words(outcome) for outcome in result.outcomes}
     expected: dict[tuple[str, int], tuple[Status, int | None, int | None]] = {
@@ -346,6 +347,7 @@ async def test_exit_codes_and_signals_are_exact(project: Project, supervise: boo
     assert found == expected
     assert all(outcome.problems == () for outcome in result.outcomes)
     for experiment in project.experiments():
+        assert experiment.stderr == ""
         assert (experiment.status, experiment.exit_code, experiment.signal) == expected[experiment.script, int(experiment.argv[-1])]
     assert not result.ok
     assert len(result.failures) == len(entries) - 1
