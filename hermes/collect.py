@@ -12,18 +12,15 @@ import contextlib
 import errno
 import os
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from . import notify
 from .files import NO_LINKS, everything_below, free_name, is_folder, kind_of, lstat, move, size_of, unfinished
 from .model import IDENTIFIER
-
-if TYPE_CHECKING:
-    from watchfiles._rust_notify import RustNotify
+from .notify import Watcher
 
 NOT_SEARCHED = frozenset({".git", "node_modules"})
 """Directories that are never searched, beside `experiments/` and virtual environments (known by their `pyvenv.cfg`)."""
@@ -45,12 +42,6 @@ QUIET_AFTER = 5.0
 
 LOOK = 0.5
 """Seconds between two looks at what cannot be watched, and from the last notification to the look for what none told of."""
-
-MODIFIED = 2
-"""The change of watchfiles that makes or takes away no name."""
-
-ONLY_MODIFIED = sys.platform == "linux"
-"""Whether that is certain. On macOS it can be a file that was renamed over another."""
 
 TRIES = 5
 """How often a file is linked anew that is replaced again and again while it is taken, by processes that outlived their job."""
@@ -219,17 +210,13 @@ class Collector:
             self._stop.wait()
 
     def _watch(self) -> None:
-        from watchfiles._rust_notify import RustNotify
-
-        watcher: RustNotify | None = None
+        watcher: Watcher | None = None
         self._look_again()
         while not self._stop.is_set():
             began = time.monotonic()
             folders, all_of_them = self._to_watch()
             try:
-                _start_thread()
-                # Not with `ignore_permission_denied`, which ignores the limit of watches too
-                successor = RustNotify(folders, False, False, 0, False, False)
+                successor = notify.watcher(folders)
             except Exception as exc:
                 self._cannot_watch(exc)
                 continue
@@ -268,7 +255,7 @@ class Collector:
         # The working directory itself may be reached by a link
         return os.access(absolute, os.R_OK) and (is_folder(absolute) or not folder)
 
-    def _follow(self, watcher: RustNotify, pause: float, *, can_grow: bool, poll: bool) -> bool:
+    def _follow(self, watcher: Watcher, pause: float, *, can_grow: bool, poll: bool) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""
         # Setting new watches takes its time in a large tree; it must not take all of it
         now = time.monotonic()
@@ -279,15 +266,15 @@ class Collector:
             if self._grown and can_grow and time.monotonic() >= not_before:
                 break
             try:
-                changes = _notified(watcher)
+                changed = watcher.changed()
             except Exception:
-                # One name that is not UTF-8 and it raises for ever
+                # It may do so for ever
                 with contextlib.suppress(Exception):
                     watcher.close()
                 return False
             now = time.monotonic()
-            if changes:
-                self._handle(changes)
+            if changed:
+                self._handle(changed)
                 missed = came = now
             elif missed is not None and now - missed > LOOK:
                 # Quiet again: one look for what no notification told of, as when directories come and go quickly
@@ -298,10 +285,10 @@ class Collector:
                 looked = now
         return True
 
-    def _drain(self, watcher: RustNotify) -> None:
+    def _drain(self, watcher: Watcher) -> None:
         """Takes what an outgoing watcher still holds."""
         with contextlib.suppress(Exception):
-            self._handle(_notified(watcher))
+            self._handle(watcher.changed())
         with contextlib.suppress(Exception):
             watcher.close()
 
@@ -309,7 +296,7 @@ class Collector:
         """The directories to watch, those near the top first, and whether these are all."""
         with self._lock:
             self._grown = False
-            folders = sorted(filter(_is_utf8, self._folders), key=lambda folder: (_depth(folder), folder))[: self._budget]
+            folders = sorted(self._folders, key=lambda folder: (_depth(folder), folder))[: self._budget]
             return [self._absolute(folder) for folder in folders], len(folders) == len(self._folders)
 
     def _look_again(self) -> None:
@@ -329,36 +316,30 @@ class Collector:
         if fresh:
             self._on_files(fresh)
 
-    def _handle(self, changes: set[tuple[int, str]]) -> None:
+    def _handle(self, changed: Iterable[str]) -> None:
         """Looks at the places of some notifications; what they say happened is not relied upon."""
         start = len(self.top) + 1
         with self._lock:
             # What is there before what is gone: a renamed file is linked under its new name first
             stale: list[tuple[str, bool]] = []
-            # Most files bring several changes
-            renamed: dict[str, bool] = {}
-            for change, absolute in changes:
-                path = absolute[start:]
-                renamed[path] = change != MODIFIED or renamed.get(path, False)
-            renamed.pop("", None)
-            for path, is_renamed in renamed.items():
+            for absolute in changed:
                 if self._stop.is_set():
                     # What is told last is that the final look has taken everything away
                     return
+                path = absolute[start:]
+                if not path:
+                    continue
                 # A folder that was made again has to be read and watched again, and may even have its old inode
-                was_folder = is_renamed and self._forget(path)
-                if not self._notice(path, is_renamed or not ONLY_MODIFIED) or was_folder:
+                was_folder = self._forget(path)
+                if not self._notice(path) or was_folder:
                     stale.append((path, was_folder))
             for path, was_folder in stale:
                 self._sweep(path, was_folder)
             self._announce()
 
-    def _notice(self, path: str, is_renamed: bool) -> bool:
+    def _notice(self, path: str) -> bool:
         """Looks at one path; False if nothing is there."""
         claim = self._owner(path)
-        if claim is not None and path in claim.links and not is_renamed:
-            # A link needs nothing more; even its making is told as a change of the file
-            return True
         try:
             status = lstat(self._absolute(path))
         except OSError:
@@ -751,19 +732,6 @@ class Collector:
         claim.tell(stored)
 
 
-def _notified(watcher: RustNotify) -> set[tuple[int, str]]:
-    """What was notified since the last call. Takes a millisecond or two."""
-    changes = watcher.watch(1, 1, 1, None)
-    return changes if isinstance(changes, set) else set()
-
-
-def _start_thread() -> None:
-    """Raises `RuntimeError` where no thread can be started. A watcher needs one, and would end the whole process for lack of it."""
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-
-
 def collected(claim: Claim) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of everything collected, paths relative to the experiment directory."""
     yield from claim.taken
@@ -828,11 +796,3 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
 
 def _depth(path: str) -> int:
     return path.count("/")
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -9,20 +9,22 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hermes
-from hermes import FileCollected, RunWarning, Status, collect
+from hermes import FileCollected, RunWarning, Status, collect, notify
 from hermes.collect import Collector, collected
 from hermes.files import copy, move, size_of
+from hermes.notify import Watcher
 
 from .project import Project
 from .support import RecordProperty, times
@@ -57,6 +59,10 @@ def both_ways(test: T) -> T:
     return both
 
 
+WATCHERS = [*([notify.Inotify] if sys.platform == "linux" else []), notify.Watchfiles]
+"""The second serves where the first does not exist, and works on Linux too."""
+
+
 # While the job runs
 
 
@@ -83,7 +89,11 @@ async def test_a_file_appears_while_the_job_runs(project: Project, template: str
     assert project.leftovers(job.identifier) == []
 
 
-async def test_a_replaced_file_is_linked_anew(project: Project) -> None:
+@pytest.mark.parametrize("watcher", WATCHERS)
+async def test_a_replaced_file_is_linked_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch, watcher: Callable[[Iterable[str]], Watcher]
+) -> None:
+    monkeypatch.setattr(notify, "watcher", watcher)
     async with project.puppet() as job:
         here, there = job.left("a_@"), job.named("a_@")
         for number in range(5):
@@ -93,7 +103,9 @@ async def test_a_replaced_file_is_linked_anew(project: Project) -> None:
     assert job.stored == {there.name: "4"}
 
 
-async def test_a_deleted_file_goes(project: Project) -> None:
+@pytest.mark.parametrize("watcher", WATCHERS)
+async def test_a_deleted_file_goes(project: Project, monkeypatch: pytest.MonkeyPatch, watcher: Callable[[Iterable[str]], Watcher]) -> None:
+    monkeypatch.setattr(notify, "watcher", watcher)
     async with project.puppet() as job:
         await job.do("os.mkdir('sub'); open('a_' + identifier, 'w'); open('sub/b_' + identifier, 'w')")
         await project.until(lambda: job.named("a_@").exists() and job.named("sub/b_@").exists())
@@ -700,7 +712,11 @@ async def test_long_names_are_replaced_and_kept_apart_too(project: Project) -> N
 
 
 @pytest.mark.fault(10)
-async def test_a_name_that_is_not_utf_8_hides_no_other(project: Project) -> None:
+@pytest.mark.parametrize("watcher", WATCHERS)
+async def test_a_name_that_is_not_utf_8_hides_no_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch, watcher: Callable[[Iterable[str]], Watcher]
+) -> None:
+    monkeypatch.setattr(notify, "watcher", watcher)
     async with project.puppet() as job:
         for number in range(5):
             await job.do(f"open(b'\\xff{number}_' + identifier.encode(), 'w'); open('a{number}_' + identifier, 'w')")
@@ -900,27 +916,57 @@ async def test_a_watch_limit_costs_time_and_no_file(project: Project, monkeypatc
     assert len(list(job.directory.glob("sub*/a_*"))) == 5
 
 
+@pytest.mark.parametrize("watcher", WATCHERS)
+def test_what_is_told_of_a_folder(tmp_path: Path, watcher: Callable[[Iterable[str]], Watcher]) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "old").touch()
+    watching = watcher([str(tmp_path), str(tmp_path / "other")])
+    try:
+        (tmp_path / "new").write_text("some")
+        (tmp_path / "old").rename(tmp_path / "other" / "moved")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "new").unlink()
+        told: set[str] = set()
+        ends = time.monotonic() + 30
+        while len(told) < 4 and time.monotonic() < ends:
+            told.update(watching.changed())
+    finally:
+        watching.close()
+    assert {"new", "old", "other/moved", "folder"} <= {path[len(str(tmp_path)) + 1 :] for path in told}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that is inotify's")
+def test_a_watcher_that_cannot_be_leaves_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return [os.path.realpath(f"/proc/self/fd/{fd}").rpartition("/")[2] for fd in os.listdir("/proc/self/fd")].count(
+            "anon_inode:inotify"
+        )
+
+    before = opened()
+    with pytest.raises(FileNotFoundError):
+        notify.Inotify([str(tmp_path), str(tmp_path / "gone")])
+    assert opened() == before
+    watching = notify.Inotify([str(tmp_path)])
+    assert opened() == before + 1
+    watching.close()
+
+
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("fails", ["at once", "while watching"])
 async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    from watchfiles import _rust_notify
+    def failing(folders: Iterable[str]) -> Watcher:
+        if fails == "at once":
+            raise OSError(28, "no space left on device (os error 28)")
+        watcher = real(folders)
+        monkeypatch.setattr(watcher, "changed", fail)
+        return watcher
 
-    real = _rust_notify.RustNotify
+    def fail() -> NoReturn:
+        time.sleep(0.01)
+        raise RuntimeError("overflow")
 
-    class Failing:
-        def __init__(self, *arguments: object) -> None:
-            if fails == "at once":
-                raise OSError(28, "no space left on device (os error 28)")
-            self.real = real([], False, False, 0, False, True)
-
-        def watch(self, *arguments: object) -> None:
-            time.sleep(0.01)
-            raise RuntimeError("overflow")
-
-        def close(self) -> None:
-            self.real.close()
-
-    monkeypatch.setattr(_rust_notify, "RustNotify", Failing)
+    real = notify.watcher
+    monkeypatch.setattr(notify, "watcher", failing)
     async with project.puppet() as job:
         await job.do("for i in range(50): open(f'a{i}_' + identifier, 'w')")
         await project.until(lambda: len(job.stored) == 50)
@@ -934,7 +980,7 @@ async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.Monkey
 
 @pytest.mark.fault(15)
 async def test_a_watcher_that_breaks_down_harms_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(self: Collector, paths: set[str]) -> None:
+    def break_down(self: Collector, changed: Iterable[str]) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(Collector, "_handle", break_down)
