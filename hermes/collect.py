@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -92,6 +93,8 @@ class Claim:
     """Paths that have come in and were not announced yet."""
 
     problems: dict[str, None] = field(default_factory=dict)
+    has_ended: bool = False
+    """Whether its job has: then files are taken, and no more linked first."""
 
     def tell(self, stored: str) -> None:
         if stored not in self.told:
@@ -163,6 +166,8 @@ class Collector:
         One look serves them all. Files that nobody was told about yet are in `Claim.fresh`.
         """
         with self._lock:
+            for identifier in identifiers:
+                self._claims[identifier].has_ended = True
             began = time.monotonic()
             self._look()
             self.look_took = time.monotonic() - began
@@ -265,6 +270,9 @@ class Collector:
         while not self._stop.wait(PAUSE if now - came < QUIET_AFTER else QUIET_PAUSE):
             if self._grown and can_grow and time.monotonic() >= not_before:
                 break
+            if not self._claims:
+                # Nobody's: that a final look has taken thousands of files away is told in vain
+                continue
             try:
                 changed = watcher.changed()
             except Exception:
@@ -367,6 +375,10 @@ class Collector:
 
     def _owner(self, path: str) -> Claim | None:
         """The live job whose identifier stands nearest to the end of `path`; None too if two stand in one name of it."""
+        if len(self._claims) == 1 and not self._contested:
+            # A single job makes the largest floods, and needs no more to be told by
+            (only,) = self._claims.values()
+            return only if only.identifier in path else None
         owner, end = None, -2
         for match in IDENTIFIER.finditer(path):
             claim = self._claims.get(match[1])
@@ -450,6 +462,10 @@ class Collector:
             claim = self._owner(below) if owner is not None or len(name) >= SHORTEST else None
             if claim is None:
                 search = is_dir and self._is_searched(below)
+            elif claim.has_ended and not is_dir and below not in claim.made:
+                search = False
+                if claim.identifier in name:
+                    claim.seen.add(below)
             else:
                 link = claim.links.get(below)
                 # Most files of a job are linked by now, and that they are needs no system call each
@@ -489,7 +505,7 @@ class Collector:
 
     def _follow_entry(self, claim: Claim, path: str, status: os.stat_result) -> bool:
         """Makes the experiment directory hold what `path` holds now. What fails is tried again, and told, when the job has ended."""
-        if claim.identifier in os.path.basename(path):
+        if claim.identifier in path.rpartition("/")[2]:
             claim.seen.add(path)
         if any(path == each or path.startswith(f"{each}/") for each in claim.moving):
             return True
@@ -524,7 +540,7 @@ class Collector:
             known = None
         if known is not None and known.key == key:
             return False
-        self._make_folder(claim, os.path.dirname(path))
+        self._make_folder(claim, path.rpartition("/")[0])
         source = self._absolute(path)
         if known is None:
             target = self._place(source, f"{claim.directory}/{path}", key)
@@ -550,6 +566,8 @@ class Collector:
 
     def _make_folder(self, claim: Claim, path: str) -> None:
         """Makes a folder below the experiment directory, and those above it. Raises `OSError` if something else stands there."""
+        if not path:
+            return
         if path in claim.known and not is_folder(f"{claim.directory}/{path}"):
             # The job has put something else in its place, which may lead anywhere
             claim.known.clear()
@@ -606,11 +624,64 @@ class Collector:
     def _take_all(self, claim: Claim) -> None:
         claim.known.clear()
         claim.moving.clear()
+        folders = defaultdict[str, list[str]](list)
+        for path in claim.seen | claim.links.keys():
+            folders[path.rpartition("/")[0]].append(path)
+        for folder, paths in folders.items():
+            # Folders of the job itself are entered later, when their times have been read
+            if folder in self._folders and self._owner(folder) is None:
+                with contextlib.suppress(OSError):
+                    self._make_folder(claim, folder)
+                    self._take_files(claim, folder, paths)
         for path in sorted(claim.seen | claim.links.keys(), key=_depth):
             self._take(claim, path)
         # What was made for something that is gone by now
         for folder in sorted(claim.made, key=_depth, reverse=True):
             _remove_empty(f"{claim.directory}/{folder}")
+
+    def _take_files(self, claim: Claim, folder: str, paths: Iterable[str]) -> list[str]:
+        """Takes ordinary files of one folder, by two or three system calls each, for floods are made of them. Gives all that are left."""
+        there = _inodes(f"{claim.directory}/{folder}") if claim.links else set()
+        return [path for path in paths if not self._take_quickly(claim, path, there)]
+
+    def _take_quickly(self, claim: Claim, path: str, there: set[tuple[str, int]]) -> bool:
+        """Takes a file, if nothing stands in the way of that. `there` is what its folder in the experiment directory holds."""
+        if self._owner(path) is not claim:
+            return False
+        link = claim.links.get(path)
+        try:
+            if link is None:
+                target = f"{claim.directory}/{path}"
+                os.link(f"{self.top}/{path}", target, follow_symlinks=False)
+                status = os.lstat(target)
+                if not stat.S_ISREG(status.st_mode):
+                    os.unlink(target)
+                    return False
+                claim.links[path] = Link((status.st_dev, status.st_ino), path)
+                claim.tell(path)
+            else:
+                status = os.lstat(f"{self.top}/{path}")
+                is_held = (link.stored.rpartition("/")[2], status.st_ino) in there
+                # And it has another name than the job's own, whatever has become of the link since the folder was read
+                if (status.st_dev, status.st_ino) != link.key or not is_held or status.st_nlink < 2:
+                    return False
+        except OSError:
+            return False
+        claim.seen.discard(path)
+        self._let_go(claim, path, status.st_size)
+        return True
+
+    def _let_go(self, claim: Claim, path: str, size: int) -> None:
+        """Takes away the job's own name for what has been collected."""
+        # Not a link any more before the source goes: a link without a source means that the job has deleted it
+        claim.taken.append((claim.links.pop(path).stored, size))
+        try:
+            os.unlink(f"{self.top}/{path}")
+        except OSError as exc:
+            self._could_not(claim, path, exc)
+
+    def _could_not(self, claim: Claim, path: str, exc: OSError) -> None:
+        claim.problems[f"`{path}` could not be collected: {exc.strerror}"] = None
 
     def _take(self, claim: Claim, path: str) -> None:
         """Brings `path` over for good and takes the job's own name for it away."""
@@ -629,7 +700,7 @@ class Collector:
                 self._release(claim, path)
                 claim.problems[f"`{path}` is {kind_of(status.st_mode)}, it was left where it is"] = None
         except OSError as exc:
-            claim.problems[f"`{path}` could not be collected: {exc.strerror}"] = None
+            self._could_not(claim, path, exc)
 
     def _status(self, path: str) -> os.stat_result | None:
         """None if nothing is there, or only behind a link in the place of a folder."""
@@ -651,11 +722,10 @@ class Collector:
             try:
                 status, names = self._enter(claim, folder)
             except OSError as exc:
-                claim.problems[f"`{folder}` could not be collected: {exc.strerror}"] = None
+                self._could_not(claim, folder, exc)
                 continue
             entered.append((folder, status))
-            for name in names:
-                below = f"{folder}/{name}"
+            for below in self._take_files(claim, folder, [f"{folder}/{name}" for name in names]):
                 if is_folder(self._absolute(below)):
                     pending.append(below)
                 else:
@@ -712,15 +782,13 @@ class Collector:
             status = os.lstat(absolute)
             if claim.links[path].key == self._key(path, status):
                 break
-        # Not a link any more before the source goes: a link without a source means that the job has deleted it
-        claim.taken.append((claim.links.pop(path).stored, status.st_size))
-        os.unlink(absolute)
+        self._let_go(claim, path, status.st_size)
 
     def _move(self, claim: Claim, path: str) -> None:
         """The slower way, where hard links do not work: another file system, or one without them."""
         # What was linked before it was replaced by something that cannot be
         self._release(claim, path)
-        self._make_folder(claim, os.path.dirname(path))
+        self._make_folder(claim, path.rpartition("/")[0])
         target = free_name(f"{claim.directory}/{path}")
 
         def report(problem: str) -> None:
@@ -745,6 +813,15 @@ def _inherited(claim: Claim, top: str) -> Iterator[tuple[str, Link]]:
         if claim.identifier in path and not stat.S_ISDIR(status.st_mode):
             key: Key = os.readlink(absolute) if stat.S_ISLNK(status.st_mode) else (status.st_dev, status.st_ino)
             yield path, Link(key, path, inherited=not os.path.lexists(f"{top}/{path}"))
+
+
+def _inodes(folder: str) -> set[tuple[str, int]]:
+    """Names in a folder with their inodes; none if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return {(entry.name, entry.inode()) for entry in entries}
+    except OSError:
+        return set()
 
 
 def _holds(claim: Claim, link: Link) -> bool:

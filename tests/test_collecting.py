@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -504,6 +505,15 @@ os.utime("d_" + own + "/private/secret", (5, 5))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "secret").stat().st_mode) == 0o600
     assert (folder / "secret").stat().st_mtime == 5
+
+
+async def test_a_folder_keeps_its_time_though_files_were_linked_from_it(project: Project) -> None:
+    async with project.puppet() as job:
+        folder = job.named("d_@")
+        await job.do("os.mkdir('d_' + identifier); open('d_' + identifier + '/a_' + identifier, 'w'); open('d_' + identifier + '/b', 'w')")
+        await project.until(lambda: folder.is_dir() and len(list(folder.iterdir())) == 2)
+        await job.do("os.utime('d_' + identifier, (7, 7))")
+    assert folder.stat().st_mtime == 7
 
 
 @pytest.mark.usefixtures("forbidding")
@@ -1001,6 +1011,36 @@ async def test_many_files_at_once(project: Project) -> None:
         await job.do("for i in range(0, 3000, 2): os.unlink(f'a{i}_' + identifier)")
     assert len(job.stored) == 1500
     assert project.leftovers(job.identifier) == []
+
+
+def test_what_a_file_of_a_flood_costs(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is linked needs a look and an unlink when its job has ended, what is not a link more."""
+    files, own = 100, IDENTIFIERS[0]
+    collector.add(own, str(tmp_path / "experiments" / own))
+    for number in range(files):
+        (tmp_path / "top" / f"linked{number}_{own}").touch()
+    collector._look_again()
+    for number in range(files):
+        (tmp_path / "top" / f"new{number}_{own}").touch()
+    calls = Counter[str]()
+
+    def count(name: str) -> None:
+        real = getattr(os, name)
+
+        def counted(*arguments: object, **options: object) -> object:
+            calls[name] += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, counted)
+
+    for name in ("lstat", "stat", "link", "unlink", "readlink", "rename", "replace"):
+        count(name)
+    claim = collector.finish([own])[own]
+    monkeypatch.undo()
+    assert len(list(collected(claim))) == 2 * files
+    # And a few for folders
+    assert calls["lstat"] <= 2 * files + 10
+    assert (calls["link"], calls["unlink"], calls.total()) == (files, 2 * files, calls["lstat"] + 3 * files)
 
 
 # Other file systems
