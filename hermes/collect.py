@@ -627,7 +627,7 @@ class Collector:
         folders = defaultdict[str, list[str]](list)
         for path in claim.seen | claim.links.keys():
             folders[path.rpartition("/")[0]].append(path)
-        for folder, paths in folders.items():
+        for folder, paths in sorted(folders.items()):
             # Folders of the job itself are entered later, when their times have been read
             if folder in self._folders and self._owner(folder) is None:
                 with contextlib.suppress(OSError):

@@ -601,7 +601,7 @@ def limit_processes(pid: int, soft: str) -> None:
 def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Desk, tmp_path: Path, threads: int) -> None:
     count = 12
     traced(desk, tmp_path, count, *range(threads))
-    # A new folder has to be watched, which takes a thread
+    # A new folder has to be watched, for which Linux needs no thread
     desk.write("job.sh", TRACE + 'mkdir "new$2" && : > "new$2/late_$1"\n')
     said_path = tmp_path / "said"
     with said_path.open("w+") as said:
@@ -618,7 +618,6 @@ def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Des
                 until(lambda: process.poll() is not None or len(list(desk.experiments_folder.glob("*/*/*/hermes.json"))) == 2 * threads)
                 assert process.poll() is None, said_path.read_text()
                 until(lambda: not processes_of("HERMES_IDENTIFIER").keys() & {own for _, own in ledger(tmp_path, "started")})
-                until(lambda: "can't start new thread" in said_path.read_text())
                 assert len(ledger(tmp_path, "started")) == threads
                 limit_processes(process.pid, "")
                 assert process.wait(LIMIT) == 0, said_path.read_text()
@@ -626,7 +625,7 @@ def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Des
                 process.kill()
         said.seek(0)
         told = said.read()
-    assert told.count("warning:") == 1
+    assert "warning:" not in told
     check_always(desk, told)
     assert sorted(int(number) for number, _ in ledger(tmp_path, "wrote")) == list(range(count))
     for each in desk.experiments():
