@@ -1,7 +1,11 @@
 """The command `hermes`, also as `python -m hermes`."""
 
+import gc
 import signal
 from typing import NoReturn
+
+GARBAGE = 20_000
+"""Objects that may be made before garbage is looked for, instead of 700 (2,000 from Python 3.13 on)."""
 
 
 def main() -> NoReturn:
@@ -9,9 +13,15 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # As long as no job runs there is nothing to clean up, not even while modules are loaded; a shell loop around this ends too
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Loading modules makes many objects and no garbage: looking for some in between takes a tenth of start-up
+    gc.set_threshold(GARBAGE)
     from .cli.main import main as execute
 
-    execute()
+    try:
+        execute()
+    finally:
+        # The system takes all memory back at once: objects that hold each other need not be sorted out before
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -101,6 +101,24 @@ def test_starting_is_light(module: str) -> None:
     assert loaded & set(HEAVY) == set()
 
 
+def test_nothing_is_looked_for_in_memory_while_hermes_starts_and_leaves() -> None:
+    code = """
+import gc, hermes.__main__, sys
+looks = []
+gc.callbacks.append(lambda phase, _: looks.append(phase))
+sys.argv = ["hermes", "--help"]
+try:
+    hermes.__main__.main()
+finally:
+    assert not looks, looks
+    assert gc.get_freeze_count() > 0
+    assert gc.isenabled()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: hermes" in done.stdout
+
+
 def test_public_names_are_there_and_documented() -> None:
     assert sorted(hermes.__all__) == list(hermes.__all__)
     for name in hermes.__all__:
