@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -293,11 +294,12 @@ class Run:
     async def _execute(self) -> None:
         work = self._work
         work.begin()
-        over = anyio.Event()
+        over = threading.Event()
         try:
             async with anyio.create_task_group() as services:
                 services.start_soon(shielded, work.follower.run)
-                services.start_soon(self._heed, over)
+                if not work.is_ending:
+                    services.start_soon(self._heed, over)
                 try:
                     await self._execution.run()
                 except anyio.get_cancelled_exc_class():
@@ -307,6 +309,8 @@ class Run:
                     over.set()
                     work.left = self._execution.left
                     work.follower.stop()
+                # Only what listens for `hermes stop` may still wait
+                services.cancel_scope.cancel()
         finally:
             work.end()
             self.ended.set()
@@ -316,14 +320,22 @@ class Run:
         self._work.awaited = {leftover.metadata["identifier"] for leftover in self._work.leftovers}
         self._work.on_known = self._execution.cancel
 
-    async def _heed(self, over: anyio.Event) -> None:
-        """Cancels the run when `hermes stop` asks for that: by a file, which works on every machine and in every program."""
-        while not over.is_set() and not self._work.is_ending:
-            with anyio.move_on_after(HEED):
-                await over.wait()
-            if not over.is_set() and not self.cancelled and await in_thread(os.path.exists, f"{self._work.folder.folder}/{STOP}"):
-                self._work.warn("stopped by `hermes stop`")
-                self.cancel()
+    async def _heed(self, over: threading.Event) -> None:
+        """Cancels the run when `hermes stop` asks for that: by a file, which works on every machine and in every program.
+
+        One thread looks for it all the time: to call one for every look would wake up the event loop, too, which costs five times as much.
+        """
+        await anyio.sleep(HEED)
+        if await in_thread(self._is_told_to_stop, over, limiter=anyio.CapacityLimiter(1)) and not over.is_set():
+            self._work.warn("stopped by `hermes stop`")
+            self.cancel()
+
+    def _is_told_to_stop(self, over: threading.Event) -> bool:
+        """Whether that happens before the run is over. Blocks until then."""
+        while not over.wait(HEED):
+            if not self.cancelled and os.path.exists(f"{self._work.folder.folder}/{STOP}"):
+                return True
+        return False
 
     def _leave(self) -> None:
         """Whoever listens in another task may go on to the end; what nobody takes is not kept."""
