@@ -22,6 +22,7 @@ from . import notify
 from .files import NO_LINKS, everything_below, free_name, is_folder, kind_of, lstat, move, size_of, unfinished
 from .model import IDENTIFIER
 from .notify import Watcher
+from .threads import Bell
 
 NOT_SEARCHED = frozenset({".git", "node_modules"})
 """Directories that are never searched, beside `experiments/` and virtual environments (known by their `pyvenv.cfg`)."""
@@ -34,15 +35,14 @@ MAX_WATCHES = 8192
 """Directories that are watched; the system's default limit is 8,192 on small machines, for all programs of a user together.
 The rest of a larger tree is looked at twice a second."""
 
-PAUSE, QUIET_PAUSE = 0.02, 0.05
-"""Seconds between two looks at what was notified: 13 ms from a file's creation to its link in the middle. The longer ones are for when
-nothing has come for `QUIET_AFTER` seconds: waking up is all that a run costs then. Watchfiles itself would wait for a moment in which
-nothing happens, which on a busy disk never comes."""
-
-QUIET_AFTER = 5.0
+PAUSE = 0.02
+"""Seconds after something was notified in which more may come: what comes then is looked at together."""
 
 LOOK = 0.5
 """Seconds between two looks at what cannot be watched, and from the last notification to the look for what none told of."""
+
+IDLE = 1.0
+"""Seconds after which one that waits for notifications looks whether there is anything else to do."""
 
 TRIES = 5
 """How often a file is linked anew that is replaced again and again while it is taken, by processes that outlived their job."""
@@ -141,6 +141,9 @@ class Collector:
         self._budget = MAX_WATCHES
         self._warned = False
         self._stop = threading.Event()
+        self._bell: Bell | None = None
+        """Wakes whoever watches."""
+
         self.look_took = 0.0
         """Seconds that the last look at the whole tree has taken."""
 
@@ -204,17 +207,27 @@ class Collector:
 
     def stop(self) -> None:
         """Makes `watch` return, in a moment."""
+        bell = self._bell
+        # Rung first, and heard until it is gone: whoever is woken by it finds `_stop` set
+        if bell is not None:
+            bell.ring()
         self._stop.set()
 
     def watch(self) -> None:
         """Collects as files appear, until `stop`. Nothing is lost if this fails or misses something: then it comes later."""
+        if self._stop.wait(PAUSE):
+            # Over already. To set up watches takes 10 ms, and to end them as long
+            return
+        bell = self._bell = Bell()
         try:
-            self._watch()
+            self._watch(bell)
         except Exception as exc:
             self._warn(f"files are collected only when their jobs end: {exc}")
             self._stop.wait()
+        finally:
+            bell.close()
 
-    def _watch(self) -> None:
+    def _watch(self, bell: Bell) -> None:
         watcher: Watcher | None = None
         self._look_again()
         while not self._stop.is_set():
@@ -231,7 +244,7 @@ class Collector:
             # What came between the last look and the new watches
             self._look_again()
             can_grow = all_of_them or len(folders) < self._budget
-            if not self._follow(watcher, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not all_of_them):
+            if not self._follow(watcher, bell, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not all_of_them):
                 watcher = None
         if watcher is not None:
             watcher.close()
@@ -260,16 +273,17 @@ class Collector:
         # The working directory itself may be reached by a link
         return os.access(absolute, os.R_OK) and (is_folder(absolute) or not folder)
 
-    def _follow(self, watcher: Watcher, pause: float, *, can_grow: bool, poll: bool) -> bool:
+    def _follow(self, watcher: Watcher, bell: Bell, pause: float, *, can_grow: bool, poll: bool) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""
         # Setting new watches takes its time in a large tree; it must not take all of it
         now = time.monotonic()
         not_before = now + min(pause, 1.0)
-        missed: float | None = now
-        looked = came = now
-        while not self._stop.wait(PAUSE if now - came < QUIET_AFTER else QUIET_PAUSE):
+        look_at: float | None = now + LOOK
+        while not self._stop.wait(PAUSE):
             if self._grown and can_grow and time.monotonic() >= not_before:
                 break
+            # A final look in another thread may find directories to be watched
+            watcher.wait(bell, IDLE if look_at is None else max(0.0, look_at - time.monotonic()))
             if not self._claims:
                 # Nobody's: that a final look has taken thousands of files away is told in vain
                 continue
@@ -283,14 +297,11 @@ class Collector:
             now = time.monotonic()
             if changed:
                 self._handle(changed)
-                missed = came = now
-            elif missed is not None and now - missed > LOOK:
+                look_at = look_at if poll else now + LOOK
+            if look_at is not None and now >= look_at:
                 # Quiet again: one look for what no notification told of, as when directories come and go quickly
                 self._look_again()
-                missed = None
-            if poll and now - looked > LOOK:
-                self._look_again()
-                looked = now
+                look_at = now + LOOK if poll else None
         return True
 
     def _drain(self, watcher: Watcher) -> None:

@@ -7,11 +7,14 @@ take a third longer, it loads for 20 ms, and it fails for ever once a name is no
 from __future__ import annotations
 
 import os
+import select
 import struct
 import sys
 import threading
 from collections.abc import Iterable
 from typing import Protocol
+
+from .threads import Bell
 
 NAMES_ONLY = 0x040 | 0x080 | 0x100 | 0x200
 """IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE: what makes or takes away a name, and not what is written under it."""
@@ -21,11 +24,18 @@ DIRECTORIES_ONLY = 0x01000000
 
 BUFFER = 1 << 18
 
+ASK = 0.03
+"""Seconds between two questions to a library that does not tell by itself."""
+
 _HEADER = struct.Struct("iIII")
 
 
 class Watcher(Protocol):
     """Watches some directories, without those below them. Raises `OSError` or another exception if that is not possible."""
+
+    def wait(self, bell: Bell, at_most: float) -> None:
+        """Returns when something may have changed, when the bell is rung, or after so many seconds."""
+        ...
 
     def changed(self) -> Iterable[str]:
         """The absolute paths in them that have come or gone since the last call; some may be missing, and some have not."""
@@ -35,7 +45,7 @@ class Watcher(Protocol):
 
 
 class Inotify:
-    """A watcher of Linux. Nothing is woken by a change, it waits to be asked for."""
+    """A watcher of Linux. What happens wakes nobody but who waits for it."""
 
     def __init__(self, folders: Iterable[str]) -> None:
         # Imported here: commands that run nothing need it not
@@ -53,6 +63,9 @@ class Inotify:
                 self.close()
                 raise OSError(error, os.strerror(error), folder)
             self._folders[number] = folder
+
+    def wait(self, bell: Bell, at_most: float) -> None:
+        select.select([self._fd, bell], [], [], at_most)
 
     def changed(self) -> Iterable[str]:
         # A dictionary, for its order: a name that comes and goes is told twice
@@ -85,6 +98,10 @@ class Watchfiles:
         _start_thread()
         # Not with `ignore_permission_denied`, which ignores the limit of watches too
         self._watcher = RustNotify(list(filter(_is_utf8, folders)), False, False, 0, False, False)
+
+    def wait(self, bell: Bell, at_most: float) -> None:
+        # It would wait for a moment in which nothing happens, which on a busy disk never comes
+        select.select([bell], [], [], min(at_most, ASK))
 
     def changed(self) -> Iterable[str]:
         # Takes a millisecond or two. That something was modified can mean that a file was renamed over it
