@@ -51,9 +51,9 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
 
 def write_all(fd: int, data: bytes) -> None:
     """Writes all of `data`, of which one call may take only a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
 
 
 def has_room(folder: str) -> bool:

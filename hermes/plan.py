@@ -602,7 +602,25 @@ def _around(text: str) -> str:
 
 def re_execution(job: Job, settings: Settings) -> str:
     """A hermes file that runs `job` again, with the settings in force."""
-    options = job.options
+    items = ", ".join(" ".join(map(quote, item)) for item in job.items)
+    arguments = f"STD-E\n{' '.join(map(quote, job.standard))}\n" if job.standard else ""
+    return f"{_settings_section(settings)}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
+
+
+# Nearly all jobs of a run share both
+
+
+@lru_cache(maxsize=10)
+def _settings_section(settings: Settings) -> str:
+    lines = ["PRE"]
+    for key, value in settings.as_json().items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"{key}: {text if _UNQUOTED.fullmatch(text) else _around(text)}")
+    return "\n".join([*lines, ""])
+
+
+@lru_cache(maxsize=100)
+def _option_list(options: Options) -> str:
     named = (
         ("-cb", "--copy-before", options.copy_before),
         ("-ca", "--copy-after", options.copy_after),
@@ -616,11 +634,4 @@ def re_execution(job: Job, settings: Settings) -> str:
     ]
     if not options.log:
         words.append("-l false")
-    items = ", ".join(" ".join(map(quote, item)) for item in job.items)
-    lines = ["PRE"]
-    for key, value in settings.as_json().items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        lines.append(f"{key}: {text if _UNQUOTED.fullmatch(text) else _around(text)}")
-    if job.standard:
-        lines += ["STD-E", " ".join(map(quote, job.standard))]
-    return "\n".join([*lines, "EXEC", f"[[{items}],[{', '.join(words)}]]", ""])
+    return ", ".join(words)

@@ -117,7 +117,7 @@ class Finisher:
                 os.unlink(exit_file)
         return Outcome(
             experiment.identifier, experiment.job.script, experiment.directory, status, exit_.code, exit_.signal, running.duration,
-            tuple(experiment.problems), tuple(experiment.job.command(experiment.identifier)), experiment.job.line,
+            tuple(experiment.problems), experiment.argv, experiment.job.line,
         )  # fmt: skip
 
     def _adopted_end(self, experiment: Experiment) -> float:

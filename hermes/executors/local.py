@@ -76,6 +76,9 @@ class LocalExecution:
             str(self._plan.working_directory), self._folder.experiments, self._collected_in_thread, self._warn_in_thread
         )
         self._finisher = Finisher(self._folder, self._collector, self._stop, lambda: self._is_cancelled)
+        self._empty = os.open(os.devnull, os.O_RDONLY)
+        """What all jobs read."""
+
         self._hidden = hidden_from_shells(self._folder.environment)
         self._ends = Ends[Running]()
 
@@ -145,6 +148,7 @@ class LocalExecution:
         finally:
             self._ends.close()
             self._bell.close()
+            os.close(self._empty)
 
     def cancel(self) -> None:
         self._is_cancelled = True
@@ -398,12 +402,21 @@ class LocalExecution:
 
     def _launch(self, running: Running) -> Launch:
         experiment = running.experiment
-        argv = experiment.job.command(experiment.identifier)
-        if argv[0] == "python":
-            argv[0] = find_program("python", self._plan.working_directory) or "python"
+        program, *words = experiment.argv
+        if program == "python":
+            program = find_program("python", self._plan.working_directory) or "python"
         stdout, stderr = experiment.logs
         exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
-        return Launch(argv, self._collector.top, experiment.environment(running.slot), stdout, stderr, exit_file, self._hidden)
+        return Launch(
+            [program, *words],
+            self._collector.top,
+            experiment.environment(running.slot),
+            stdout,
+            stderr,
+            exit_file,
+            self._hidden,
+            self._empty,
+        )
 
     async def _start_later(self, running: Running) -> None:
         """Tries again and again to start a job for which the system was too busy."""
@@ -439,7 +452,7 @@ class LocalExecution:
         self._work.started(
             JobStarted(
                 identifier=experiment.identifier, script=job.script, index=running.todo.index, slot=running.slot, pid=process.pid,
-                argv=tuple(job.command(experiment.identifier)), arguments=job.arguments, directory=experiment.directory,
+                argv=experiment.argv, arguments=job.arguments, directory=experiment.directory,
                 line=job.line, log=job.options.log,
             )
         )  # fmt: skip
@@ -461,7 +474,8 @@ class LocalExecution:
     def _hand_over(self, running: Running) -> None:
         """Frees the slot of a job that has ended; it is still to be finished."""
         heapq.heappush(self._slots, running.slot)
-        running.experiment.state.setdefault("end", now())
+        if "end" not in running.experiment.state:
+            running.experiment.state["end"] = now()
         if running.duration < RECORD_AFTER and not running.adopted:
             # In so little time it cannot have left much to do
             self._over.append(running)

@@ -72,6 +72,8 @@ class Launch(NamedTuple):
     hidden: Sequence[bytes] = ()
     """Variables of the environment, as `name=value`, that a shell would change or not pass on: see `hidden_from_shells`."""
 
+    stdin: int = subprocess.DEVNULL
+
 
 class Exit(NamedTuple):
     """How a process ended: exactly one of `code` and `signal` is set. With `no_room` the disk was full then."""
@@ -112,7 +114,7 @@ def _popen(command: Sequence[str | bytes], launch: Launch) -> subprocess.Popen[b
     # In the worker thread that prepared the job: `anyio.open_process` has to be called in the event loop's thread, and takes twice as long
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=launch.stdin,
         stdout=launch.stdout,
         stderr=launch.stderr,
         cwd=launch.working_directory,
