@@ -359,6 +359,8 @@ class Collector:
     def _notice(self, path: str) -> bool:
         """Looks at one path; False if nothing is there."""
         claim = self._owner(path)
+        if claim is not None and self._is_new_file(claim, path):
+            return True
         try:
             status = lstat(self._absolute(path))
         except OSError:
@@ -370,6 +372,20 @@ class Collector:
         if stat.S_ISDIR(status.st_mode) and path not in self._folders and (claim is not None or self._is_searched(path)):
             self._look_below(path)
         return True
+
+    def _is_new_file(self, claim: Claim, path: str) -> bool:
+        """Links what is most likely notified: a new file, in a place that is known. Floods are made of them."""
+        folder, _, name = path.rpartition("/")
+        if path in claim.links or path in claim.made or claim.moving or (folder and folder not in claim.known):
+            return False
+        try:
+            self._make_folder(claim, folder)
+            is_file = self._link_quickly(claim, path) is not None
+        except OSError:
+            return False
+        if is_file and claim.identifier in name:
+            claim.seen.add(path)
+        return is_file
 
     def _sweep(self, path: str, was_folder: bool) -> None:
         """Takes away what was collected from `path`, and what below it, if that is gone."""
@@ -662,14 +678,7 @@ class Collector:
         link = claim.links.get(path)
         try:
             if link is None:
-                target = f"{claim.directory}/{path}"
-                os.link(f"{self.top}/{path}", target, follow_symlinks=False)
-                status = os.lstat(target)
-                if not stat.S_ISREG(status.st_mode):
-                    os.unlink(target)
-                    return False
-                claim.links[path] = Link((status.st_dev, status.st_ino), path)
-                claim.tell(path)
+                status = self._link_quickly(claim, path)
             else:
                 status = os.lstat(f"{self.top}/{path}")
                 is_held = (link.stored.rpartition("/")[2], status.st_ino) in there
@@ -678,9 +687,23 @@ class Collector:
                     return False
         except OSError:
             return False
+        if status is None:
+            return False
         claim.seen.discard(path)
         self._let_go(claim, path, status.st_size)
         return True
+
+    def _link_quickly(self, claim: Claim, path: str) -> os.stat_result | None:
+        """Links an ordinary file for the first time, into a folder that is there. None if it is none. Raises `OSError`."""
+        target = f"{claim.directory}/{path}"
+        os.link(f"{self.top}/{path}", target, follow_symlinks=False)
+        status = os.lstat(target)
+        if not stat.S_ISREG(status.st_mode):
+            os.unlink(target)
+            return None
+        claim.links[path] = Link((status.st_dev, status.st_ino), path)
+        claim.tell(path)
+        return status
 
     def _let_go(self, claim: Claim, path: str, size: int) -> None:
         """Takes away the job's own name for what has been collected."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anyio
 
@@ -46,6 +46,13 @@ STOPPING = 30.0
 
 FollowLogs = Literal["all", "shown", "none"]
 """Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or nobody's."""
+
+
+class Follow(NamedTuple):
+    """What of a run is told beside the states of its jobs: pieces of logs, and files that have been collected."""
+
+    logs: FollowLogs
+    files: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +102,7 @@ def _do_nothing() -> None:
 class _Work:
     """Hands the jobs of a run to its executor, and makes events and a result of what that tells."""
 
-    def __init__(
-        self, plan: Plan, folder: RunFolder, survey: Survey, *, grace: float, follow_logs: FollowLogs, is_ending: bool = False
-    ) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, survey: Survey, *, grace: float, follow: Follow, is_ending: bool = False) -> None:
         self.plan = plan
         self.folder = folder
         self.grace = grace
@@ -120,7 +125,7 @@ class _Work:
 
         self.on_known: Callable[[], None] = _do_nothing
         self._survey = survey
-        self._follow_logs = follow_logs
+        self._follow = follow
         self._number_started = 0
         self._running: set[str] = set()
         self._early: dict[str, list[str]] = {}
@@ -131,7 +136,7 @@ class _Work:
 
     @property
     def is_followed(self) -> bool:
-        return self.feed.followed
+        return self._follow.files and self.feed.followed
 
     def pending(self) -> Iterator[Pending]:
         if self.is_ending:
@@ -153,7 +158,7 @@ class _Work:
     def started(self, event: JobStarted) -> None:
         self._number_started += 1
         self._running.add(event.identifier)
-        if self._follow_logs == "all" or (self._follow_logs == "shown" and not event.log):
+        if self._follow.logs == "all" or (self._follow.logs == "shown" and not event.log):
             self.follower.add(event.identifier, event.directory)
         self.feed.publish(event)
         for path in self._early.pop(event.identifier, ()):
@@ -355,15 +360,17 @@ async def open_run(
     executor: Executor | str | None = None,
     grace: float = GRACE,
     follow_logs: FollowLogs = "all",
+    follow_files: bool = True,
     only_missing: bool = False,
 ) -> AsyncIterator[Run]:
     """Executes a hermes file, or a plan, while the block runs; iterate over the run for its events.
 
     `name` groups the experiments; by default it is the file's stem. `threads`, `root`, `working_directory` and `comments` are as
     for `compile_file`, and are not used for a plan. With `only_missing`, jobs that have succeeded under this name already, in
-    whatever run, are not started; they are told by their keys. Leaving the block waits for the jobs; leaving it by an exception, or being
-    cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is collected. `executor`
-    is where jobs run: the name of a setting, or an executor of your own; by default what the settings say.
+    whatever run, are not started; they are told by their keys. `follow_logs` says which `LogChunk` events there are, `follow_files`
+    whether there are `FileCollected` events, of which a job can cause very many. Leaving the block waits for the jobs; leaving it by an
+    exception, or being cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is
+    collected. `executor` is where jobs run: the name of a setting, or an executor of your own; by default what the settings say.
 
     Raises `HermesError` before anything is started if the file, the plan or the folder for experiments cannot be used.
     """
@@ -379,7 +386,7 @@ async def open_run(
     await in_thread(executor.check, plan)
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name)
-    async with _running(folder, survey, executor, grace, follow_logs) as run:
+    async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files)) as run:
         yield run
 
 
@@ -393,6 +400,7 @@ async def open_resumed(
     executor: Executor | None = None,
     grace: float = GRACE,
     follow_logs: FollowLogs = "all",
+    follow_files: bool = True,
 ) -> AsyncIterator[Run]:
     """Takes up the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
 
@@ -407,7 +415,7 @@ async def open_resumed(
         os.unlink(f"{folder.folder}/{STOP}")
     executor = executor or _executor_of(plan)
     survey = await in_thread(_survey, folder, executor, failed)
-    async with _running(folder, survey, executor, grace, follow_logs) as resumed:
+    async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files)) as resumed:
         yield resumed
 
 
@@ -420,6 +428,7 @@ async def open_stopped(
     executor: Executor | None = None,
     grace: float = GRACE,
     follow_logs: FollowLogs = "none",
+    follow_files: bool = False,
 ) -> AsyncIterator[Run]:
     """Ends the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
 
@@ -434,7 +443,7 @@ async def open_stopped(
         executor = executor or _executor_of(plan)
         survey = await in_thread(_survey, folder, executor, False)
         survey.leftovers = [replace(each, again=False) for each in survey.leftovers]
-        async with _running(folder, survey, executor, grace, follow_logs, is_ending=True) as ending:
+        async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files), is_ending=True) as ending:
             if not survey.held:
                 ending._end_leftovers()
             yield ending
@@ -493,7 +502,7 @@ def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
 
 @asynccontextmanager
 async def _running(
-    folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow_logs: FollowLogs, *, is_ending: bool = False
+    folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow: Follow, *, is_ending: bool = False
 ) -> AsyncIterator[Run]:
     plan, done = folder.plan, False
     try:
@@ -501,7 +510,7 @@ async def _running(
             # All that runs has to be known before it is ended
             threads = max(plan.settings.threads, len(survey.leftovers))
             plan = replace(plan, settings=replace(plan.settings, threads=threads))
-        work = _Work(plan, folder, survey, grace=grace, follow_logs=follow_logs, is_ending=is_ending)
+        work = _Work(plan, folder, survey, grace=grace, follow=follow, is_ending=is_ending)
         work.cancelled = is_ending
         run = Run(work, executor)
         failure: Exception | None = None
@@ -540,7 +549,7 @@ async def run_file(
     """
     async with open_run(
         file, name, threads=threads, root=root, working_directory=working_directory, comments=comments, executor=executor,
-        grace=grace, follow_logs="none",
+        grace=grace, follow_logs="none", follow_files=False,
     ) as run:  # fmt: skip
         await _to_its_end(run)
     return run.result

@@ -28,6 +28,7 @@ from hermes import (
 )
 from hermes.collect import Collector
 from hermes.logs import CHUNK
+from hermes.threads import Bell
 
 from .project import LIMIT, Project
 
@@ -341,8 +342,18 @@ async def test_a_log_that_cannot_be_read(project: Project, monkeypatch: pytest.M
     assert not any(isinstance(event, LogChunk) for event in events)
 
 
+async def test_collected_files_are_told_to_those_who_want_to_know(project: Project) -> None:
+    project.write("job.sh", 'echo > "made_$1"')
+    for wanted in (True, False):
+        async with project.open("[[sh, job.sh]]", follow_files=wanted) as run:
+            events = [event async for event in run]
+        assert run.result.ok
+        assert [type(event) for event in events].count(FileCollected) == wanted
+    assert all(len(project.tree(experiment.directory, own=True)) == 1 for experiment in project.experiments())
+
+
 async def test_warnings_are_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Collector) -> None:
+    def fail(self: Collector, bell: Bell) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(Collector, "_watch", fail)

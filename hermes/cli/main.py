@@ -85,7 +85,11 @@ def execute(
     else:
         from .run import run
 
-        run(lambda: hermes.open_run(plan, name, follow_logs="shown", only_missing=resume), quiet=quiet, as_json=as_json)
+        run(
+            lambda: hermes.open_run(plan, name, follow_logs="shown", follow_files=as_json, only_missing=resume),
+            quiet=quiet,
+            as_json=as_json,
+        )
 
 
 @app.command("resume")
@@ -104,7 +108,11 @@ def resume_(
     """
     from .run import run
 
-    run(lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown"), quiet=quiet, as_json=as_json)
+    run(
+        lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown", follow_files=as_json),
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -172,7 +180,7 @@ def demo(
     _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
     _say(f"$ cd {shlex.quote(str(folder))} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
-    run(lambda: hermes.open_run(plan, "test_agents", follow_logs="shown"), after=_show_results)
+    run(lambda: hermes.open_run(plan, "test_agents", follow_logs="shown", follow_files=False), after=_show_results)
 
 
 def _show_results(result: hermes.RunResult) -> None:

@@ -48,7 +48,7 @@ class Work(Protocol):
 
     @property
     def is_followed(self) -> bool:
-        """Whether anybody listens. If not, `collected` need not be called."""
+        """Whether anybody wants to know of collected files. If not, `collected` need not be called."""
         ...
 
     def pending(self) -> Iterator[Pending]:

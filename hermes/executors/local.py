@@ -125,6 +125,9 @@ class LocalExecution:
 
         self._finished: list[Finished] = []
         self._all_over = False
+        self._unwatched = anyio.Event()
+        """Set when nobody watches for files any more."""
+
         self._is_silent = False
         """Whether nobody will ask the event loop's thread any more."""
 
@@ -145,6 +148,8 @@ class LocalExecution:
                     self._long += self._over
                     self._all_over = True
                     self._news.set()
+                    # To end watches takes as long as to finish a job; the final look finds what is made by now
+                    self._collector.stop()
         finally:
             self._ends.close()
             self._bell.close()
@@ -562,8 +567,8 @@ class LocalExecution:
                 await self._news.wait()
             finished, self._finished = self._finished, []
             for index, outcome, fresh, replaced in finished:
-                for path in fresh:
-                    self._work.collected(outcome.identifier, path)
+                if self._work.is_followed:
+                    self._collected([(outcome.identifier, path) for path in fresh])
                 await self._work.ended(index, outcome, replaced=replaced)
             batch, self._long = self._long, []
             if batch:
@@ -571,7 +576,9 @@ class LocalExecution:
                 # What was collected before has been told before
                 self._loop.do_asked()
                 self._finished += finished
-        self._collector.stop()
+        await self._unwatched.wait()
+        self._is_silent = True
+        self._bell.ring()
 
     def _take_in(self, finished: list[Finished], long: list[Running]) -> None:
         self._finished += finished
@@ -584,9 +591,10 @@ class LocalExecution:
     # Collection
 
     async def _watch(self) -> None:
-        await in_thread(self._collector.watch, limiter=anyio.CapacityLimiter(1))
-        self._is_silent = True
-        self._bell.ring()
+        try:
+            await in_thread(self._collector.watch, limiter=anyio.CapacityLimiter(1))
+        finally:
+            self._unwatched.set()
 
     def _collected_in_thread(self, files: list[tuple[str, str]]) -> None:
         if self._work.is_followed:
