@@ -244,7 +244,9 @@ class Collector:
             # What came between the last look and the new watches
             self._look_again()
             can_grow = all_of_them or len(folders) < self._budget
-            if not self._follow(watcher, bell, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not all_of_them):
+            if not self._follow(
+                watcher, bell, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not (all_of_them and watcher.is_complete)
+            ):
                 watcher = None
         if watcher is not None:
             watcher.close()

@@ -11,7 +11,8 @@ import select
 import struct
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from .threads import Bell
@@ -33,6 +34,11 @@ _HEADER = struct.Struct("iIII")
 class Watcher(Protocol):
     """Watches some directories, without those below them. Raises `OSError` or another exception if that is not possible."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of them are watched."""
+        ...
+
     def wait(self, bell: Bell, at_most: float) -> None:
         """Returns when something may have changed, when the bell is rung, or after so many seconds."""
         ...
@@ -47,7 +53,9 @@ class Watcher(Protocol):
 class Inotify:
     """A watcher of Linux. What happens wakes nobody but who waits for it."""
 
-    def __init__(self, folders: Iterable[str]) -> None:
+    is_complete = True
+
+    def __init__(self, folders: Sequence[str]) -> None:
         # Imported here: commands that run nothing need it not
         import ctypes
 
@@ -92,12 +100,14 @@ class Inotify:
 class Watchfiles:
     """A watcher by the library of that name."""
 
-    def __init__(self, folders: Iterable[str]) -> None:
+    def __init__(self, folders: Sequence[str]) -> None:
         from watchfiles._rust_notify import RustNotify
 
         _start_thread()
         # Not with `ignore_permission_denied`, which ignores the limit of watches too
-        self._watcher = RustNotify(list(filter(_is_utf8, folders)), False, False, 0, False, False)
+        known = list(filter(_is_utf8, folders))
+        self.is_complete = len(known) == len(folders)
+        self._watcher = RustNotify(known, False, False, 0, False, False)
 
     def wait(self, bell: Bell, at_most: float) -> None:
         # It would wait for a moment in which nothing happens, which on a busy disk never comes
@@ -112,9 +122,13 @@ class Watchfiles:
         self._watcher.close()
 
 
-def watcher(folders: Iterable[str]) -> Watcher:
+def watcher(folders: Sequence[str]) -> Watcher:
     """The watcher of this system."""
-    return Inotify(folders) if sys.platform == "linux" else Watchfiles(folders)
+    if sys.platform == "linux":
+        # A Python can be built without `ctypes`
+        with suppress(ImportError):
+            return Inotify(folders)
+    return Watchfiles(folders)
 
 
 def _start_thread() -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -961,10 +961,24 @@ def test_a_watcher_that_cannot_be_leaves_nothing_open(tmp_path: Path) -> None:
     watching.close()
 
 
+async def test_another_watcher_misses_nothing_either(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "watcher", notify.Watchfiles)
+    # It cannot watch what is not UTF-8. What is stored there counts with its folder
+    os.mkdir(os.fsencode(project.path) + b"/\xff")
+    async with project.puppet() as job:
+        await job.do("for i in range(50): open(f'a{i}_' + identifier, 'w')")
+        await job.do("open(os.path.join(b'\\xff', b'b_' + os.fsencode(identifier)), 'w')")
+        await project.until(lambda: len(job.stored) == 52)
+        await job.do("os.unlink('a7_' + identifier)")
+        await project.until(lambda: len(job.stored) == 51)
+    assert job.outcome.ok
+    assert len(job.stored) == 51
+
+
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("fails", ["at once", "while watching"])
 async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    def failing(folders: Iterable[str]) -> Watcher:
+    def failing(folders: Sequence[str]) -> Watcher:
         if fails == "at once":
             raise OSError(28, "no space left on device (os error 28)")
         watcher = real(folders)
