@@ -38,6 +38,9 @@ STDOUT = "stdout.log"
 STDERR = "stderr.log"
 RE_EXECUTION = "re_execution.hermes"
 PATCH = "uncommitted.patch"
+OWN = frozenset({METADATA, STDOUT, STDERR, RE_EXECUTION, PATCH})
+"""What stands in every experiment directory before the job starts."""
+
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
 
@@ -220,9 +223,7 @@ class RunFolder:
         try:
             experiment.begin()
         except OSError:
-            # Nothing of the job's is in it yet
-            experiment.close_logs()
-            shutil.rmtree(directory, ignore_errors=True)
+            experiment.discard()
             raise
         return experiment
 
@@ -335,6 +336,17 @@ class Experiment:
     def close_logs(self) -> None:
         while self.logs:
             os.close(self.logs.pop())
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the directory holds nothing but what stands in it before the job starts."""
+        logs = [f"{self.directory}/{log}" for log in (STDOUT, STDERR)]
+        return OWN.issuperset(os.listdir(self.directory)) and not any(os.path.getsize(log) for log in logs if os.path.exists(log))
+
+    def discard(self) -> None:
+        """Takes the directory away again; the job has not been started."""
+        self.close_logs()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def environment(self, slot: int) -> dict[bytes, bytes]:
         return {

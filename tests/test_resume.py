@@ -10,12 +10,16 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import hermes
 from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
+from hermes.model import Keys
+from hermes.records import read_record
+from hermes.store import RunFolder
 
 from .support import LONG, Desk, MakeDesk, RecordProperty, times, tries, until
 
@@ -162,6 +166,35 @@ def test_without_a_supervisor_the_job_is_lost_and_run_again(desk: Desk) -> None:
     for each in (lost, again):
         assert desk.leftovers(each.identifier) == []
         assert f"late_{each.identifier}.txt" in desk.tree(each.directory)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["untouched", "used"])
+def test_of_an_experiment_that_was_only_prepared_nothing_remains(desk: Desk, used: bool) -> None:
+    sweep(desk, "0, 0", threads=1)
+    desk.write("hold0")
+    with desk.started("exec", "-f", "s.hermes") as runner:
+        until(lambda: list(desk.path.glob("early_*")))
+        runner.kill()
+        runner.wait()
+    (desk.path / "hold0").unlink()
+    until(lambda: len(ledger(desk)) == 1)
+    # What a runner does for the next job while the last one runs
+    (path,) = desk.experiments_folder.glob(".hermes/*/run.json")
+    record = read_record(str(path.parent))
+    folder = RunFolder.reopen(record, record.plan())
+    keys = Keys()
+    _, (job, key) = [(job, keys.key(job)) for job in folder.plan.jobs]
+    prepared = folder.experiment(job, key)
+    if used:
+        os.write(prepared.logs[0], b"somebody was here\n")
+    prepared.close_logs()
+    folder.close(done=False)
+    assert len(desk.experiments()) == 2
+    told = desk.hermes("resume").stderr
+    check_all_done(desk, 2)
+    assert ("lost" in told) == used
+    assert len(desk.experiments()) == 2 + used
+    assert Path(prepared.directory).exists() == used
 
 
 def test_a_cancelled_run_goes_on(desk: Desk) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import heapq
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -275,9 +274,8 @@ class LocalExecution:
         """Takes away an experiment that was prepared too early; its job gets another."""
         running, self._ready = self._ready, None
         if running is not None:
-            running.experiment.close_logs()
             self._collector.finish([running.experiment.identifier])
-            shutil.rmtree(running.experiment.directory, ignore_errors=True)
+            running.experiment.discard()
             self._next.appendleft(running.todo)
 
     def _note_ends(self, at_most: float | None) -> bool:
@@ -521,6 +519,10 @@ class LocalExecution:
         """
         with anyio.CancelScope(shield=True):
             running = await in_thread(self._adopt, leftover, slot, limiter=self._file_work)
+        if running is None:
+            self._driver.ask(self._next.appendleft, self._work.again(leftover))
+            self._driver.ask(heapq.heappush, self._slots, slot)
+            return
         try:
             if running.process is not None:
                 self._driver.ask(self._announce, running)
@@ -546,7 +548,8 @@ class LocalExecution:
                 running.exit = await process.end(self._work.grace)
             raise
 
-    def _adopt(self, leftover: Leftover, slot: int) -> Running:
+    def _adopt(self, leftover: Leftover, slot: int) -> Running | None:
+        """What can be followed or finished of a job. None if it was only prepared; then nothing is left of that."""
         metadata = leftover.metadata
         experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
         exit_file = self._folder.exit_file(experiment.identifier)
@@ -555,6 +558,13 @@ class LocalExecution:
         running = Running(leftover, experiment, slot, adopted=True)
         trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
         running.process = adopt(trace, self._alive)
+        # The first that a supervisor does is to make its file
+        if running.process is None and leftover.again and self._plan.settings.supervise and not os.path.exists(exit_file):
+            claim = self._collector.finish([experiment.identifier])[experiment.identifier]
+            if experiment.state["start"] is None and not claim.taken and experiment.is_untouched:
+                experiment.discard()
+                return None
+            self._collector.add(experiment.identifier, experiment.directory, adopted=True)
         return running
 
     # Finishing
