@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
     "errors", "model", "syntax", "sweeps", "settings", "plan", "events", "threads", "files", "provenance", "records", "store", "notify",
-    "collect", "copies", "logs", "resume", "executors", "executors.processes", "executors.finishing", "executors.local",
-    "executors.tasks", "executors.slurm_commands", "executors.slurm", "node", "runner", "query", "report", "notebook",
+    "collect", "copies", "logs", "resume", "executors", "executors.processes", "executors.starting", "executors.finishing",
+    "executors.local", "executors.tasks", "executors.slurm_commands", "executors.slurm", "node", "runner", "query", "report", "notebook",
 )  # fmt: skip
 """Each may import only those before it."""
 

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,15 +14,9 @@ from typing import NamedTuple
 from ..collect import Claim, Collector, collected
 from ..files import FULL
 from ..model import Outcome, Status
-from ..resume import Leftover
 from ..store import SYNC_AFTER, Experiment, RunFolder
-from . import Pending
-from .processes import POLL, Exit, Group, processes_of
-
-RECORD_AFTER = 0.05
-"""Seconds after which a job's process is recorded in its metadata. Replacing it costs more than starting a job that is over by then;
-until then, and also after, the process can be told by its environment and by its supervisor's record. The next experiment is prepared
-while jobs are shorter than this, and for no longer than this."""
+from .processes import POLL, Exit, processes_of
+from .starting import RECORD_AFTER, Running
 
 LINGER = 0.5
 """Seconds for processes that have outlived their job to end by themselves, as those of Python's `multiprocessing` do when they see that."""
@@ -31,23 +24,6 @@ LINGER = 0.5
 NO_ROOM = "the disk was full when it ended: its output may be incomplete"
 FULL_MESSAGES = frozenset(map(os.strerror, FULL))
 """By what one can tell from a problem, wherever it comes from, that the disk is full."""
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """A job between its experiment's making and its final metadata."""
-
-    todo: Pending | Leftover
-    experiment: Experiment
-    slot: int = -1
-    process: Group | None = None
-    exit: Exit | None = None
-    prepared: float = 0.0
-    began: float = 0.0
-    duration: float = 0.0
-    cancelled: bool = False
-    adopted: bool = False
-    replaced: bool = False
 
 
 class Finished(NamedTuple):

@@ -15,25 +15,23 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from itertools import chain, islice
 from typing import TypeVarTuple
 
 import anyio
 
 from ..collect import Collector
-from ..copies import Stowage
 from ..events import JobStarted
-from ..files import FULL, remove_parts
+from ..files import FULL
 from ..model import Outcome, Status
-from ..plan import find_program
 from ..provenance import process_start
 from ..resume import Leftover
-from ..store import Experiment, now
+from ..store import now
 from ..threads import Bell, Mailbox, in_thread, shielded
 from . import Executor, Pending, Work
-from .finishing import RECORD_AFTER, Finished, Finisher, Running, left_behind, write
-from .processes import BUSY, POLL, Ends, Exit, Group, Launch, LocalProcess, Trace, adopt, hidden_from_shells, processes_of, start
+from .finishing import Finished, Finisher, left_behind, write
+from .processes import POLL, Ends, Group, LocalProcess, processes_of
+from .starting import RECORD_AFTER, Running, Starter, give_up
 
 Ts = TypeVarTuple("Ts")
 
@@ -74,11 +72,8 @@ class LocalExecution:
         self._collector = Collector(
             str(self._plan.working_directory), self._folder.experiments, self._collected_in_thread, self._warn_in_thread
         )
+        self._starter = Starter(self._folder, self._collector)
         self._finisher = Finisher(self._folder, self._collector, self._stop, lambda: self._is_cancelled)
-        self._empty = os.open(os.devnull, os.O_RDONLY)
-        """What all jobs read."""
-
-        self._hidden = hidden_from_shells(self._folder.environment)
         self._ends = Ends[Running]()
 
         # The driving thread's own
@@ -152,7 +147,7 @@ class LocalExecution:
         finally:
             self._ends.close()
             self._bell.close()
-            os.close(self._empty)
+            self._starter.close()
 
     def cancel(self) -> None:
         self._is_cancelled = True
@@ -255,7 +250,7 @@ class LocalExecution:
                 running = self._prepare(each)
         if running is not None:
             running.slot = heapq.heappop(self._slots)
-            if self._start(running):
+            if self._starter.start(running):
                 self._follow(running)
             else:
                 self._start_task(self._start_later, running)
@@ -274,8 +269,7 @@ class LocalExecution:
         """Takes away an experiment that was prepared too early; its job gets another."""
         running, self._ready = self._ready, None
         if running is not None:
-            self._collector.finish([running.experiment.identifier])
-            running.experiment.discard()
+            self._starter.discard(running)
             self._next.appendleft(running.todo)
 
     def _note_ends(self, at_most: float | None) -> bool:
@@ -341,9 +335,7 @@ class LocalExecution:
     def _prepare(self, pending: Pending) -> Running | None:
         """Makes the experiment of a job. None if that is not possible; why is told."""
         try:
-            if not self._folder.has_room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
+            return self._starter.prepare(pending)
         except OSError as exc:
             if exc.errno in FULL:
                 # The job is just not started
@@ -353,8 +345,6 @@ class LocalExecution:
                 problem = f"the experiment directory could not be made: {exc.strerror}{where}"
                 self._loop.ask(self._take_in, [Finished(pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem))], [])
             return None
-        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
-        return Running(pending, experiment, prepared=time.monotonic())
 
     def _stop(self) -> None:
         self._loop.ask_now(self._work.stop)
@@ -376,50 +366,8 @@ class LocalExecution:
         if running is None:
             return None, False
         running.slot = slot
-        if not running.experiment.is_continued:
-            running.experiment.files += [stowed._asdict() for stowed in self._stowage(running.experiment).before()]
-        return running, self._start(running)
-
-    def _stowage(self, experiment: Experiment) -> Stowage:
-        return Stowage(
-            experiment.job.options, experiment.identifier, self._collector.top, experiment.directory, self._folder.experiments,
-            partial(self._collector.owned, experiment.identifier), partial(self._collector.give_back, experiment.identifier),
-            experiment.problem,
-        )  # fmt: skip
-
-    def _start(self, running: Running) -> bool:
-        """Starts the job's process, unless the experiment has problems. False if the system is too busy for that just now."""
-        experiment = running.experiment
-        if not experiment.problems:
-            running.began = time.monotonic()
-            experiment.state["start"] = now()
-            try:
-                running.process = start(self._launch(running))
-                experiment.state |= {"pid": running.process.pid, "pid_start": None}
-            except (OSError, ValueError) as exc:
-                if isinstance(exc, OSError) and exc.errno in BUSY:
-                    return False
-                _give_up(running, exc)
-        experiment.close_logs()
-        return True
-
-    def _launch(self, running: Running) -> Launch:
-        experiment = running.experiment
-        program, *words = experiment.argv
-        if program == "python":
-            program = find_program("python", self._plan.working_directory) or "python"
-        stdout, stderr = experiment.logs
-        exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
-        return Launch(
-            [program, *words],
-            self._collector.top,
-            experiment.environment(running.slot),
-            stdout,
-            stderr,
-            exit_file,
-            self._hidden,
-            self._empty,
-        )
+        self._starter.copy_before(running)
+        return running, self._starter.start(running)
 
     async def _start_later(self, running: Running) -> None:
         """Tries again and again to start a job for which the system was too busy."""
@@ -429,9 +377,9 @@ class LocalExecution:
                 await anyio.sleep(pause)
                 pause = min(1.0, 2 * pause)
                 with anyio.CancelScope(shield=True):
-                    is_started = await in_thread(self._start, running, limiter=self._file_work)
+                    is_started = await in_thread(self._starter.start, running, limiter=self._file_work)
             if not is_started:
-                _give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+                give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         finally:
             running.experiment.close_logs()
             self._driver.ask(self._follow, running)
@@ -470,8 +418,7 @@ class LocalExecution:
 
     async def _copy_after(self, running: Running) -> None:
         with anyio.CancelScope(shield=True):
-            stowed = await in_thread(self._stowage(running.experiment).after, limiter=self._file_work)
-        running.experiment.files += [each._asdict() for each in stowed]
+            await in_thread(self._starter.copy_after, running, limiter=self._file_work)
         self._driver.ask(self._hand_over, running)
 
     def _hand_over(self, running: Running) -> None:
@@ -518,7 +465,7 @@ class LocalExecution:
         So is one that failed for lack of room, if failed ones are to be run again.
         """
         with anyio.CancelScope(shield=True):
-            running = await in_thread(self._adopt, leftover, slot, limiter=self._file_work)
+            running = await in_thread(self._starter.adopt, leftover, slot, self._alive, limiter=self._file_work)
         if running is None:
             self._driver.ask(self._next.appendleft, self._work.again(leftover))
             self._driver.ask(heapq.heappush, self._slots, slot)
@@ -547,25 +494,6 @@ class LocalExecution:
             with anyio.CancelScope(shield=True):
                 running.exit = await process.end(self._work.grace)
             raise
-
-    def _adopt(self, leftover: Leftover, slot: int) -> Running | None:
-        """What can be followed or finished of a job. None if it was only prepared; then nothing is left of that."""
-        metadata = leftover.metadata
-        experiment = Experiment.reopen(self._folder, leftover.job, leftover.directory, metadata)
-        exit_file = self._folder.exit_file(experiment.identifier)
-        remove_parts(experiment.directory)
-        self._collector.add(experiment.identifier, experiment.directory, adopted=True)
-        running = Running(leftover, experiment, slot, adopted=True)
-        trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
-        running.process = adopt(trace, self._alive)
-        # The first that a supervisor does is to make its file
-        if running.process is None and leftover.again and self._plan.settings.supervise and not os.path.exists(exit_file):
-            claim = self._collector.finish([experiment.identifier])[experiment.identifier]
-            if experiment.state["start"] is None and not claim.taken and experiment.is_untouched:
-                experiment.discard()
-                return None
-            self._collector.add(experiment.identifier, experiment.directory, adopted=True)
-        return running
 
     # Finishing
 
@@ -616,12 +544,6 @@ class LocalExecution:
     def _collected(self, files: list[tuple[str, str]]) -> None:
         for identifier, path in files:
             self._work.collected(identifier, path)
-
-
-def _give_up(running: Running, exc: OSError | ValueError) -> None:
-    told = exc.strerror if isinstance(exc, OSError) else str(exc)
-    running.exit = Exit(code=127 if isinstance(exc, FileNotFoundError) else 126)
-    running.experiment.problem(f"the job could not be started: {told}")
 
 
 LOCAL = Executor(LocalExecution)
