@@ -218,14 +218,20 @@ class Collector:
         if self._stop.wait(PAUSE):
             # Over already. To set up watches takes 10 ms, and to end them as long
             return
-        bell = self._bell = Bell()
         try:
-            self._watch(bell)
-        except Exception as exc:
-            self._warn(f"files are collected only when their jobs end: {exc}")
-            self._stop.wait()
-        finally:
-            bell.close()
+            with contextlib.closing(Bell()) as bell:
+                self._bell = bell
+                try:
+                    self._watch(bell)
+                except Exception as exc:
+                    self._warn_of_nothing(exc)
+        except OSError as exc:
+            # No file descriptor left
+            self._warn_of_nothing(exc)
+
+    def _warn_of_nothing(self, exc: Exception) -> None:
+        self._warn(f"files are collected only when their jobs end: {exc}")
+        self._stop.wait()
 
     def _watch(self, bell: Bell) -> None:
         watcher: Watcher | None = None

@@ -7,7 +7,6 @@ take a third longer, it loads for 20 ms, and it fails for ever once a name is no
 from __future__ import annotations
 
 import os
-import select
 import struct
 import sys
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from .threads import Bell
+from .threads import Bell, wait_for
 
 NAMES_ONLY = 0x040 | 0x080 | 0x100 | 0x200
 """IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE: what makes or takes away a name, and not what is written under it."""
@@ -73,7 +72,7 @@ class Inotify:
             self._folders[number] = folder
 
     def wait(self, bell: Bell, at_most: float) -> None:
-        select.select([self._fd, bell], [], [], at_most)
+        wait_for(at_most, self._fd, bell)
 
     def changed(self) -> Iterable[str]:
         # A dictionary, for its order: a name that comes and goes is told twice
@@ -111,7 +110,7 @@ class Watchfiles:
 
     def wait(self, bell: Bell, at_most: float) -> None:
         # It would wait for a moment in which nothing happens, which on a busy disk never comes
-        select.select([bell], [], [], min(at_most, ASK))
+        wait_for(min(at_most, ASK), bell)
 
     def changed(self) -> Iterable[str]:
         # Takes a millisecond or two. That something was modified can mean that a file was renamed over it

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
@@ -63,6 +65,21 @@ class Bell:
     def close(self) -> None:
         self._heard.close()
         self._rung.close()
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+def wait_for(at_most: float | None, *files: int | HasFileno) -> list[int]:
+    """The file descriptors of those that can be read; blocks until there is one, but for no more than `at_most` seconds.
+
+    `select.select` fails for numbers from 1,024 on, which a host with many open files gets.
+    """
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [fd for fd, _ in poll.poll(None if at_most is None else math.ceil(at_most * 1000))]
 
 
 class Mailbox:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import stat
@@ -1471,3 +1473,31 @@ async def test_collected_files_are_announced_under_the_names_they_have(project: 
                 told.append(event.path)
     own = project.experiment().identifier
     assert sorted(told) == sorted([f"a_{own}.1", f"b_{own}", f"sub/c_{own}"])
+
+
+@pytest.mark.anyio
+async def test_files_come_at_once_also_where_many_are_open(project: Project) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200:
+        pytest.skip("no process here can have so many open files")
+    project.write("job.sh", "sleep 0.2")
+    # `select.select` takes no numbers from 1,024 on
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        result = await project.run("[[sh, job.sh]]")
+    finally:
+        for fd in held:
+            os.close(fd)
+    assert result.ok
+    assert result.warnings == ()
+
+
+@pytest.mark.anyio
+async def test_no_watching_for_lack_of_descriptors_does_not_end_the_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    project.write("job.sh", "sleep 0.2; echo > $1")
+    monkeypatch.setattr(collect, "Bell", fail)
+    result = await project.run("[[sh, job.sh, {identifier}]]")
+    assert result.ok
+    assert result.warnings == (f"files are collected only when their jobs end: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}",)

@@ -27,7 +27,7 @@ import pytest
 
 import hermes
 from hermes import HermesError, JobEnded, JobStarted, Status, provenance, store
-from hermes.executors import processes
+from hermes.executors import Pending, processes, starting
 from hermes.store import Clock
 
 from .project import Project
@@ -1223,3 +1223,20 @@ async def test_usable_names_are_used(project: Project, name: str) -> None:
     assert (await project.run("[[sh, job.sh]]", name=name)).ok
     assert project.experiment().name == name
     assert project.experiment().directory.parent.name == name
+
+
+async def test_no_job_outlives_a_run_that_fails_itself(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = starting.Starter.prepare
+
+    def fail_at_third(starter: starting.Starter, pending: Pending) -> starting.Running:
+        if pending.index == 2:
+            # Nobody has foreseen it
+            raise MemoryError
+        return prepare(starter, pending)
+
+    project.write("job.sh", "exec sleep 30")
+    monkeypatch.setattr(starting.Starter, "prepare", fail_at_third)
+    with pytest.raises(BaseExceptionGroup):
+        await project.run(*["[[sh, job.sh]]"] * 3, threads=3)
+    experiments = project.experiments()
+    assert [experiment.status for experiment in experiments] == [Status.CANCELLED] * 2

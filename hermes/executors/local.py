@@ -172,22 +172,26 @@ class LocalExecution:
             if self._work.leftovers:
                 self._alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
             await in_thread(self._drive, limiter=anyio.CapacityLimiter(1))
+        except BaseException:
+            self.cancel()
+            raise
         finally:
             self._loop.do_asked()
             self._driven.set()
 
     async def _see_to_tasks(self) -> None:
-        """Waits for the driving thread, and gives tasks a place. What runs is ended if this is cancelled."""
+        """Waits for the driving thread, and gives tasks a place. What runs is ended if this is cancelled, or if that thread fails."""
         async with anyio.create_task_group() as self._place:
             try:
                 await self._driven.wait()
             except anyio.get_cancelled_exc_class():
                 self._is_cancelled = True
                 self._ends.wake()
+                raise
+            finally:
                 with anyio.CancelScope(shield=True):
                     await self._driven.wait()
                     await self._end_all()
-                raise
 
     def _start_task(self, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Starts what may take its time. Called by the driving thread."""
@@ -207,21 +211,23 @@ class LocalExecution:
     # The driving thread
 
     def _drive(self) -> None:
-        while not self._is_cancelled:
-            self._driver.do_asked()
-            if (
-                self._finish_over(TOGETHER)
-                or self._begin_next()
-                or self._note_ends(0)
-                or self._record_due()
-                or self._prepare_next()
-                or self._finish_over(1)
-            ):
-                continue
-            if not (self._running or self._over or self._tasks or self._driver or self._ready or self._upcoming()):
-                break
-            self._rest()
-        self._discard()
+        try:
+            while not self._is_cancelled:
+                self._driver.do_asked()
+                if (
+                    self._finish_over(TOGETHER)
+                    or self._begin_next()
+                    or self._note_ends(0)
+                    or self._record_due()
+                    or self._prepare_next()
+                    or self._finish_over(1)
+                ):
+                    continue
+                if not (self._running or self._over or self._tasks or self._driver or self._ready or self._upcoming()):
+                    break
+                self._rest()
+        finally:
+            self._discard()
 
     def _upcoming(self) -> Leftover | Pending | None:
         """What is to be begun next."""

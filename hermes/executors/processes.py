@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import anyio
 
 from ..provenance import boot_id, process_start
-from ..threads import Bell, in_thread
+from ..threads import Bell, in_thread, wait_for
 
 T = TypeVar("T")
 
@@ -282,7 +282,7 @@ class Ends(Generic[T]):
         if self._epoll is not None:
             told = [fd for fd, _ in self._epoll.poll(at_most)]
         else:
-            told = [each.fileno() for each in select.select([self._bell], [], [], at_most)[0]]
+            told = wait_for(at_most, self._bell)
         if self._bell.fileno() in told:
             self._bell.clear()
         ended = [self._take(fd) for fd in told if fd in self._by_fd]
