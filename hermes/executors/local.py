@@ -231,16 +231,20 @@ class LocalExecution:
 
     def _upcoming(self) -> Leftover | Pending | None:
         """What is to be begun next."""
-        if not self._next and self._is_more:
-            self._next += islice(self._todo, 1)
-            self._is_more = bool(self._next)
-        if not self._next or (self._is_full and isinstance(self._next[0], Pending)):
-            return None
-        return self._next[0]
+        while True:
+            if not self._next and self._is_more:
+                self._next += islice(self._todo, 1)
+                self._is_more = bool(self._next)
+            if not self._next:
+                return None
+            if not (self._is_full and isinstance(self._next[0], Pending)):
+                return self._next[0]
+            # Not started; but what an earlier runner has left is still to be finished
+            self._next.popleft()
 
     def _begin_next(self) -> bool:
         """Starts the next job if there is a slot for it."""
-        if not self._slots or len(self._loop) + len(self._long) + len(self._finished) > FINISHING:
+        if not self._slots or len(self._over) + len(self._loop) + len(self._long) + len(self._finished) > FINISHING:
             return False
         running, self._ready = self._ready, None
         if running is None:

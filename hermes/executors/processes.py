@@ -379,7 +379,11 @@ def _group_of(pid: int) -> int | None:
 
 
 def _pids() -> list[int]:
-    return sorted(map(int, filter(str.isdigit, os.listdir("/proc")))) if os.path.isdir("/proc/self") else []
+    try:
+        return sorted(map(int, filter(str.isdigit, os.listdir("/proc"))))
+    except OSError:
+        # There is none, or no file descriptor left to read it
+        return []
 
 
 def _command_of(pid: int) -> bytes:
