@@ -108,6 +108,17 @@ def check_all_done(desk: Desk, jobs: int) -> None:
     assert alive({each.metadata["run_id"] for each in experiments}) == []
 
 
+def end_after_its_runner(desk: Desk) -> None:
+    """The first job of the sweep, which has the code 0, outlives its runner and comes to its end while nobody watches."""
+    desk.write("hold0")
+    with desk.started("exec", "-f", "s.hermes") as runner:
+        until(lambda: list(desk.path.glob("early_*")))
+        runner.kill()
+        runner.wait()
+    (desk.path / "hold0").unlink()
+    until(lambda: len(ledger(desk)) == 1)
+
+
 def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finished(desk: Desk) -> None:
     sweep(desk, "0, 3, 4, 5", threads=3)
     for code in (0, 3, 4):
@@ -152,13 +163,7 @@ def test_a_signal_that_ends_a_job_while_nobody_watches_is_told(desk: Desk) -> No
 
 def test_without_a_supervisor_the_job_is_lost_and_run_again(desk: Desk) -> None:
     sweep(desk, "0", supervise=False)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "s.hermes") as runner:
-        until(lambda: list(desk.path.glob("early_*")))
-        runner.kill()
-        runner.wait()
-    (desk.path / "hold0").unlink()
-    until(lambda: len(ledger(desk)) == 1)
+    end_after_its_runner(desk)
     desk.hermes("resume")
     lost, again = desk.experiments()
     assert (lost.status, again.status) == ("lost", "finished")
@@ -171,13 +176,7 @@ def test_without_a_supervisor_the_job_is_lost_and_run_again(desk: Desk) -> None:
 @pytest.mark.parametrize("used", [False, True], ids=["untouched", "used"])
 def test_of_an_experiment_that_was_only_prepared_nothing_remains(desk: Desk, used: bool) -> None:
     sweep(desk, "0, 0", threads=1)
-    desk.write("hold0")
-    with desk.started("exec", "-f", "s.hermes") as runner:
-        until(lambda: list(desk.path.glob("early_*")))
-        runner.kill()
-        runner.wait()
-    (desk.path / "hold0").unlink()
-    until(lambda: len(ledger(desk)) == 1)
+    end_after_its_runner(desk)
     # What a runner does for the next job while the last one runs
     (path,) = desk.experiments_folder.glob(".hermes/*/run.json")
     record = read_record(str(path.parent))
