@@ -23,8 +23,14 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 def select_pyenv_versions() -> None:
     """Shims of pyenv are on PATH for all its versions, but start only those that are selected: select all that are wanted here."""
     if shutil.which("pyenv") and "PYENV_VERSION" not in os.environ:
-        installed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=False).stdout.split()
-        wanted = [version for version in installed if version.startswith(tuple(f"{python}." for python in PYTHONS))]
+        installed = subprocess.run(
+            ["pyenv", "versions", "--bare"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        wanted = [
+            version
+            for version in installed
+            if version.startswith(tuple(f"{python}." for python in PYTHONS))
+        ]
         if wanted:
             os.environ["PYENV_VERSION"] = ":".join(wanted)
 
@@ -33,7 +39,12 @@ select_pyenv_versions()
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    session.install("-q", "-e", ".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups))
+    session.install(
+        "-q",
+        "-e",
+        ".",
+        *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups),
+    )
 
 
 @nox.session(python=PYTHONS)
@@ -44,7 +55,9 @@ def tests(session: nox.Session) -> None:
     tested under all.
     """
     install(session, "test")
-    elsewhere = [] if session.python == PYTHONS[0] or session.posargs else ["--ignore=tests/test_slurm.py"]
+    elsewhere = (
+        [] if session.python == PYTHONS[0] or session.posargs else ["--ignore=tests/test_slurm.py"]
+    )
     session.run("python", "-m", "pytest", *elsewhere, *session.posargs)
 
 
@@ -52,7 +65,15 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """The fault matrix with its long figures: takes half an hour. Says how often each fault was caused, and what does not hold."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-m", "fault or cluster", *session.posargs, env={"HERMES_LONG_TESTS": "1"})
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-m",
+        "fault or cluster",
+        *session.posargs,
+        env={"HERMES_LONG_TESTS": "1"},
+    )
 
 
 @nox.session
@@ -78,10 +99,21 @@ def bench(session: nox.Session) -> None:
     """
     install(session, "bench")
     install_debian_peers(session)
-    session.run("python", "-m", "benchmarks", *session.posargs, env={"HERMES_BENCH_RLMATE": install_rlmate(session)})
+    session.run(
+        "python",
+        "-m",
+        "benchmarks",
+        *session.posargs,
+        env={"HERMES_BENCH_RLMATE": install_rlmate(session)},
+    )
 
 
-DEBIAN_PEERS = {"parallel": "parallel", "tsp": "task-spooler", "parallel.moreutils": "moreutils", "xargs": "findutils"}
+DEBIAN_PEERS = {
+    "parallel": "parallel",
+    "tsp": "task-spooler",
+    "parallel.moreutils": "moreutils",
+    "xargs": "findutils",
+}
 """Which package has which command."""
 
 RLMATE = ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"]
@@ -90,11 +122,19 @@ RLMATE = ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"]
 
 def install_debian_peers(session: nox.Session) -> None:
     """As far as that is possible: the benchmarks name those that are absent."""
-    missing = sorted({package for program, package in DEBIAN_PEERS.items() if not shutil.which(program)})
+    missing = sorted(
+        {package for program, package in DEBIAN_PEERS.items() if not shutil.which(program)}
+    )
     if missing and shutil.which("apt-get") and os.geteuid() == 0:
         for words in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
             session.run(
-                "apt-get", "-q", *words, external=True, silent=True, success_codes=range(256), env={"DEBIAN_FRONTEND": "noninteractive"}
+                "apt-get",
+                "-q",
+                *words,
+                external=True,
+                silent=True,
+                success_codes=range(256),
+                env={"DEBIAN_FRONTEND": "noninteractive"},
             )
 
 
@@ -104,5 +144,12 @@ def install_rlmate(session: nox.Session) -> str:
     command = folder / "bin" / "hermes"
     if not command.exists():
         session.run("python", "-m", "venv", str(folder))
-        session.run(str(folder / "bin" / "pip"), "install", "-q", *RLMATE, external=True, success_codes=range(256))
+        session.run(
+            str(folder / "bin" / "pip"),
+            "install",
+            "-q",
+            *RLMATE,
+            external=True,
+            success_codes=range(256),
+        )
     return str(command)

@@ -34,16 +34,30 @@ ROWS: dict[str, Callable[..., Row]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures Hermes side by side with others.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(ROWS)}; all by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures Hermes side by side with others."
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"what to measure: {', '.join(ROWS)}; all by default",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--smoke", action="store_true", help="only see that everything works: tiny figures, one turn")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only see that everything works: tiny figures, one turn",
+    )
     chosen = parser.parse_args()
     unknown = [name for name in chosen.names if name not in ROWS]
     if unknown:
         parser.error(f"no benchmark `{unknown[0]}`; there is {', '.join(ROWS)}")
     told: dict[str, Any] = {**about(), "smoke": chosen.smoke, "rows": {}}
-    print(f"Python {told['python']}, {told['machine']['cores']} cores, {told['machine']['system']}", flush=True)
+    print(
+        f"Python {told['python']}, {told['machine']['cores']} cores, {told['machine']['system']}",
+        flush=True,
+    )
     for name in chosen.names or ROWS:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder:
@@ -61,7 +75,12 @@ def about() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg(),
+        },
         "peers": peers.versions(),
     }
 
@@ -71,7 +90,10 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 if __name__ == "__main__":

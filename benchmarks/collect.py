@@ -7,7 +7,11 @@ from pathlib import Path
 from .measure import TURNS, Contender, emptied, exec_file, python, take_turns
 from .table import Row, Target, count
 
-HERMES_EXEC, RENAMES, ALONE = "hermes exec", "the job alone + a bare loop of renames", "the job alone"
+HERMES_EXEC, RENAMES, ALONE = (
+    "hermes exec",
+    "the job alone + a bare loop of renames",
+    "the job alone",
+)
 MOST = 1.25
 
 JOB = """\
@@ -30,7 +34,9 @@ for name in os.listdir():
 
 def run(folder: Path, *, smoke: bool) -> Row:
     files, turns = (200, 1) if smoke else (20_000, TURNS)
-    hermes = exec_file(folder / "hermes", HERMES_EXEC, f"[[{', '.join(python('job.py'))}, {files}]]")
+    hermes = exec_file(
+        folder / "hermes", HERMES_EXEC, f"[[{', '.join(python('job.py'))}, {files}]]"
+    )
     bare, alone = folder / "bare", folder / "alone"
     for place in (folder / "hermes", bare, alone):
         place.mkdir(exist_ok=True)
@@ -40,7 +46,12 @@ def run(folder: Path, *, smoke: bool) -> Row:
         [
             hermes,
             Contender(RENAMES, python("bare.py", str(files)), bare, emptied(bare / "collected")),
-            Contender(ALONE, python("../job.py", "some_id", str(files)), alone / "place", emptied(alone / "place")),
+            Contender(
+                ALONE,
+                python("../job.py", "some_id", str(files)),
+                alone / "place",
+                emptied(alone / "place"),
+            ),
         ],
         turns,
     )

@@ -6,7 +6,19 @@ import subprocess
 import time
 from pathlib import Path
 
-from .measure import ENVIRONMENT, HERMES, TURNS, Contender, differences, end, exec_file, python, take_turns, wait_until, write_script
+from .measure import (
+    ENVIRONMENT,
+    HERMES,
+    TURNS,
+    Contender,
+    differences,
+    end,
+    exec_file,
+    python,
+    take_turns,
+    wait_until,
+    write_script,
+)
 from .table import Figures, Row, Target, count
 
 MOST_DELAY = 0.3
@@ -35,7 +47,11 @@ def run(folder: Path, *, smoke: bool) -> Row:
     _sweep(place, "small", 10)
     one = exec_file(place, "one", "[[./job.sh]]")
     _check_same(place)
-    ours, ours_small, bare = f"hermes compile of {side**3:,} jobs", "hermes compile of 1,000 jobs", "bare itertools.product loop"
+    ours, ours_small, bare = (
+        f"hermes compile of {side**3:,} jobs",
+        "hermes compile of 1,000 jobs",
+        "bare itertools.product loop",
+    )
     took = take_turns(
         [
             Contender(ours, [*HERMES, "compile", "large.hermes"], place),
@@ -49,7 +65,9 @@ def run(folder: Path, *, smoke: bool) -> Row:
         for contender in (large, one):
             first[contender.name].append(_first_start(contender))
     delays = differences(first[large.name], first[one.name])
-    memory = {name: [sample.peak_memory for sample in took.samples[name]] for name in (ours, ours_small)}
+    memory = {
+        name: [sample.peak_memory for sample in took.samples[name]] for name in (ours, ours_small)
+    }
     relative = took.relative(ours, bare)
     return Row(
         f"compile: a PROD of {side**3:,} jobs; {count(turns)}",
@@ -64,7 +82,13 @@ def run(folder: Path, *, smoke: bool) -> Row:
         [
             Target("first job, later than that of a single one", "<=", MOST_DELAY, delays, "s"),
             Target("hermes compile / the bare loop", "<=", MOST_TIME, relative),
-            Target("peak memory, beyond that of 1,000 jobs", "<=", MOST_MORE_MEMORY, differences(memory[ours], memory[ours_small]), "MB"),
+            Target(
+                "peak memory, beyond that of 1,000 jobs",
+                "<=",
+                MOST_MORE_MEMORY,
+                differences(memory[ours], memory[ours_small]),
+                "MB",
+            ),
         ],
         raw={**took.raw(), "until the first job runs": first},
     )
@@ -72,13 +96,19 @@ def run(folder: Path, *, smoke: bool) -> Row:
 
 def _sweep(place: Path, name: str, side: int) -> Contender:
     values = f"RANGE[0, {side}]"
-    return exec_file(place, name, f"PROD([[./job.sh, --a {{a}} --b {{b}} --c {{c}}]], a={values}, b={values}, c={values})")
+    return exec_file(
+        place,
+        name,
+        f"PROD([[./job.sh, --a {{a}} --b {{b}} --c {{c}}]], a={values}, b={values}, c={values})",
+    )
 
 
 def _check_same(place: Path) -> None:
     """The loop has to print what Hermes prints, or their times would say nothing."""
     printed = [
-        subprocess.run(command, cwd=place, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(
+            command, cwd=place, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True
+        ).stdout
         for command in ([*HERMES, "compile", "small.hermes"], python("bare.py", "10"))
     ]
     if printed[0] != printed[1]:

@@ -12,8 +12,19 @@ INSTALLED = "hermes exec"
 UNSUPERVISED = "hermes exec, supervise: false"
 
 AT_LEAST = {
-    INSTALLED: {peers.BARE_LOOP: 0.55, peers.PARALLEL: 1.5, peers.HYPERQUEUE: 1.0, peers.RLMATE: 1.5},
-    UNSUPERVISED: {peers.BARE_LOOP: 0.80, peers.PARALLEL: 2.0, peers.HYPERQUEUE: 1.3, peers.RLMATE: 2.0, peers.TASK_SPOOLER: 1.0},
+    INSTALLED: {
+        peers.BARE_LOOP: 0.55,
+        peers.PARALLEL: 1.5,
+        peers.HYPERQUEUE: 1.0,
+        peers.RLMATE: 1.5,
+    },
+    UNSUPERVISED: {
+        peers.BARE_LOOP: 0.80,
+        peers.PARALLEL: 2.0,
+        peers.HYPERQUEUE: 1.3,
+        peers.RLMATE: 2.0,
+        peers.TASK_SPOOLER: 1.0,
+    },
 }
 """The rate that must be reached, relative to the rate of others."""
 
@@ -34,7 +45,12 @@ def run(folder: Path, *, smoke: bool) -> Row:
         f"jobs: {jobs:,} no-op jobs, {THREADS} at a time, whole processes; {count(turns)}",
         f"the rate of the {peers.BARE_LOOP}",
         [
-            Figures(name, [jobs / seconds for seconds in took.seconds(name)], "jobs/s", rates(name, peers.BARE_LOOP))
+            Figures(
+                name,
+                [jobs / seconds for seconds in took.seconds(name)],
+                "jobs/s",
+                rates(name, peers.BARE_LOOP),
+            )
             for name in took.samples
         ],
         [

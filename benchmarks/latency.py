@@ -50,7 +50,9 @@ def run(folder: Path, *, smoke: bool) -> Row:
     files, turns = (10, 1) if smoke else (80, TURNS)
     (folder / "job.py").write_text(JOB)
     (folder / "noise.py").write_text(NOISE)
-    contender = exec_file(folder, "latency", f"[[{', '.join(python('job.py'))}, {files} seconds.json]]")
+    contender = exec_file(
+        folder, "latency", f"[[{', '.join(python('job.py'))}, {files} seconds.json]]"
+    )
     raw: dict[str, list[list[float]]] = {"quiet": [], "busy": []}
     for _ in range(turns):
         for how, turns_of in raw.items():
@@ -58,18 +60,32 @@ def run(folder: Path, *, smoke: bool) -> Row:
             emptied(folder / "elsewhere")()
             noise = None
             if how == "busy":
-                noise = subprocess.Popen(python("noise.py", str(UNRELATED)), cwd=folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+                noise = subprocess.Popen(
+                    python("noise.py", str(UNRELATED)),
+                    cwd=folder,
+                    env=ENVIRONMENT,
+                    stdin=subprocess.DEVNULL,
+                )
             try:
                 run_once(contender)
             finally:
                 if noise:
                     end(noise)
-            turns_of.append([1000 * seconds for seconds in json.loads((folder / "seconds.json").read_text())])
-    row = Row(f"latency: {files} files one after the other; busy: {UNRELATED} unrelated files a second elsewhere; {count(turns)}")
+            turns_of.append(
+                [1000 * seconds for seconds in json.loads((folder / "seconds.json").read_text())]
+            )
+    row = Row(
+        f"latency: {files} files one after the other; busy: {UNRELATED} unrelated files a second elsewhere; {count(turns)}"
+    )
     row.raw = dict(raw)
     for how, turns_of in raw.items():
-        medians, late = [statistics.median(each) for each in turns_of], [_late(each) for each in turns_of]
-        for what, limit, values in zip(("median", "95 % within"), MOST_MS[how], (medians, late), strict=True):
+        medians, late = (
+            [statistics.median(each) for each in turns_of],
+            [_late(each) for each in turns_of],
+        )
+        for what, limit, values in zip(
+            ("median", "95 % within"), MOST_MS[how], (medians, late), strict=True
+        ):
             row.figures.append(Figures(f"{how}, {what}", values, "ms"))
             row.targets.append(Target(f"{how}, {what}", "<=", limit, values, "ms"))
     return row

@@ -82,12 +82,18 @@ class Turns:
 
     def times(self, reference: str = "") -> list[Figures]:
         return [
-            Figures(name, self.seconds(name), ratios=self.relative(name, reference) if reference in self.samples else None)
+            Figures(
+                name,
+                self.seconds(name),
+                ratios=self.relative(name, reference) if reference in self.samples else None,
+            )
             for name in self.samples
         ]
 
     def raw(self) -> dict[str, Any]:
-        return {name: [asdict(sample) for sample in samples] for name, samples in self.samples.items()}
+        return {
+            name: [asdict(sample) for sample in samples] for name, samples in self.samples.items()
+        }
 
 
 def quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
@@ -152,7 +158,9 @@ def run_once(contender: Contender) -> Sample:
         if process.returncode:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"{contender.name}: exit code {process.returncode}{f': {said[-1]}' if said else ''}")
+            raise RuntimeError(
+                f"{contender.name}: exit code {process.returncode}{f': {said[-1]}' if said else ''}"
+            )
     return Sample(seconds, own, usage.ru_maxrss / MAXRSS_PER_MB if peak is None else peak)
 
 
@@ -166,7 +174,9 @@ def _watched_memory(pid: int) -> Iterator[list[float]]:
             # Gone with the process
             with suppress(OSError, StopIteration):
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                peaks.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
+                peaks.append(
+                    next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+                )
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -184,7 +194,9 @@ def own_cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 120, pause: float = 0.01) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, *, seconds: float = 120, pause: float = 0.01
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -233,12 +245,20 @@ def emptied(folder: Path) -> Callable[[], None]:
 
 
 def exec_file(
-    folder: Path, name: str, entries: str, *, threads: int = 1, supervise: bool = True, environment: dict[str, str] | None = None
+    folder: Path,
+    name: str,
+    entries: str,
+    *,
+    threads: int = 1,
+    supervise: bool = True,
+    environment: dict[str, str] | None = None,
 ) -> Contender:
     """`hermes exec` of a file with these entries, in `folder`; what it has made is removed before every turn."""
     folder.mkdir(parents=True, exist_ok=True)
     file = f"{name.replace(' ', '_').replace(':', '').replace(',', '')}.hermes"
-    (folder / file).write_text(f"PRE\nthreads: {threads}\nsupervise: {str(supervise).lower()}\nEXEC\n{entries}\n")
+    (folder / file).write_text(
+        f"PRE\nthreads: {threads}\nsupervise: {str(supervise).lower()}\nEXEC\n{entries}\n"
+    )
     command = [*HERMES, "exec", "-f", file, "-n", "bench", "--root", ".", "--quiet"]
     return Contender(name, command, folder, remove(folder / "experiments"), environment or {})
 
@@ -246,7 +266,13 @@ def exec_file(
 def exec_jobs(folder: Path, name: str, jobs: int, *, supervise: bool = True) -> Contender:
     """`hermes exec` of so many jobs that do nothing."""
     write_script(folder / "noop.sh")
-    return exec_file(folder, name, f"PROD([[./noop.sh, {{n}}]], n=RANGE[0, {jobs}])", threads=THREADS, supervise=supervise)
+    return exec_file(
+        folder,
+        name,
+        f"PROD([[./noop.sh, {{n}}]], n=RANGE[0, {jobs}])",
+        threads=THREADS,
+        supervise=supervise,
+    )
 
 
 def python(*words: str) -> list[str]:

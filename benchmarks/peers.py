@@ -15,7 +15,17 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from .measure import ENVIRONMENT, THREADS, Contender, emptied, end, python, remove, wait_until, write_script
+from .measure import (
+    ENVIRONMENT,
+    THREADS,
+    Contender,
+    emptied,
+    end,
+    python,
+    remove,
+    wait_until,
+    write_script,
+)
 
 BARE_LOOP = "bare anyio.open_process loop"
 POSIX_SPAWN = "bare posix_spawn loop"
@@ -39,7 +49,9 @@ def gnu_parallel() -> str | None:
 
 def moreutils_parallel() -> str | None:
     # Debian moves it aside where both are installed
-    return shutil.which("parallel.moreutils") or (None if gnu_parallel() else shutil.which("parallel"))
+    return shutil.which("parallel.moreutils") or (
+        None if gnu_parallel() else shutil.which("parallel")
+    )
 
 
 def task_spooler() -> str | None:
@@ -82,10 +94,19 @@ def contenders(folder: Path, jobs: int) -> Iterator[list[Contender]]:
     if program := rlmate():
         found.append(_rlmate(folder / "rlmate", program, jobs))
     if program := shutil.which("xargs"):
-        found.append(_fed(folder / "xargs", XARGS, f"{program} -n 1 -P {THREADS} ./noop.sh", numbers))
+        found.append(
+            _fed(folder / "xargs", XARGS, f"{program} -n 1 -P {THREADS} ./noop.sh", numbers)
+        )
     if program := moreutils_parallel():
         place = _place(folder / "moreutils")
-        found.append(Contender(MOREUTILS, [program, "-j", str(THREADS), "./noop.sh", "--", *numbers], place, is_peer=True))
+        found.append(
+            Contender(
+                MOREUTILS,
+                [program, "-j", str(THREADS), "./noop.sh", "--", *numbers],
+                place,
+                is_peer=True,
+            )
+        )
     spooler = task_spooler()
     if spooler:
         found.append(_task_spooler(folder / "tsp", spooler, jobs))
@@ -102,7 +123,9 @@ def contenders(folder: Path, jobs: int) -> Iterator[list[Contender]]:
 
 def _bare_loop(folder: Path, jobs: int) -> Contender:
     (_place(folder) / "loop.py").write_text(BARE_LOOP_CODE)
-    return Contender(BARE_LOOP, python("loop.py", str(jobs), str(THREADS)), folder, emptied(folder / "logs"))
+    return Contender(
+        BARE_LOOP, python("loop.py", str(jobs), str(THREADS)), folder, emptied(folder / "logs")
+    )
 
 
 BARE_LOOP_CODE = """\
@@ -132,7 +155,9 @@ anyio.run(main, int(sys.argv[1]), int(sys.argv[2]))
 
 def _posix_spawn(folder: Path, jobs: int) -> Contender:
     (_place(folder) / "loop.py").write_text(POSIX_SPAWN_CODE)
-    return Contender(POSIX_SPAWN, python("loop.py", str(jobs), str(THREADS)), folder, emptied(folder / "logs"))
+    return Contender(
+        POSIX_SPAWN, python("loop.py", str(jobs), str(THREADS)), folder, emptied(folder / "logs")
+    )
 
 
 POSIX_SPAWN_CODE = """\
@@ -157,10 +182,20 @@ while running:
 
 
 def _parallel(folder: Path, program: str, numbers: list[str]) -> Contender:
-    contender = _fed(folder, PARALLEL, f"{program} --results results --joblog joblog -j{THREADS} ./noop.sh", numbers)
+    contender = _fed(
+        folder,
+        PARALLEL,
+        f"{program} --results results --joblog joblog -j{THREADS} ./noop.sh",
+        numbers,
+    )
     # It keeps files of its own in the home directory otherwise
     return Contender(
-        contender.name, contender.command, folder, remove(folder / "results", folder / "joblog"), {"PARALLEL_HOME": str(folder)}, True
+        contender.name,
+        contender.command,
+        folder,
+        remove(folder / "results", folder / "joblog"),
+        {"PARALLEL_HOME": str(folder)},
+        True,
     )
 
 
@@ -172,22 +207,34 @@ def _fed(folder: Path, name: str, command: str, numbers: list[str]) -> Contender
 
 def _rlmate(folder: Path, program: str, jobs: int) -> Contender:
     entries = "".join(f"[[./noop.sh, {number}],[]]\n" for number in range(jobs))
-    (_place(folder) / "jobs.hermes").write_text(f"PRE\nthreads:{THREADS}\nSTD-H\nSTD-E\nEXEC\n{entries}")
+    (_place(folder) / "jobs.hermes").write_text(
+        f"PRE\nthreads:{THREADS}\nSTD-H\nSTD-E\nEXEC\n{entries}"
+    )
     command = [program, "exec", "-f", "jobs.hermes", "-n", "bench", "--root", "."]
     # Ours is not meant for its environment
-    return Contender(RLMATE, command, folder, remove(folder / "experiments", folder / ".hermes_pids"), {"PYTHONPATH": ""}, True)
+    return Contender(
+        RLMATE,
+        command,
+        folder,
+        remove(folder / "experiments", folder / ".hermes_pids"),
+        {"PYTHONPATH": ""},
+        True,
+    )
 
 
 def _task_spooler(folder: Path, program: str, jobs: int) -> Contender:
     write_script(
-        _place(folder) / "queue.sh", f'for number in $(seq 0 {jobs - 1}); do {program} ./noop.sh "$number"; done\nexec {program} -w\n'
+        _place(folder) / "queue.sh",
+        f'for number in $(seq 0 {jobs - 1}); do {program} ./noop.sh "$number"; done\nexec {program} -w\n',
     )
 
     def reset() -> None:
         _end_spooler(folder, program)
         emptied(folder / "out")()
 
-    return Contender(TASK_SPOOLER, ["./queue.sh"], folder, reset, _spooler_environment(folder), True)
+    return Contender(
+        TASK_SPOOLER, ["./queue.sh"], folder, reset, _spooler_environment(folder), True
+    )
 
 
 def _spooler_environment(folder: Path) -> dict[str, str]:
@@ -203,7 +250,14 @@ def _spooler_environment(folder: Path) -> dict[str, str]:
 def _end_spooler(folder: Path, program: str) -> None:
     if (folder / "socket").exists():
         environment = {**os.environ, **_spooler_environment(folder)}
-        subprocess.run([program, "-K"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30, check=False)
+        subprocess.run(
+            [program, "-K"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        )
         (folder / "socket").unlink(missing_ok=True)
 
 
@@ -214,11 +268,18 @@ def _hyperqueue(folder: Path, jobs: int) -> Iterator[Contender]:
     (folder / "client.py").write_text(HYPERQUEUE_CLIENT)
     with open(folder / "server.log", "wb") as log:
         server = subprocess.Popen(
-            python("server.py"), cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+            python("server.py"),
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     assert server.stdin is not None
     try:
-        wait_until(lambda: (folder / "ready").exists() or server.poll() is not None, "HyperQueue's server")
+        wait_until(
+            lambda: (folder / "ready").exists() or server.poll() is not None, "HyperQueue's server"
+        )
 
         def reset() -> None:
             emptied(folder / "logs")()
@@ -280,7 +341,12 @@ def _place(folder: Path) -> Path:
 def _says(program: str, option: str) -> str:
     """The first line of what a program says of its version."""
     ran = subprocess.run(
-        [program, option], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False
+        [program, option],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        check=False,
     )
     return ran.stdout.decode(errors="replace").partition("\n")[0]
 
@@ -290,5 +356,11 @@ def _package_version(name: str) -> str:
     dpkg = shutil.which("dpkg-query")
     if dpkg is None:
         return "unknown"
-    ran = subprocess.run([dpkg, "-W", "-f", "${Version}", name], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [dpkg, "-W", "-f", "${Version}", name],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return ran.stdout.strip() or "unknown"

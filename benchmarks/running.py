@@ -66,8 +66,19 @@ def logs(folder: Path, *, smoke: bool) -> Row:
 
     def under_shell(place: Path, name: str, count: int) -> Contender:
         place.mkdir(parents=True)
-        command = ["/bin/sh", "-c", '"$@" > stdout.log 2> stderr.log', "sh", *python("job.py", str(count))]
-        return _job(Contender(name, command, place, remove(place / "stdout.log"), {"PYTHONUNBUFFERED": "1"}), PRINTING)
+        command = [
+            "/bin/sh",
+            "-c",
+            '"$@" > stdout.log 2> stderr.log',
+            "sh",
+            *python("job.py", str(count)),
+        ]
+        return _job(
+            Contender(
+                name, command, place, remove(place / "stdout.log"), {"PYTHONUNBUFFERED": "1"}
+            ),
+            PRINTING,
+        )
 
     took = take_turns(
         [
@@ -79,14 +90,24 @@ def logs(folder: Path, *, smoke: bool) -> Row:
         turns,
     )
     whole = took.relative(ours, shell)
-    beyond = {name: differences(took.seconds(name), took.seconds(empty)) for name, empty in ((ours, ours_empty), (shell, shell_empty))}
+    beyond = {
+        name: differences(took.seconds(name), took.seconds(empty))
+        for name, empty in ((ours, ours_empty), (shell, shell_empty))
+    }
     cpu = _cpu(took.samples[ours])
     cpu_empty = _cpu(took.samples[ours_empty])
     more_cpu = differences(cpu, cpu_empty) if cpu and cpu_empty else None
     row = Row(
         f"logs: a job prints {lines / 1e7:g} GB in lines of 100 bytes, not shown live; {count(turns)}",
         shell,
-        [*took.times(shell), Figures(f"{ours}, beyond an empty run", beyond[ours], ratios=quotients(beyond[ours], beyond[shell]))],
+        [
+            *took.times(shell),
+            Figures(
+                f"{ours}, beyond an empty run",
+                beyond[ours],
+                ratios=quotients(beyond[ours], beyond[shell]),
+            ),
+        ],
         [
             Target("wall time / the shell's >", "<=", LOGS_WALL, whole),
             Target("the runner's CPU, beyond an empty run's", "<=", LOGS_CPU, more_cpu, "s"),
@@ -95,22 +116,25 @@ def logs(folder: Path, *, smoke: bool) -> Row:
         took.raw(),
     )
     if cpu and cpu_empty:
-        row.figures += [Figures("the runner's CPU", cpu), Figures("the runner's CPU, the job prints nothing", cpu_empty)]
+        row.figures += [
+            Figures("the runner's CPU", cpu),
+            Figures("the runner's CPU, the job prints nothing", cpu_empty),
+        ]
     return row
 
 
 def live(folder: Path, *, smoke: bool) -> Row:
     jobs, lines, rate, turns = (4, 100, 100, 1) if smoke else (64, 1000, 100, TURNS)
-    title = (
-        f"live: {jobs} jobs at once, each printing {rate} lines a second for {lines // rate} s, all followed on a terminal; {count(turns)}"
-    )
+    title = f"live: {jobs} jobs at once, each printing {rate} lines a second for {lines // rate} s, all followed on a terminal; {count(turns)}"
     if not HAS_PROC:
-        return Row(title, targets=[Target("the runner's CPU", "<=", LIVE_SHARE, None, "%")], notes=[NO_PROC])
+        return Row(
+            title,
+            targets=[Target("the runner's CPU", "<=", LIVE_SHARE, None, "%")],
+            notes=[NO_PROC],
+        )
     ready = folder / "ready"
     place = folder / "place"
-    entry = (
-        f"PROD([[{', '.join(python('-I', '-S', 'job.py'))}, {{identifier}} {{n}} {ready} {lines} {rate}],[-l false]], n=RANGE[0, {jobs}])"
-    )
+    entry = f"PROD([[{', '.join(python('-I', '-S', 'job.py'))}, {{identifier}} {{n}} {ready} {lines} {rate}],[-l false]], n=RANGE[0, {jobs}])"
     contender = _job(exec_file(place, "live", entry, threads=jobs), TALKING)
     shares, seen = [], []
     for _ in range(turns):
@@ -144,7 +168,14 @@ class _Terminal:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (50, 160))
         environment = {**ENVIRONMENT, "TERM": "xterm-256color"}
-        self.process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            stderr=slave,
+        )
         os.close(slave)
         self._lines = 0
         self._reader = threading.Thread(target=self._read)
@@ -176,7 +207,11 @@ def idle(folder: Path, *, smoke: bool) -> Row:
     seconds, turns = (1, 1) if smoke else (60, TURNS)
     title = f"idle: one job that sleeps for {seconds} s, without start-up; {count(turns)}, at the same time"
     if not HAS_PROC:
-        return Row(title, targets=[Target("the runner's CPU", "<=", IDLE_SHARE, None, "%")], notes=[NO_PROC])
+        return Row(
+            title,
+            targets=[Target("the runner's CPU", "<=", IDLE_SHARE, None, "%")],
+            notes=[NO_PROC],
+        )
     processes = []
     try:
         for number in range(turns):
@@ -185,9 +220,18 @@ def idle(folder: Path, *, smoke: bool) -> Row:
             # Longer than it is watched
             write_script(place / "sleep.sh", f": > started\nexec sleep {seconds + 10}\n")
             processes.append(
-                subprocess.Popen(contender.command, cwd=place, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(
+                    contender.command,
+                    cwd=place,
+                    env=ENVIRONMENT,
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
             )
-        wait_until(lambda: all((folder / f"place{number}/started").exists() for number in range(turns)), "the jobs run")
+        wait_until(
+            lambda: all((folder / f"place{number}/started").exists() for number in range(turns)),
+            "the jobs run",
+        )
         time.sleep(min(2, seconds))
         shares = _shares([process.pid for process in processes], seconds)
     finally:

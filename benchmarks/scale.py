@@ -22,13 +22,19 @@ def crowded(folder: Path, *, smoke: bool) -> Row:
         unrelated.mkdir(parents=True)
         for file in range(files):
             (unrelated / f"file{file}.dat").touch()
-    took = take_turns([exec_jobs(folder / "empty", EMPTY, jobs), exec_jobs(folder / "crowded", CROWDED, jobs)], turns)
+    took = take_turns(
+        [exec_jobs(folder / "empty", EMPTY, jobs), exec_jobs(folder / "crowded", CROWDED, jobs)],
+        turns,
+    )
     rates = {name: [jobs / seconds for seconds in took.seconds(name)] for name in took.samples}
     relative = took.relative(EMPTY, CROWDED)
     return Row(
         f"crowded: {jobs:,} no-op jobs, {THREADS} at a time, beside {folders * files:,} files in {folders} folders; {count(turns)}",
         f"the rate {EMPTY}",
-        [Figures(EMPTY, rates[EMPTY], "jobs/s"), Figures(CROWDED, rates[CROWDED], "jobs/s", relative)],
+        [
+            Figures(EMPTY, rates[EMPTY], "jobs/s"),
+            Figures(CROWDED, rates[CROWDED], "jobs/s", relative),
+        ],
         [Target("rate, crowded / empty", ">=", CROWDED_RATE, relative)],
         raw=took.raw(),
     )
@@ -36,10 +42,19 @@ def crowded(folder: Path, *, smoke: bool) -> Row:
 
 def growth(folder: Path, *, smoke: bool) -> Row:
     few, many, turns = (10, 40, 1) if smoke else (500, 20_000, TURNS)
-    took = take_turns([exec_jobs(folder / name, name, jobs) for name, jobs in ((ONE, 1), (FEW, few), (MANY, many))], turns)
+    took = take_turns(
+        [
+            exec_jobs(folder / name, name, jobs)
+            for name, jobs in ((ONE, 1), (FEW, few), (MANY, many))
+        ],
+        turns,
+    )
     # Start-up would count for more with few jobs, and so hide growth
     per_job = {
-        name: [1000 * seconds / (jobs - 1) for seconds in differences(took.seconds(name), took.seconds(ONE))]
+        name: [
+            1000 * seconds / (jobs - 1)
+            for seconds in differences(took.seconds(name), took.seconds(ONE))
+        ]
         for name, jobs in ((FEW, few), (MANY, many))
     }
     memory = {name: [sample.peak_memory for sample in took.samples[name]] for name in (FEW, MANY)}
@@ -51,11 +66,19 @@ def growth(folder: Path, *, smoke: bool) -> Row:
             Figures(f"{FEW}, time per job", per_job[FEW], "ms"),
             Figures(f"{MANY}, time per job", per_job[MANY], "ms", relative),
             Figures(f"{FEW}, peak memory", memory[FEW], "MB"),
-            Figures(f"{MANY}, peak memory", memory[MANY], "MB", quotients(memory[MANY], memory[FEW])),
+            Figures(
+                f"{MANY}, peak memory", memory[MANY], "MB", quotients(memory[MANY], memory[FEW])
+            ),
         ],
         [
             Target("time per job, many / few", "<=", MOST_TIME_PER_JOB, relative),
-            Target("peak memory, many - few", "<=", MOST_MORE_MEMORY, differences(memory[MANY], memory[FEW]), "MB"),
+            Target(
+                "peak memory, many - few",
+                "<=",
+                MOST_MORE_MEMORY,
+                differences(memory[MANY], memory[FEW]),
+                "MB",
+            ),
         ],
         raw=took.raw(),
     )

@@ -8,7 +8,11 @@ from .measure import HERMES, Contender, python, remove, take_turns, write_script
 from .table import Row, Target, count
 
 EXEC, HELP = "hermes exec of one job", "hermes --help"
-BASE, TYPER, RICH_TYPER = "its imports, and spawning the job", "smallest typer program --help", "the same with rich's boxes"
+BASE, TYPER, RICH_TYPER = (
+    "its imports, and spawning the job",
+    "smallest typer program --help",
+    "the same with rich's boxes",
+)
 
 MOST_EXEC, MOST_HELP = 1.35, 1.1
 TURNS = 15
@@ -54,7 +58,12 @@ def run(folder: Path, *, smoke: bool) -> Row:
         [
             Contender("python -c pass", python("-c", "pass"), folder),
             Contender(BASE, python("base.py"), folder),
-            Contender(EXEC, [*HERMES, "exec", "-e", "./noop.sh", "--root", ".", "--quiet"], folder, remove(folder / "experiments")),
+            Contender(
+                EXEC,
+                [*HERMES, "exec", "-e", "./noop.sh", "--root", ".", "--quiet"],
+                folder,
+                remove(folder / "experiments"),
+            ),
             # Hermes prints plain help: compared with one that loads rich, it would win without doing anything for it
             Contender(TYPER, python("plain.py", "--help"), folder),
             Contender(HELP, [*HERMES, "--help"], folder),

@@ -101,7 +101,15 @@ def count(turns: int) -> str:
 
 
 def shown(value: float, unit: str) -> str:
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 or not value else 3
+    digits = (
+        0
+        if abs(value) >= 1000
+        else 1
+        if abs(value) >= 100
+        else 2
+        if abs(value) >= 1 or not value
+        else 3
+    )
     return f"{value:,.{digits}f} {unit}".rstrip()
 
 

@@ -12,26 +12,48 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .api import open_resumed, open_run, open_stopped, run_file
     from .errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
-    from .events import Event, FileCollected, JobEnded, JobStarted, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
-    from .executors import Executor
-    from .model import Job, Options, Outcome, Status, signal_name
-    from .plan import Plan, compile_command, compile_file, quote
-    from .query import Experiment, load_experiment
-    from .runner import Run, RunResult, open_resumed, open_run, open_stopped, run_file
-    from .settings import Settings
-    from .store import rerun_command
+    from .events import (
+        Event,
+        FileCollected,
+        JobEnded,
+        JobStarted,
+        LogChunk,
+        QueueChanged,
+        RunEnded,
+        RunStarted,
+        RunWarning,
+    )
+    from .executors.base import Executor
+    from .experiments.query import Experiment, load_experiment
+    from .experiments.store import rerun_command
+    from .language.plan import Plan, compile_command, compile_file, quote
+    from .language.settings import Settings
+    from .model import Job, Options, Outcome, RunResult, Status, signal_name
+    from .run.runner import Run
 
 _HOMES = {
     "errors": ("HermesError", "HermesFileError", "Place", "PlanError", "did_you_mean", "escape"),
-    "events": ("Event", "FileCollected", "JobEnded", "JobStarted", "LogChunk", "QueueChanged", "RunEnded", "RunStarted", "RunWarning"),
-    "executors": ("Executor",),
-    "model": ("Job", "Options", "Outcome", "Status", "signal_name"),
-    "plan": ("Plan", "compile_command", "compile_file", "quote"),
-    "query": ("Experiment", "load_experiment"),
-    "runner": ("Run", "RunResult", "open_resumed", "open_run", "open_stopped", "run_file"),
-    "settings": ("Settings",),
-    "store": ("rerun_command",),
+    "events": (
+        "Event",
+        "FileCollected",
+        "JobEnded",
+        "JobStarted",
+        "LogChunk",
+        "QueueChanged",
+        "RunEnded",
+        "RunStarted",
+        "RunWarning",
+    ),
+    "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
+    "executors.base": ("Executor",),
+    "model": ("Job", "Options", "Outcome", "RunResult", "Status", "signal_name"),
+    "language.plan": ("Plan", "compile_command", "compile_file", "quote"),
+    "experiments.query": ("Experiment", "load_experiment"),
+    "run.runner": ("Run",),
+    "language.settings": ("Settings",),
+    "experiments.store": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

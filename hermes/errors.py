@@ -98,7 +98,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
     def distance(found: str) -> tuple[int, int, str]:
         # `-cc` is nearer to `-ca` than to `-c`: a wrong character is likelier than one too many
-        kept = sum(block.size for block in difflib.SequenceMatcher(None, word, found).get_matching_blocks())
+        kept = sum(
+            block.size for block in difflib.SequenceMatcher(None, word, found).get_matching_blocks()
+        )
         return -kept, abs(len(found) - len(word)), found
 
     return f"did you mean `{min(near, key=distance)}`?" if near else None
@@ -112,4 +114,8 @@ def escape(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode() if not "\udc80" <= char <= "\udcff" else f"\\x{ord(char) & 0xFF:02x}"
+    return (
+        char.encode("unicode_escape").decode()
+        if not "\udc80" <= char <= "\udcff"
+        else f"\\x{ord(char) & 0xFF:02x}"
+    )

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -86,7 +86,10 @@ class Job:
 
     def command(self, identifier: str) -> list[str]:
         """The words that go to the operating system."""
-        return [word.replace(PLACEHOLDER, identifier) if PLACEHOLDER in word else word for word in self.argv]
+        return [
+            word.replace(PLACEHOLDER, identifier) if PLACEHOLDER in word else word
+            for word in self.argv
+        ]
 
     @property
     def shell(self) -> str:
@@ -94,7 +97,12 @@ class Job:
         return shell_line(self.argv)
 
     def as_json(self) -> dict[str, Any]:
-        return {"argv": list(self.argv), "script": self.script, "line": self.line, "options": self.options.as_json()}
+        return {
+            "argv": list(self.argv),
+            "script": self.script,
+            "line": self.line,
+            "options": self.options.as_json(),
+        }
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -172,6 +180,46 @@ class Outcome:
         return self.status.value
 
 
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run. `outcomes` are in the order in which the jobs ended."""
+
+    run_id: str
+    name: str
+    outcomes: Sequence[Outcome]
+    cancelled: bool
+    warnings: tuple[str, ...]
+    succeeded_before: int = 0
+    """Jobs that were not started because they had succeeded before, in a resumed run."""
+
+    failed_before: int = 0
+    """Jobs that had failed before and were not started again, in a resumed run."""
+
+    stopped: bool = False
+    """Whether nothing more was started because the disk was full."""
+
+    left: int = 0
+    """Jobs that are with the cluster, queued or running, when the run was left."""
+
+    replaced: tuple[str, ...] = ()
+    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded when it was run again did."""
+        is_whole = not self.cancelled and not self.stopped and not self.failed_before
+        return is_whole and all(outcome.ok for outcome in self.final)
+
+    @property
+    def final(self) -> list[Outcome]:
+        """The outcomes of the jobs, without those that another has replaced."""
+        return [outcome for outcome in self.outcomes if outcome.identifier not in self.replaced]
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.ok]
+
+
 def shell_line(argv: Iterable[str]) -> str:
     return " ".join(map(_shell_quoted, argv))
 
@@ -184,12 +232,22 @@ def _shell_quoted(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
     # One line a command: control characters are written as the escapes of `$'...'`
-    return "$'" + "".join(c if c.isprintable() and c not in "'\\" else _ansi_c(c) for c in word) + "'"
+    return (
+        "$'" + "".join(c if c.isprintable() and c not in "'\\" else _ansi_c(c) for c in word) + "'"
+    )
 
 
 def _ansi_c(char: str) -> str:
     code = ord(char)
-    return f"\\{char}" if char in "'\\" else f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    return (
+        f"\\{char}"
+        if char in "'\\"
+        else f"\\x{code:02x}"
+        if code < 128
+        else f"\\u{code:04x}"
+        if code < 65536
+        else f"\\U{code:08x}"
+    )
 
 
 def signal_name(number: int) -> str:

@@ -104,13 +104,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for row in {int(value) for name, value in report.user_properties if name == "fault"}:
                 tried[row] += sum(times) or 1
                 failed[row] += outcome != "passed"
-    terminalreporter.write_line(f"faults: {sum(not failed[row] for row in tried)} of {len(tried)} rows hold")
+    terminalreporter.write_line(
+        f"faults: {sum(not failed[row] for row in tried)} of {len(tried)} rows hold"
+    )
     for row in sorted(tried):
-        terminalreporter.write_line(f"  row {row}: caused {tried[row]} times, {failed[row]} tests failed")
+        terminalreporter.write_line(
+            f"  row {row}: caused {tried[row]} times, {failed[row]} tests failed"
+        )
 
 
 def pytest_report_header() -> str:
-    return json.dumps({"python": sys.version.split()[0], "anyio": _version("anyio"), "watchfiles": _version("watchfiles")})
+    return json.dumps(
+        {
+            "python": sys.version.split()[0],
+            "anyio": _version("anyio"),
+            "watchfiles": _version("watchfiles"),
+        }
+    )
 
 
 def _version(distribution: str) -> str:

@@ -47,8 +47,21 @@ class NamespaceDesk(Desk):
 @contextmanager
 def namespace(inside: Path, setup: str) -> Iterator[NamespaceDesk]:
     """A namespace in which `setup` was executed, in the folder `inside`, which is the working directory there."""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"cd {inside} && {setup} && {HOLDER}"]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        f"cd {inside} && {setup} && {HOLDER}",
+    ]
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     try:
         holder: subprocess.Popen[str] = subprocess.Popen(command, **pipes)
     except FileNotFoundError:

@@ -81,7 +81,9 @@ class Puppet:
     @property
     def outcome(self) -> hermes.Outcome:
         """How the job ended; known when the run's block is left."""
-        (outcome,) = [each for each in self.run.result.outcomes if each.identifier == self.identifier]
+        (outcome,) = [
+            each for each in self.run.result.outcomes if each.identifier == self.identifier
+        ]
         return outcome
 
     @property
@@ -101,7 +103,9 @@ class Puppet:
 class Project:
     """A working directory of its own, and what a test does with it."""
 
-    OWN = frozenset({"hermes.json", "stdout.log", "stderr.log", "re_execution.hermes", "uncommitted.patch"})
+    OWN = frozenset(
+        {"hermes.json", "stdout.log", "stderr.log", "re_execution.hermes", "uncommitted.patch"}
+    )
     """What Hermes itself puts into an experiment directory."""
 
     PYTHON = PYTHON
@@ -123,26 +127,50 @@ class Project:
         path.chmod(0o755)
         return path
 
-    def hermes_file(self, *entries: str, settings: Mapping[str, object] | None = None, arguments: str = "", name: str = "x") -> Path:
+    def hermes_file(
+        self,
+        *entries: str,
+        settings: Mapping[str, object] | None = None,
+        arguments: str = "",
+        name: str = "x",
+    ) -> Path:
         """Writes a hermes file with these entries of EXEC, lines of PRE and words of STD-E."""
         pre = "".join(f"{key}: {value}\n" for key, value in (settings or {}).items())
-        return self.write(f"{name}.hermes", f"PRE\n{pre}STD-E\n{arguments}\nEXEC\n" + "\n".join(entries) + "\n")
+        return self.write(
+            f"{name}.hermes", f"PRE\n{pre}STD-E\n{arguments}\nEXEC\n" + "\n".join(entries) + "\n"
+        )
 
     def open(
-        self, *entries: str, settings: Mapping[str, object] | None = None, arguments: str = "", name: str = "test", **options: Any
+        self,
+        *entries: str,
+        settings: Mapping[str, object] | None = None,
+        arguments: str = "",
+        name: str = "test",
+        **options: Any,
     ) -> AbstractAsyncContextManager[hermes.Run]:
         path = self.hermes_file(*entries, settings=settings, arguments=arguments)
-        return hermes.open_run(path, name, **({"working_directory": self.path, "root": self.path} | options))
+        return hermes.open_run(
+            path, name, **({"working_directory": self.path, "root": self.path} | options)
+        )
 
     async def run(
-        self, *entries: str, settings: Mapping[str, object] | None = None, arguments: str = "", name: str = "test", **options: Any
+        self,
+        *entries: str,
+        settings: Mapping[str, object] | None = None,
+        arguments: str = "",
+        name: str = "test",
+        **options: Any,
     ) -> hermes.RunResult:
         path = self.hermes_file(*entries, settings=settings, arguments=arguments)
         with anyio.fail_after(LIMIT):
-            return await hermes.run_file(path, name, **({"working_directory": self.path, "root": self.path} | options))
+            return await hermes.run_file(
+                path, name, **({"working_directory": self.path, "root": self.path} | options)
+            )
 
     @asynccontextmanager
-    async def puppets(self, count: int = 1, *, options: Sequence[str] = (), **arguments: Any) -> AsyncIterator[list[Puppet]]:
+    async def puppets(
+        self, count: int = 1, *, options: Sequence[str] = (), **arguments: Any
+    ) -> AsyncIterator[list[Puppet]]:
         """Runs jobs that do what the test tells them. Leaving the block lets them end."""
         self.write("puppet.py", PUPPET)
         self.control.mkdir(exist_ok=True)
@@ -151,7 +179,9 @@ class Project:
         with anyio.fail_after(LIMIT):
             async with self.open(*[entry] * count, **({"threads": count} | arguments)) as run:
                 await self.until(lambda: len(set(self.control.iterdir()) - before) == count)
-                puppets = [Puppet(self, run, each) for each in sorted(set(self.control.iterdir()) - before)]
+                puppets = [
+                    Puppet(self, run, each) for each in sorted(set(self.control.iterdir()) - before)
+                ]
                 try:
                     yield puppets
                 finally:
@@ -165,7 +195,10 @@ class Project:
 
     def experiments(self) -> list[hermes.Experiment]:
         """All experiments, in the order of their starts."""
-        found = [hermes.load_experiment(path.parent) for path in self.experiments_folder.glob("*/*/*/hermes.json")]
+        found = [
+            hermes.load_experiment(path.parent)
+            for path in self.experiments_folder.glob("*/*/*/hermes.json")
+        ]
         return sorted(found, key=lambda experiment: experiment.identifier)
 
     def experiment(self) -> hermes.Experiment:
@@ -194,7 +227,11 @@ class Project:
     def leftovers(self, identifier: str) -> list[str]:
         """Paths in the working directory whose name carries an identifier."""
         found = self.tree(self.path)
-        return sorted(path for path in found if identifier in os.path.basename(path) and not path.startswith("experiments/"))
+        return sorted(
+            path
+            for path in found
+            if identifier in os.path.basename(path) and not path.startswith("experiments/")
+        )
 
     async def until(self, condition: Callable[[], T | None]) -> T:
         """Waits until `condition` gives something true, and returns that."""
@@ -210,4 +247,8 @@ def _shown(path: str) -> str:
         return f"-> {os.readlink(path)}"
     if stat.S_ISDIR(mode):
         return "/"
-    return Path(path).read_bytes().decode("utf-8", "surrogateescape") if stat.S_ISREG(mode) else "special"
+    return (
+        Path(path).read_bytes().decode("utf-8", "surrogateescape")
+        if stat.S_ISREG(mode)
+        else "special"
+    )

@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from hermes import collect, store
+from hermes.collection import collector as collect
 from hermes.executors import processes
+from hermes.experiments import store
 
 
 def replace() -> None:

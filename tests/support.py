@@ -88,13 +88,20 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
 def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """The environment of a person at a terminal with colours; None takes a variable away."""
-    found: dict[str, str | None] = {**os.environ, **dict.fromkeys(UNWANTED), "TERM": "xterm-256color", **(changes or {})}
+    found: dict[str, str | None] = {
+        **os.environ,
+        **dict.fromkeys(UNWANTED),
+        "TERM": "xterm-256color",
+        **(changes or {}),
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -106,14 +113,28 @@ class Desk(Project):
         return [*HERMES, *arguments]
 
     def hermes(
-        self, *arguments: str, code: int = 0, env: Mapping[str, str | None] | None = None, cwd: Path | None = None, **options: Any
+        self,
+        *arguments: str,
+        code: int = 0,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
+        **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Calls `hermes`, which has to end with this exit code."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=cwd or self.path,
             env=environment(env),
-            **({"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": LIMIT, "check": False, "text": True} | options),
+            **(
+                {
+                    "stdin": subprocess.DEVNULL,
+                    "capture_output": True,
+                    "timeout": LIMIT,
+                    "check": False,
+                    "text": True,
+                }
+                | options
+            ),
         )
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -121,35 +142,72 @@ class Desk(Project):
     @contextmanager
     def started(self, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         """A call of `hermes` that goes on in the background; it is killed if the test leaves it behind."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(self.command(*arguments), cwd=self.path, env=environment(), **(pipes | options)) as process:
+        pipes = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        with subprocess.Popen(
+            self.command(*arguments), cwd=self.path, env=environment(), **(pipes | options)
+        ) as process:
             try:
                 yield process
             finally:
                 process.kill()
 
-    def terminal(self, *arguments: str, rows: int = 24, columns: int = 100, env: Mapping[str, str | None] | None = None) -> Terminal:
+    def terminal(
+        self,
+        *arguments: str,
+        rows: int = 24,
+        columns: int = 100,
+        env: Mapping[str, str | None] | None = None,
+    ) -> Terminal:
         return Terminal(self.command(*arguments), self.path, environment(env), rows, columns)
 
 
 def check_always(desk: Desk, *said: str) -> None:
     """What holds after every fault; `said` is what Hermes printed. Jobs that have no final status yet get one by `hermes resume`."""
     told = list(said)
-    for run_id in sorted({str(each["run_id"]) for each in all_metadata(desk) if each["status"] == Status.RUNNING}):
+    for run_id in sorted(
+        {str(each["run_id"]) for each in all_metadata(desk) if each["status"] == Status.RUNNING}
+    ):
         with desk.started("resume", run_id) as resumed:
             told += resumed.communicate(timeout=LIMIT)
         assert resumed.returncode in (0, 1), told[-1]
     traces = [text for text in told if "Traceback" in text]
     assert not traces, traces[0]
     metadata = all_metadata(desk)
-    assert [each["identifier"] for each in metadata if each["status"] not in set(Status) - {Status.RUNNING}] == []
-    identifiers = [folder.name for folder in desk.experiments_folder.glob("*/*/*/") if IDENTIFIER.fullmatch(folder.name)]
+    assert [
+        each["identifier"]
+        for each in metadata
+        if each["status"] not in set(Status) - {Status.RUNNING}
+    ] == []
+    identifiers = [
+        folder.name
+        for folder in desk.experiments_folder.glob("*/*/*/")
+        if IDENTIFIER.fullmatch(folder.name)
+    ]
     assert [identifier for identifier, count in Counter(identifiers).items() if count > 1] == []
     # A process that the metadata tell of may live on, but none of which nobody knows
-    problems = [problem for each in metadata for problem in each["problems"] if problem.startswith(LEFT_BEHIND)]
-    known = {int(pid) for problem in problems for pid in problem.removeprefix(LEFT_BEHIND).split(", ")}
-    runs = {str(each["run_id"]) for each in metadata} | {path.name for path in desk.experiments_folder.glob(".hermes/*/")}
-    alive = {pid for run_id, pids in processes_of("HERMES_RUN_ID").items() if run_id in runs for pid in pids}
+    problems = [
+        problem
+        for each in metadata
+        for problem in each["problems"]
+        if problem.startswith(LEFT_BEHIND)
+    ]
+    known = {
+        int(pid) for problem in problems for pid in problem.removeprefix(LEFT_BEHIND).split(", ")
+    }
+    runs = {str(each["run_id"]) for each in metadata} | {
+        path.name for path in desk.experiments_folder.glob(".hermes/*/")
+    }
+    alive = {
+        pid
+        for run_id, pids in processes_of("HERMES_RUN_ID").items()
+        if run_id in runs
+        for pid in pids
+    }
     assert alive <= known
 
 
@@ -166,8 +224,12 @@ def all_metadata(desk: Desk) -> list[dict[str, Any]]:
 class Terminal:
     """A command on a terminal of its own, as its session's leader."""
 
-    def __init__(self, command: list[str], folder: Path, env: dict[str, str], rows: int, columns: int) -> None:
-        self.process = ptyprocess.PtyProcess.spawn(command, cwd=str(folder), env=env, dimensions=(rows, columns))
+    def __init__(
+        self, command: list[str], folder: Path, env: dict[str, str], rows: int, columns: int
+    ) -> None:
+        self.process = ptyprocess.PtyProcess.spawn(
+            command, cwd=str(folder), env=env, dimensions=(rows, columns)
+        )
         self.screen = Screen(rows, columns)
         self.raw = b""
 
@@ -204,7 +266,9 @@ class Terminal:
         """Shows what the command prints until `condition` gives something true, and returns that."""
         ends = time.monotonic() + LIMIT
         while not (found := condition()):
-            assert time.monotonic() < ends, "waited in vain, the screen shows\n" + "\n".join(self.screen.lines)
+            assert time.monotonic() < ends, "waited in vain, the screen shows\n" + "\n".join(
+                self.screen.lines
+            )
             if not self.read(0.02):
                 time.sleep(0.005)
         return found
@@ -213,7 +277,9 @@ class Terminal:
         """Waits until a line on the screen matches."""
 
         def found() -> re.Match[str] | None:
-            return next((match for line in self.screen.lines if (match := re.search(pattern, line))), None)
+            return next(
+                (match for line in self.screen.lines if (match := re.search(pattern, line))), None
+            )
 
         return self.until(found)
 
@@ -226,7 +292,9 @@ class Terminal:
         """Waits for the command's end and returns what a shell would: its exit code, or 128 and the number of the signal."""
         ends = time.monotonic() + LIMIT
         while not self.process.closed and self.read(0.1):
-            assert time.monotonic() < ends, "does not end, the screen shows\n" + "\n".join(self.screen.lines)
+            assert time.monotonic() < ends, "does not end, the screen shows\n" + "\n".join(
+                self.screen.lines
+            )
         until(lambda: not self.process.isalive())
         if self.process.signalstatus is not None:
             return 128 + int(self.process.signalstatus)

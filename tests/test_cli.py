@@ -20,7 +20,18 @@ import hermes
 from .project import LIMIT
 from .support import HERMES, IDENTIFIER, JOB, PYTHON, TRAIN, Desk, environment, until
 
-OPTIONS_OF_EXEC = ("-f", "-e", "-n", "--threads", "-c", "--comment", "--root", "--compile-only", "--quiet", "--json")
+OPTIONS_OF_EXEC = (
+    "-f",
+    "-e",
+    "-n",
+    "--threads",
+    "-c",
+    "--comment",
+    "--root",
+    "--compile-only",
+    "--quiet",
+    "--json",
+)
 
 FAIL = """\
 import sys
@@ -78,7 +89,11 @@ def test_the_name_defaults_to_the_stem(desk: Desk) -> None:
 def test_exec_runs_a_single_command(desk: Desk) -> None:
     desk.hermes("exec", "-e", f"{PYTHON} train.py --note 'two words'", "-n", "single")
     experiment = desk.experiment()
-    assert (experiment.script, experiment.name, experiment.arguments) == ("train", "single", ("--note", "two words"))
+    assert (experiment.script, experiment.name, experiment.arguments) == (
+        "train",
+        "single",
+        ("--note", "two words"),
+    )
     assert experiment.argv[-3] == experiment.identifier
     # It runs as a hermes file would: what it saved is collected
     assert [file.path for file in experiment.files] == [f"model_{experiment.identifier}.txt"]
@@ -86,15 +101,26 @@ def test_exec_runs_a_single_command(desk: Desk) -> None:
 
 def test_threads_overrule_the_file(desk: Desk) -> None:
     # Each job waits for the other: alone it would never end
-    desk.write("meet.py", "import os, sys, time\nopen(sys.argv[2], 'w')\nwhile not os.path.exists(sys.argv[3]): time.sleep(0.01)\n")
-    desk.write("meet.hermes", f"PRE\nthreads: 1\nEXEC\n[[{PYTHON}, meet.py, a b]]\n[[{PYTHON}, meet.py, b a]]\n")
+    desk.write(
+        "meet.py",
+        "import os, sys, time\nopen(sys.argv[2], 'w')\nwhile not os.path.exists(sys.argv[3]): time.sleep(0.01)\n",
+    )
+    desk.write(
+        "meet.hermes",
+        f"PRE\nthreads: 1\nEXEC\n[[{PYTHON}, meet.py, a b]]\n[[{PYTHON}, meet.py, b a]]\n",
+    )
     desk.hermes("exec", "-f", "meet.hermes", "--threads", "2")
-    assert [experiment.metadata["settings"]["threads"] for experiment in desk.experiments()] == [2, 2]
+    assert [experiment.metadata["settings"]["threads"] for experiment in desk.experiments()] == [
+        2,
+        2,
+    ]
 
 
 def test_comments_are_added_to_those_of_the_file(desk: Desk) -> None:
     desk.write("sweep.hermes", f"STD-H\n-c standard\nEXEC\n[[{PYTHON}, train.py],[-c own]]\n")
-    desk.hermes("exec", "-f", "sweep.hermes", "-c", "one", "--comment", "another: it's # kept // whole")
+    desk.hermes(
+        "exec", "-f", "sweep.hermes", "-c", "one", "--comment", "another: it's # kept // whole"
+    )
     assert desk.experiment().comments == ("standard", "own", "one", "another: it's # kept // whole")
 
 
@@ -113,7 +139,9 @@ def test_compile_only_is_compile(desk: Desk) -> None:
     only = desk.hermes("exec", "-f", "sweep.hermes", "-n", "x", "--compile-only")
     assert only.stdout
     assert (only.stdout, only.stderr) == (compiled.stdout, compiled.stderr)
-    assert json.loads(desk.hermes("exec", "-e", "echo", "--compile-only", "--json").stdout)["argv"] == ["echo", "{identifier}"]
+    assert json.loads(desk.hermes("exec", "-e", "echo", "--compile-only", "--json").stdout)[
+        "argv"
+    ] == ["echo", "{identifier}"]
     assert desk.tree(desk.path) == before
 
 
@@ -134,18 +162,31 @@ def test_json_prints_one_event_a_line(desk: Desk) -> None:
     told = events(desk.hermes("exec", "-f", "sweep.hermes", "--json", code=1).stdout)
     kinds = [event["event"] for event in told]
     assert (kinds[0], kinds[-1]) == ("run_started", "run_ended")
-    assert sorted(set(kinds)) == ["file_collected", "job_ended", "job_started", "log_chunk", "run_ended", "run_started"]
+    assert sorted(set(kinds)) == [
+        "file_collected",
+        "job_ended",
+        "job_started",
+        "log_chunk",
+        "run_ended",
+        "run_started",
+    ]
     times = [event["time"] for event in told]
     assert times == sorted(times)
     train, talk = desk.experiments()
     starts = [event for event in told if event["event"] == "job_started"]
-    assert [(event["identifier"], tuple(event["argv"])) for event in starts] == [(each.identifier, each.argv) for each in (train, talk)]
+    assert [(event["identifier"], tuple(event["argv"])) for event in starts] == [
+        (each.identifier, each.argv) for each in (train, talk)
+    ]
     ends = [event["outcome"] for event in told if event["event"] == "job_ended"]
     assert [(end["identifier"], end["status"], end["exit_code"]) for end in ends] == [
         (train.identifier, "finished", 0),
         (talk.identifier, "failed", 5),
     ]
-    printed = "".join(event["data"] for event in told if event["event"] == "log_chunk" and event["identifier"] == talk.identifier)
+    printed = "".join(
+        event["data"]
+        for event in told
+        if event["event"] == "log_chunk" and event["identifier"] == talk.identifier
+    )
     assert printed == "line one\nline two\n"
 
 
@@ -188,7 +229,9 @@ PROD([[python, train.py, --lr {lr}]], lr=[0.5, 0.25])
     ]
     # What is printed means to a shell what the jobs get
     jobs = list(hermes.compile_file("words.hermes", working_directory=desk.path).jobs)
-    assert [tuple(shlex.split(line)) for line in done.stdout.splitlines()] == [job.argv for job in jobs]
+    assert [tuple(shlex.split(line)) for line in done.stdout.splitlines()] == [
+        job.argv for job in jobs
+    ]
 
 
 def test_compile_json(desk: Desk) -> None:
@@ -221,7 +264,13 @@ EXEC
             "argv": ["./tool", "{identifier}"],
             "script": "tool",
             "line": 6,
-            "options": {"copy_after": ["a.txt"], "copy_before": [], "move_after": [], "log": True, "comments": []},
+            "options": {
+                "copy_after": ["a.txt"],
+                "copy_before": [],
+                "move_after": [],
+                "log": True,
+                "comments": [],
+            },
         },
     ]
 
@@ -229,12 +278,16 @@ EXEC
 def test_compile_looks_at_nothing_but_the_file(desk: Desk) -> None:
     before = desk.tree(desk.path)
     desk.write("sweep.hermes", "EXEC\n[[no-such-program, missing.py],[-cb missing.txt]]\n")
-    assert desk.hermes("compile", "sweep.hermes").stdout == "no-such-program missing.py {identifier}\n"
+    assert (
+        desk.hermes("compile", "sweep.hermes").stdout == "no-such-program missing.py {identifier}\n"
+    )
     assert desk.tree(desk.path).keys() == before.keys()
 
 
 def test_a_reader_that_has_seen_enough_ends_compile(desk: Desk) -> None:
-    desk.write("huge.hermes", f"EXEC\nPROD({JOB[:-2]} {{a}} {{b}}]], a=RANGE[0, 1000], b=RANGE[0, 1000])\n")
+    desk.write(
+        "huge.hermes", f"EXEC\nPROD({JOB[:-2]} {{a}} {{b}}]], a=RANGE[0, 1000], b=RANGE[0, 1000])\n"
+    )
     with desk.started("compile", "huge.hermes") as process:
         assert process.stdout
         assert process.stderr
@@ -245,7 +298,9 @@ def test_a_reader_that_has_seen_enough_ends_compile(desk: Desk) -> None:
 
 
 def test_an_interrupt_ends_compile_as_it_ends_any_program(desk: Desk) -> None:
-    desk.write("huge.hermes", f"EXEC\nPROD({JOB[:-2]} {{a}} {{b}}]], a=RANGE[0, 1000], b=RANGE[0, 1000])\n")
+    desk.write(
+        "huge.hermes", f"EXEC\nPROD({JOB[:-2]} {{a}} {{b}}]], a=RANGE[0, 1000], b=RANGE[0, 1000])\n"
+    )
     with desk.started("compile", "huge.hermes") as process:
         assert process.stdout
         assert process.stderr
@@ -266,13 +321,26 @@ def test_create_writes_a_file_to_start_from(desk: Desk) -> None:
     assert [section for section in ("PRE", "STD-H", "STD-E", "EXEC") if re.search(rf"^{section}$", text, re.MULTILINE)] == [
         "PRE", "STD-H", "STD-E", "EXEC",
     ]  # fmt: skip
-    assert desk.hermes("compile", "fresh.hermes").stdout == "python train.py {identifier} --lr 0.001\n"
+    assert (
+        desk.hermes("compile", "fresh.hermes").stdout == "python train.py {identifier} --lr 0.001\n"
+    )
 
 
 def test_create_with_scripts(desk: Desk) -> None:
     desk.write("other script.py", TRAIN)
     desk.program("tool", "#!/bin/sh\n")
-    desk.hermes("create", "mine.hermes", "-s", "train.py", "-s", "other script.py", "--script", "tool", "-s", "run.sh")
+    desk.hermes(
+        "create",
+        "mine.hermes",
+        "-s",
+        "train.py",
+        "-s",
+        "other script.py",
+        "--script",
+        "tool",
+        "-s",
+        "run.sh",
+    )
     assert desk.hermes("compile", "mine.hermes").stdout.splitlines() == [
         "python train.py {identifier}",
         "python 'other script.py' {identifier}",
@@ -281,7 +349,12 @@ def test_create_with_scripts(desk: Desk) -> None:
     ]
     desk.write("run.sh")
     desk.hermes("exec", "-f", "mine.hermes", "-n", "created", "-q")
-    assert [experiment.script for experiment in desk.experiments()] == ["train", "other script", "tool", "run.sh"]
+    assert [experiment.script for experiment in desk.experiments()] == [
+        "train",
+        "other script",
+        "tool",
+        "run.sh",
+    ]
 
 
 def test_create_never_overwrites(desk: Desk) -> None:
@@ -302,26 +375,38 @@ def test_create_never_overwrites(desk: Desk) -> None:
 
 def test_demo_in_a_git_repository(desk: Desk) -> None:
     for words in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "first")):
-        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=desk.path, check=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=desk.path, check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=desk.path, check=True
+        )
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=desk.path, check=True, capture_output=True, text=True
+    ).stdout.strip()
     done = desk.hermes("demo", "my demo")
     folder = desk.path / "my demo"
     found = list((folder / "experiments").glob("*/*/*/hermes.json"))
-    experiments = sorted((hermes.load_experiment(path.parent) for path in found), key=lambda each: each.script)
+    experiments = sorted(
+        (hermes.load_experiment(path.parent) for path in found), key=lambda each: each.script
+    )
     assert [(each.script, each.name, each.status) for each in experiments] == [
         ("train_ac", "test_agents", "finished"),
         ("train_dqn", "test_agents", "finished"),
     ]
     for each in experiments:
         assert each.identifier.endswith(f"_{commit[-5:]}")
-        assert (each.directory / "cnn.py").read_bytes() == (folder / "networks" / "cnn.py").read_bytes()
+        assert (each.directory / "cnn.py").read_bytes() == (
+            folder / "networks" / "cnn.py"
+        ).read_bytes()
         script = f"{each.script}.py"
         assert (each.directory / script).read_bytes() == (folder / script).read_bytes()
         assert [file for file in each.files if file.origin == "collected"]
         # Where everything is: that is the result
         assert os.path.relpath(each.directory, desk.path) in done.stdout
         assert each.identifier in done.stderr
-    left = [path for path in folder.rglob("*") if IDENTIFIER.search(path.name) and "experiments" not in path.parts]
+    left = [
+        path
+        for path in folder.rglob("*")
+        if IDENTIFIER.search(path.name) and "experiments" not in path.parts
+    ]
     assert left == []
     assert not (desk.path / "experiments").exists()
     commands = desk.hermes("compile", "example_file.hermes", cwd=folder).stdout.splitlines()
@@ -496,7 +581,9 @@ def test_warnings_go_to_stderr(desk: Desk) -> None:
 
 def test_a_failure_is_told_with_all_that_helps(desk: Desk, path_with_hermes: str) -> None:
     desk.write("fail.py", FAIL)
-    desk.write("sweep.hermes", f"EXEC\n[[{PYTHON}, fail.py, --note 'two words' $HOME '{{}}']]\n{JOB}\n")
+    desk.write(
+        "sweep.hermes", f"EXEC\n[[{PYTHON}, fail.py, --note 'two words' $HOME '{{}}']]\n{JOB}\n"
+    )
     name = "it's a name"
     done = desk.hermes("exec", "-f", "sweep.hermes", "-n", name, code=1)
     failed, finished = desk.experiments()
@@ -504,28 +591,48 @@ def test_a_failure_is_told_with_all_that_helps(desk: Desk, path_with_hermes: str
     lines = done.stderr.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("failed: "))
     # At once, not when all is over
-    assert start < next(index for index, line in enumerate(lines) if "] finished" in line and finished.identifier in line)
+    assert start < next(
+        index
+        for index, line in enumerate(lines)
+        if "] finished" in line and finished.identifier in line
+    )
     told = [lines[start], *takewhile(lambda line: line.startswith("    "), lines[start + 1 :])]
     assert "fail" in told[0]
     assert failed.identifier in told[0]
     assert "exit code 3" in told[0]
-    assert [line.partition("stderr | ")[2] for line in told if "stderr | " in line] == [f"line {number}" for number in range(21, 31)]
+    assert [line.partition("stderr | ")[2] for line in told if "stderr | " in line] == [
+        f"line {number}" for number in range(21, 31)
+    ]
     directory = next(line.partition("directory: ")[2] for line in told if "directory: " in line)
     assert desk.path / directory == failed.directory
     again = next(line.partition("run again: ")[2] for line in told if "run again: " in line)
     ran = subprocess.run(
-        again, shell=True, cwd=desk.path, env=environment({"PATH": path_with_hermes}), capture_output=True, check=False, timeout=LIMIT
+        again,
+        shell=True,
+        cwd=desk.path,
+        env=environment({"PATH": path_with_hermes}),
+        capture_output=True,
+        check=False,
+        timeout=LIMIT,
     )
     assert ran.returncode == 1
     *_, repeated = desk.experiments()
-    assert (repeated.script, repeated.name, repeated.arguments) == (failed.script, failed.name, failed.arguments)
-    assert repeated.argv == tuple(word.replace(failed.identifier, repeated.identifier) for word in failed.argv)
+    assert (repeated.script, repeated.name, repeated.arguments) == (
+        failed.script,
+        failed.name,
+        failed.arguments,
+    )
+    assert repeated.argv == tuple(
+        word.replace(failed.identifier, repeated.identifier) for word in failed.argv
+    )
     assert repeated.metadata["key"] == failed.metadata["key"]
     assert "1 finished" in lines[-1]
     assert "1 failed" in lines[-1]
 
 
-def test_the_command_to_run_again_works_from_elsewhere(desk: Desk, path_with_hermes: str, tmp_path: Path) -> None:
+def test_the_command_to_run_again_works_from_elsewhere(
+    desk: Desk, path_with_hermes: str, tmp_path: Path
+) -> None:
     # Results that went to another root go there again
     desk.write("fail.py", "import os, sys\nsys.exit(not os.path.exists('mended'))\n")
     elsewhere = tmp_path / "else where"
@@ -535,7 +642,9 @@ def test_the_command_to_run_again_works_from_elsewhere(desk: Desk, path_with_her
     assert again
     desk.write("mended")
     env = environment({"PATH": path_with_hermes})
-    subprocess.run(again[1], shell=True, cwd=desk.path, env=env, capture_output=True, check=True, timeout=LIMIT)
+    subprocess.run(
+        again[1], shell=True, cwd=desk.path, env=env, capture_output=True, check=True, timeout=LIMIT
+    )
     assert [path.name for path in (elsewhere / "experiments" / "fail").iterdir()] == ["sweep"]
     assert len(list((elsewhere / "experiments" / "fail" / "sweep").iterdir())) == 2
     assert not (desk.path / "experiments").exists()
@@ -579,7 +688,11 @@ print("err", file=sys.stderr)
     assert "hidden" not in out + err
     # It is stored all the same
     quiet, talk = desk.experiments()
-    assert (quiet.stdout, talk.stdout, talk.stderr) == ("hidden\n", "out first\nout second\n", "err\n")
+    assert (quiet.stdout, talk.stdout, talk.stderr) == (
+        "hidden\n",
+        "out first\nout second\n",
+        "err\n",
+    )
 
 
 def test_a_single_job_is_shown_as_it_is(desk: Desk) -> None:
@@ -591,7 +704,10 @@ def test_a_single_job_is_shown_as_it_is(desk: Desk) -> None:
 @pytest.mark.fault(22)
 def test_terminal_escapes_are_shown_as_text(desk: Desk) -> None:
     said = "\\x1b]0;title\\x07 \\x1b[2J\\x1b[31mred [bold]not markup[/bold] \\x9b \\u202e"
-    desk.write("nasty.py", f'import sys\nfor stream in (sys.stdout, sys.stderr):\n    print("{said}", file=stream)\nsys.exit(1)\n')
+    desk.write(
+        "nasty.py",
+        f'import sys\nfor stream in (sys.stdout, sys.stderr):\n    print("{said}", file=stream)\nsys.exit(1)\n',
+    )
     desk.write("sweep.hermes", f"STD-H\n-l false\nEXEC\n[[{PYTHON}, nasty.py, '\x1b[31marg']]\n")
     done = desk.hermes("exec", "-f", "sweep.hermes", code=1, env={"PYTHONIOENCODING": "utf-8"})
     assert f"{said}\n" in done.stdout
@@ -607,7 +723,10 @@ def test_terminal_escapes_are_shown_as_text(desk: Desk) -> None:
 def test_bytes_that_are_no_text_are_shown(desk: Desk) -> None:
     desk.write("bytes.py", "import os\nos.write(1, b'\\xff\\x00\\xc3\\xa4\\n')\n")
     desk.write("sweep.hermes", f"STD-H\n-l false\nEXEC\n[[{PYTHON}, bytes.py]]\n")
-    for env in ({"LC_ALL": "C.UTF-8"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}):
+    for env in (
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ):
         shown = desk.hermes("exec", "-f", "sweep.hermes", env=env).stdout
         assert shown in ("\\xff\\x00ä\n", "\\xff\\x00\\xe4\n")
     assert (desk.experiments()[0].directory / "stdout.log").read_bytes() == b"\xff\x00\xc3\xa4\n"
@@ -620,7 +739,16 @@ def test_nothing_but_text_where_there_is_no_terminal(desk: Desk) -> None:
     assert done.stderr.replace("\n", "").isprintable()
     for experiment in desk.experiments():
         # One line a change
-        assert len([line for line in done.stderr.splitlines() if line.startswith("started") and experiment.identifier in line]) == 1
+        assert (
+            len(
+                [
+                    line
+                    for line in done.stderr.splitlines()
+                    if line.startswith("started") and experiment.identifier in line
+                ]
+            )
+            == 1
+        )
     assert "\x1b" not in desk.hermes("exec", "-f", "missing.hermes", code=2).stderr
 
 
@@ -640,7 +768,10 @@ for number in range(10000):
     print("more and more", number)
 """,
     )
-    desk.write("sweep.hermes", f"STD-H\n-l false\nEXEC\n[[{PYTHON}, talk.py]]\n[[{PYTHON}, talk.py]]\n{JOB}\n")
+    desk.write(
+        "sweep.hermes",
+        f"STD-H\n-l false\nEXEC\n[[{PYTHON}, talk.py]]\n[[{PYTHON}, talk.py]]\n{JOB}\n",
+    )
     with desk.started("exec", "-f", "sweep.hermes", *options) as process:
         assert process.stdout
         process.stdout.readline()
@@ -660,7 +791,14 @@ def test_closed_streams_do_no_harm(desk: Desk, closed: str) -> None:
     desk.write("talk.py", "import sys\nprint('out')\nprint('err', file=sys.stderr)\n")
     command = f"{shlex.join(HERMES)} exec -e {shlex.quote(f'{PYTHON} talk.py')} -n x {closed}"
     done = subprocess.run(
-        command, shell=True, cwd=desk.path, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=LIMIT
+        command,
+        shell=True,
+        cwd=desk.path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     experiment = desk.experiment()
@@ -698,7 +836,16 @@ def test_working_directories_of_any_name(desk: Desk, name: bytes) -> None:
 
 def test_a_working_directory_that_is_gone(desk: Desk) -> None:
     command = f"mkdir gone && cd gone && rmdir ../gone && {shlex.join(HERMES)} exec -e true"
-    done = subprocess.run(command, shell=True, cwd=desk.path, env=environment(), capture_output=True, text=True, check=False, timeout=LIMIT)
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=desk.path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -707,10 +854,27 @@ def test_a_working_directory_that_is_gone(desk: Desk) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_signals_that_the_caller_ignores_stay_ignored(desk: Desk, number: signal.Signals) -> None:
     # `nohup hermes exec ... &` is to outlive the terminal
-    desk.write("wait.py", "import os, time\nopen('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)\n")
-    command = ["/bin/sh", "-c", f"trap '' {number.value}; exec \"$@\"", "sh", *HERMES, "exec", "-e", f"{PYTHON} wait.py"]
+    desk.write(
+        "wait.py",
+        "import os, time\nopen('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)\n",
+    )
+    command = [
+        "/bin/sh",
+        "-c",
+        f"trap '' {number.value}; exec \"$@\"",
+        "sh",
+        *HERMES,
+        "exec",
+        "-e",
+        f"{PYTHON} wait.py",
+    ]
     with subprocess.Popen(
-        command, cwd=desk.path, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=desk.path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         until((desk.path / "waiting").exists)
         process.send_signal(number)
@@ -721,10 +885,17 @@ def test_signals_that_the_caller_ignores_stay_ignored(desk: Desk, number: signal
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.fault(3)), pytest.param(signal.SIGTERM, marks=pytest.mark.fault(4))]
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.fault(3)),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.fault(4)),
+    ],
 )
 def test_a_signal_ends_the_run_and_the_jobs(desk: Desk, number: signal.Signals) -> None:
-    desk.write("wait.py", "import os, signal, sys\nopen('partial_' + sys.argv[1], 'w')\nopen('waiting', 'w')\nsignal.pause()\n")
+    desk.write(
+        "wait.py",
+        "import os, signal, sys\nopen('partial_' + sys.argv[1], 'w')\nopen('waiting', 'w')\nsignal.pause()\n",
+    )
     desk.write("sweep.hermes", f"EXEC\n[[{PYTHON}, wait.py]]\n{JOB}\n")
     with desk.started("exec", "-f", "sweep.hermes") as process:
         until((desk.path / "waiting").exists)

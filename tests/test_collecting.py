@@ -24,10 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hermes
-from hermes import FileCollected, RunWarning, Status, collect, notify
-from hermes.collect import Collector, collected
-from hermes.files import copy, move, size_of
-from hermes.notify import Watcher
+from hermes import FileCollected, RunWarning, Status
+from hermes.collection import collector as collect
+from hermes.collection import notify
+from hermes.collection.collector import Collector, collected
+from hermes.collection.notify import Watcher
+from hermes.experiments.files import copy, move, size_of
 
 from .project import Project
 from .support import RecordProperty, times
@@ -58,7 +60,9 @@ WAYS = [("asyncio", "watched"), ("trio", "watched"), ("asyncio", "final-look")]
 
 def both_ways(test: T) -> T:
     """Runs a test with notifications and without: in the end they make no difference."""
-    both: T = pytest.mark.parametrize(("anyio_backend", "notified"), WAYS, indirect=True)(pytest.mark.usefixtures("notified")(test))
+    both: T = pytest.mark.parametrize(("anyio_backend", "notified"), WAYS, indirect=True)(
+        pytest.mark.usefixtures("notified")(test)
+    )
     return both
 
 
@@ -100,27 +104,37 @@ async def test_a_replaced_file_is_linked_anew(
     async with project.puppet() as job:
         here, there = job.left("a_@"), job.named("a_@")
         for number in range(5):
-            await job.do(f"open('temporary', 'w').write('{number}'); os.replace('temporary', 'a_' + identifier)")
+            await job.do(
+                f"open('temporary', 'w').write('{number}'); os.replace('temporary', 'a_' + identifier)"
+            )
             await project.until(lambda: there.exists() and here.samefile(there))
             assert there.read_text() == str(number)
     assert job.stored == {there.name: "4"}
 
 
 @pytest.mark.parametrize("watcher", WATCHERS)
-async def test_a_deleted_file_goes(project: Project, monkeypatch: pytest.MonkeyPatch, watcher: Callable[[Iterable[str]], Watcher]) -> None:
+async def test_a_deleted_file_goes(
+    project: Project, monkeypatch: pytest.MonkeyPatch, watcher: Callable[[Iterable[str]], Watcher]
+) -> None:
     monkeypatch.setattr(notify, "watcher", watcher)
     async with project.puppet() as job:
-        await job.do("os.mkdir('sub'); open('a_' + identifier, 'w'); open('sub/b_' + identifier, 'w')")
+        await job.do(
+            "os.mkdir('sub'); open('a_' + identifier, 'w'); open('sub/b_' + identifier, 'w')"
+        )
         await project.until(lambda: job.named("a_@").exists() and job.named("sub/b_@").exists())
         await job.do("os.unlink('a_' + identifier); os.unlink('sub/b_' + identifier)")
-        await project.until(lambda: not job.named("a_@").exists() and not job.named("sub/b_@").exists())
+        await project.until(
+            lambda: not job.named("a_@").exists() and not job.named("sub/b_@").exists()
+        )
         # And may come back
         await job.do("open('a_' + identifier, 'w').write('new')")
         await project.until(job.named("a_@").exists)
     assert job.stored == {job.named("a_@").name: "new"}
 
 
-async def test_rotating_checkpoints_take_no_more_space_than_the_job_means_them_to(project: Project) -> None:
+async def test_rotating_checkpoints_take_no_more_space_than_the_job_means_them_to(
+    project: Project,
+) -> None:
     async with project.puppet() as job:
         for number in range(6):
             await job.do(f"open('step_{number}_' + identifier, 'w').write('x')")
@@ -154,7 +168,9 @@ async def test_a_renamed_folder_is_known_by_its_new_name(project: Project) -> No
         await project.until(lambda: job.named("old/x/a_@").exists() and job.named("d_@/f").exists())
         await job.do("os.rename('old', 'new'); os.rename('d_' + identifier, 'e_' + identifier)")
         await project.until(lambda: job.named("new/x/a_@").exists() and job.named("e_@/f").exists())
-        await project.until(lambda: not job.named("old/x/a_@").exists() and not job.named("d_@").exists())
+        await project.until(
+            lambda: not job.named("old/x/a_@").exists() and not job.named("d_@").exists()
+        )
         await job.do("open('new/x/b_' + identifier, 'w'); open('e_' + identifier + '/g', 'w')")
         await project.until(lambda: job.named("new/x/b_@").exists() and job.named("e_@/g").exists())
     own = job.identifier
@@ -171,16 +187,32 @@ async def test_a_folder_that_is_made_again(project: Project) -> None:
     async with project.puppet() as job:
 
         async def make_again(number: str) -> None:
-            await job.do("import shutil; shutil.rmtree('out', True); os.mkdir('out'); shutil.rmtree('d_' + identifier, True)")
+            await job.do(
+                "import shutil; shutil.rmtree('out', True); os.mkdir('out'); shutil.rmtree('d_' + identifier, True)"
+            )
             await job.do(f"open('out/{number}_' + identifier, 'w')")
-            await project.until(lambda: names_in(job.directory / "out") == [f"{number}_{job.identifier}"])
-            await job.do(f"os.makedirs('d_' + identifier + '/{number}'); open('d_' + identifier + '/{number}/f', 'w')")
-            await project.until(lambda: names_in(job.named("d_@")) == [number] and job.named(f"d_@/{number}/f").exists())
+            await project.until(
+                lambda: names_in(job.directory / "out") == [f"{number}_{job.identifier}"]
+            )
+            await job.do(
+                f"os.makedirs('d_' + identifier + '/{number}'); open('d_' + identifier + '/{number}/f', 'w')"
+            )
+            await project.until(
+                lambda: (
+                    names_in(job.named("d_@")) == [number] and job.named(f"d_@/{number}/f").exists()
+                )
+            )
 
         for number in "0123":
             await make_again(number)
     own = job.identifier
-    assert job.stored == {"out": "/", f"out/3_{own}": "", f"d_{own}": "/", f"d_{own}/3": "/", f"d_{own}/3/f": ""}
+    assert job.stored == {
+        "out": "/",
+        f"out/3_{own}": "",
+        f"d_{own}": "/",
+        f"d_{own}/3": "/",
+        f"d_{own}/3/f": "",
+    }
 
 
 @pytest.mark.fault(12)
@@ -200,13 +232,21 @@ for i in range(40):
     assert project.leftovers(job.identifier) == []
 
 
-async def test_new_folders_in_folders_of_the_job_that_are_old(project: Project, anyio_backend: str) -> None:
+async def test_new_folders_in_folders_of_the_job_that_are_old(
+    project: Project, anyio_backend: str
+) -> None:
     if anyio_backend == "trio":
         pytest.skip("it takes seconds and does not depend on the loop")
     async with project.puppet() as job:
         await job.do("os.mkdir('d_' + identifier); os.mkdir('plain')")
         # Nothing in what is above is new any more then
-        await project.until(lambda: time.time() - max(os.stat(job.left(name)).st_ctime for name in (".", "d_@", "plain")) > 2.2)
+        await project.until(
+            lambda: (
+                time.time()
+                - max(os.stat(job.left(name)).st_ctime for name in (".", "d_@", "plain"))
+                > 2.2
+            )
+        )
         await job.do(
             """
 import time
@@ -223,10 +263,16 @@ for i in range(40):
 
 async def test_a_file_becomes_a_folder_and_a_folder_a_file(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do("open('a_' + identifier, 'w'); os.makedirs(f'b_{identifier}/y'); open(f'b_{identifier}/x', 'w')")
+        await job.do(
+            "open('a_' + identifier, 'w'); os.makedirs(f'b_{identifier}/y'); open(f'b_{identifier}/x', 'w')"
+        )
         await project.until(lambda: job.named("a_@").is_file() and job.named("b_@/x").is_file())
-        await job.do("import shutil; shutil.rmtree('b_' + identifier); open('b_' + identifier, 'w').write('file')")
-        await job.do("os.unlink('a_' + identifier); os.mkdir('a_' + identifier); open(f'a_{identifier}/z', 'w').write('inside')")
+        await job.do(
+            "import shutil; shutil.rmtree('b_' + identifier); open('b_' + identifier, 'w').write('file')"
+        )
+        await job.do(
+            "os.unlink('a_' + identifier); os.mkdir('a_' + identifier); open(f'a_{identifier}/z', 'w').write('inside')"
+        )
         await project.until(lambda: job.named("a_@/z").is_file() and job.named("b_@").is_file())
         await job.do("os.unlink('b_' + identifier); os.symlink('nowhere', 'b_' + identifier)")
         await project.until(job.named("b_@").is_symlink)
@@ -313,9 +359,15 @@ async def test_everything_comes_and_nothing_remains(project: Project) -> None:
     assert {name for name in theirs if not name.startswith("experiments")} == {
         "x.hermes", "job.sh", "plain", "plain/sub", "plain/theirs", "other"
     }  # fmt: skip
-    assert os.path.samefile(experiment.directory / f"a_{own}.txt", experiment.directory / f"hard_{own}")
+    assert os.path.samefile(
+        experiment.directory / f"a_{own}.txt", experiment.directory / f"hard_{own}"
+    )
     files = {file.path: file.bytes for file in experiment.files}
-    assert files == {path: len(content) - 3 * content.startswith("-> ") for path, content in expected.items() if content != "/"}
+    assert files == {
+        path: len(content) - 3 * content.startswith("-> ")
+        for path, content in expected.items()
+        if content != "/"
+    }
     assert {file.origin for file in experiment.files} == {"collected"}
 
 
@@ -335,7 +387,9 @@ open("bottom", "w").write("x")
     )
     assert (await project.run(f"[[{project.PYTHON}, job.py]]")).ok
     experiment = project.experiment()
-    assert (experiment.directory / f"d_{experiment.identifier}" / ("d/" * levels) / "bottom").read_text() == "x"
+    assert (
+        experiment.directory / f"d_{experiment.identifier}" / ("d/" * levels) / "bottom"
+    ).read_text() == "x"
     assert project.leftovers(experiment.identifier) == []
 
 
@@ -401,7 +455,10 @@ socket.socket(socket.AF_UNIX).bind("socket_" + own)
     }
     assert project.leftovers(own) == sorted([f"fifo_{own}", f"d_{own}", f"socket_{own}"])
     assert stat.S_ISFIFO((project.path / f"d_{own}" / "fifo").stat().st_mode)
-    assert project.tree(project.experiment().directory, own=True) == {f"d_{own}": "/", f"d_{own}/file": ""}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"d_{own}": "/",
+        f"d_{own}/file": "",
+    }
 
 
 @pytest.mark.fault(11)
@@ -420,16 +477,28 @@ async def test_a_file_that_was_replaced_by_something_special(project: Project) -
 async def test_links_out_of_the_tree_are_not_followed(project: Project, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    project.write("job.sh", f'ln -s "{outside}" "link_$1"; ln -s "{outside}" plain; : > "{outside}/mine_$1"; : > "{outside}/theirs"')
+    project.write(
+        "job.sh",
+        f'ln -s "{outside}" "link_$1"; ln -s "{outside}" plain; : > "{outside}/mine_$1"; : > "{outside}/theirs"',
+    )
     assert (await project.run("[[sh, job.sh]]")).ok
     own = project.experiment().identifier
-    assert project.tree(project.experiment().directory, own=True) == {f"link_{own}": f"-> {outside}"}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"link_{own}": f"-> {outside}"
+    }
     assert project.tree(outside) == {f"mine_{own}": "", "theirs": ""}
 
 
 @both_ways
 async def test_what_is_not_searched(project: Project) -> None:
-    folders = [".git", "node_modules", "sub/node_modules", "venv", "experiments/elsewhere", "sub/experiments"]
+    folders = [
+        ".git",
+        "node_modules",
+        "sub/node_modules",
+        "venv",
+        "experiments/elsewhere",
+        "sub/experiments",
+    ]
     for folder in folders:
         (project.path / folder / "inner").mkdir(parents=True)
     project.write("venv/pyvenv.cfg")
@@ -452,16 +521,26 @@ async def test_a_working_directory_that_is_a_virtual_environment(project: Projec
     project.write("pyvenv.cfg")
     project.write("job.sh", ': > "a_$1"')
     assert (await project.run("[[sh, job.sh]]")).ok
-    assert project.tree(project.experiment().directory, own=True) == {f"a_{project.experiment().identifier}": ""}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"a_{project.experiment().identifier}": ""
+    }
 
 
 @both_ways
 async def test_a_working_directory_reached_by_a_link(project: Project, tmp_path: Path) -> None:
     project.write("job.sh", ': > "a_$1"; mkdir sub; : > "sub/b_$1"')
     (tmp_path / "link").symlink_to(project.path)
-    assert (await project.run("[[sh, job.sh]]", working_directory=tmp_path / "link", root=tmp_path / "link")).ok
+    assert (
+        await project.run(
+            "[[sh, job.sh]]", working_directory=tmp_path / "link", root=tmp_path / "link"
+        )
+    ).ok
     own = project.experiment().identifier
-    assert project.tree(project.experiment().directory, own=True) == {f"a_{own}": "", "sub": "/", f"sub/b_{own}": ""}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"a_{own}": "",
+        "sub": "/",
+        f"sub/b_{own}": "",
+    }
     assert project.leftovers(own) == []
 
 
@@ -512,7 +591,9 @@ os.utime("d_" + own + "/private/secret", (5, 5))
 async def test_a_folder_keeps_its_time_though_files_were_linked_from_it(project: Project) -> None:
     async with project.puppet() as job:
         folder = job.named("d_@")
-        await job.do("os.mkdir('d_' + identifier); open('d_' + identifier + '/a_' + identifier, 'w'); open('d_' + identifier + '/b', 'w')")
+        await job.do(
+            "os.mkdir('d_' + identifier); open('d_' + identifier + '/a_' + identifier, 'w'); open('d_' + identifier + '/b', 'w')"
+        )
         await project.until(lambda: folder.is_dir() and len(list(folder.iterdir())) == 2)
         await job.do("os.utime('d_' + identifier, (7, 7))")
     assert folder.stat().st_mtime == 7
@@ -529,7 +610,11 @@ async def test_folders_that_are_read_only(project: Project) -> None:
     assert project.leftovers(experiment.identifier) == []
     assert (folder / "sub" / "f").exists()
     # Nothing there is closed to its owner, who may want to tidy up
-    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((folder / "sub").stat().st_mode) == 0o755
+    assert (
+        stat.S_IMODE(folder.stat().st_mode)
+        == stat.S_IMODE((folder / "sub").stat().st_mode)
+        == 0o755
+    )
 
 
 @pytest.mark.usefixtures("forbidding")
@@ -574,22 +659,31 @@ open('own_' + identifier + '/mine', 'w').write('mine')
         )
         # Who ends first must not get it, and neither must who ends last
         one.end()
-        await project.until(lambda: one.directory.joinpath("hermes.json").read_text().count('"finished"'))
+        await project.until(
+            lambda: one.directory.joinpath("hermes.json").read_text().count('"finished"')
+        )
         await other.do("pass")
     both = f"{one.identifier}_{two.identifier}"
     left = [f"file_{both}", f"dir_{both}", f"own_{one.identifier}/file_{both}"]
     for job in (one, two):
-        assert sorted(job.outcome.problems) == sorted(f"`{path}` carries two live identifiers, it was left where it is" for path in left)
+        assert sorted(job.outcome.problems) == sorted(
+            f"`{path}` carries two live identifiers, it was left where it is" for path in left
+        )
     assert other.outcome.ok
     assert one.stored == {f"own_{one.identifier}": "/", f"own_{one.identifier}/mine": "mine"}
-    assert two.stored == {f"own_{one.identifier}": "/", f"own_{one.identifier}/of_{two.identifier}": "theirs"}
+    assert two.stored == {
+        f"own_{one.identifier}": "/",
+        f"own_{one.identifier}/of_{two.identifier}": "theirs",
+    }
     assert project.tree(project.path / f"dir_{both}") == {"inside": "x"}
     assert (project.path / f"file_{both}").read_text() == "x"
     assert (project.path / f"own_{one.identifier}" / f"file_{both}").read_text() == "x"
 
 
 @pytest.mark.fault(13)
-async def test_two_live_identifiers_in_many_names(project: Project, record_property: RecordProperty) -> None:
+async def test_two_live_identifiers_in_many_names(
+    project: Project, record_property: RecordProperty
+) -> None:
     generator = random.Random(1)
     tried = times(300, 1000)
     record_property("tried", tried)
@@ -598,11 +692,15 @@ async def test_two_live_identifiers_in_many_names(project: Project, record_prope
         for number in range(tried):
             first, second = generator.sample(jobs, 2)
             glue = generator.choice(["", "_", "-", " and ", "0", "f", "\n"])
-            names.append(f"{generator.choice(['', '9', 'a_'])}{first.identifier}{glue}{second.identifier}{number}")
+            names.append(
+                f"{generator.choice(['', '9', 'a_'])}{first.identifier}{glue}{second.identifier}{number}"
+            )
         await jobs[0].do(f"for name in {names!r}: open(name, 'w')")
     for job in jobs:
         carried = {name for name in names if job.identifier in name}
-        assert set(job.outcome.problems) == {f"`{name}` carries two live identifiers, it was left where it is" for name in carried}
+        assert set(job.outcome.problems) == {
+            f"`{name}` carries two live identifiers, it was left where it is" for name in carried
+        }
         assert len(job.outcome.problems) == len(carried)
         assert job.stored == {}
     assert all((project.path / name).exists() for name in names)
@@ -621,8 +719,12 @@ async def test_each_job_gets_its_own(project: Project) -> None:
     assert result.ok
     for experiment in project.experiments():
         own = experiment.identifier
-        expected = {f"g{number}_{own}": own for number in range(1, 10)} | {f"d{number}_{own}": "/" for number in range(1, 10)}
-        assert project.tree(experiment.directory, own=True) == expected | {f"d{number}_{own}/x": own for number in range(1, 10)}
+        expected = {f"g{number}_{own}": own for number in range(1, 10)} | {
+            f"d{number}_{own}": "/" for number in range(1, 10)
+        }
+        assert project.tree(experiment.directory, own=True) == expected | {
+            f"d{number}_{own}/x": own for number in range(1, 10)
+        }
     assert {path.name for path in project.path.iterdir()} == {"experiments", "job.sh", "x.hermes"}
 
 
@@ -661,7 +763,11 @@ PIECES = st.one_of(
     st.sampled_from(ODD),
     st.text(max_size=10).map(lambda text: _name(text.encode("utf-8", "surrogatepass"))),
 )
-LONG_PIECES = st.builds(lambda piece, fill: piece + fill * (LONGEST - len(piece)), PIECES, st.sampled_from([b"x", b"\xff", b" "]))
+LONG_PIECES = st.builds(
+    lambda piece, fill: piece + fill * (LONGEST - len(piece)),
+    PIECES,
+    st.sampled_from([b"x", b"\xff", b" "]),
+)
 NAMES = st.builds(
     lambda before, after, kind: (before[: LONGEST - len(after)], after, kind),
     st.one_of(PIECES, LONG_PIECES), PIECES, st.sampled_from([b"file", b"link", b"folder"]),
@@ -670,16 +776,32 @@ NAMES = st.builds(
 
 
 @pytest.mark.fault(10)
-@settings(max_examples=times(4, 10), derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=times(4, 10),
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(names=st.lists(NAMES, min_size=60, max_size=150), watched=st.booleans())
 async def test_names_are_bytes(
-    tmp_path_factory: pytest.TempPathFactory, record_property: RecordProperty, names: list[tuple[bytes, bytes, bytes]], watched: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    record_property: RecordProperty,
+    names: list[tuple[bytes, bytes, bytes]],
+    watched: bool,
 ) -> None:
     project = Project(tmp_path_factory.mktemp("names").resolve())
-    names += [(part, b"", b"file") for part in ODD] + [(b"", part, b"folder") for part in ODD] + [(b"\xff" * LONGEST, b"", b"file")]
+    names += (
+        [(part, b"", b"file") for part in ODD]
+        + [(b"", part, b"folder") for part in ODD]
+        + [(b"\xff" * LONGEST, b"", b"file")]
+    )
     names = list({(before, after): (before, after, kind) for before, after, kind in names}.values())
     record_property("tried", len(names))
-    project.write("names", "".join(f"{before.hex()} {after.hex()} {kind.hex()}\n" for before, after, kind in names))
+    project.write(
+        "names",
+        "".join(f"{before.hex()} {after.hex()} {kind.hex()}\n" for before, after, kind in names),
+    )
     project.write("make.py", MAKE)
     with pytest.MonkeyPatch.context() as patch:
         if not watched:
@@ -700,7 +822,12 @@ async def test_names_are_bytes(
             assert os.listdir(path) == [before + b"x" + after]
             path += b"/" + before + b"x" + after
         assert Path(os.fsdecode(path)).read_bytes() == name
-    assert {path.name for path in project.path.iterdir()} == {"experiments", "names", "make.py", "x.hermes"}
+    assert {path.name for path in project.path.iterdir()} == {
+        "experiments",
+        "names",
+        "make.py",
+        "x.hermes",
+    }
     # And the metadata knows them by these names
     told = {os.fsencode(file.path).split(b"/")[0] for file in experiment.files}
     assert told == found
@@ -712,7 +839,9 @@ async def test_long_names_are_replaced_and_kept_apart_too(project: Project) -> N
         fill = "x" * (255 - len(job.identifier))
         here, there = job.left(fill + "@"), job.named(fill + "@")
         for number in range(3):
-            await job.do(f"open('t', 'w').write('{number}'); os.replace('t', '{fill}' + identifier)")
+            await job.do(
+                f"open('t', 'w').write('{number}'); os.replace('t', '{fill}' + identifier)"
+            )
             await project.until(lambda: there.exists() and here.samefile(there))
         other = "y" * (255 - len(job.identifier))
         await job.do(f"open(folder + '/{other}' + identifier, 'w').write('theirs')")
@@ -731,7 +860,9 @@ async def test_a_name_that_is_not_utf_8_hides_no_other(
     monkeypatch.setattr(notify, "watcher", watcher)
     async with project.puppet() as job:
         for number in range(5):
-            await job.do(f"open(b'\\xff{number}_' + identifier.encode(), 'w'); open('a{number}_' + identifier, 'w')")
+            await job.do(
+                f"open(b'\\xff{number}_' + identifier.encode(), 'w'); open('a{number}_' + identifier, 'w')"
+            )
             await project.until(job.named(f"a{number}_@").exists)
             await project.until(job.named(f"\udcff{number}_@").exists)
 
@@ -755,23 +886,36 @@ async def test_what_the_job_wrote_there_itself_is_kept(project: Project) -> None
         f"a_{own}": "theirs", f"a_{own}.1": "mine", f"b_{own}": "/", f"b_{own}.1": "mine", f"c_{own}": "-> nowhere", f"c_{own}.1": "mine",
         f"d_{own}": "/", f"d_{own}/x": "theirs", f"d_{own}/x.1": "mine",
     }  # fmt: skip
-    assert {file.path for file in project.experiment().files} == {f"a_{own}.1", f"b_{own}.1", f"c_{own}.1", f"d_{own}/x.1"}
+    assert {file.path for file in project.experiment().files} == {
+        f"a_{own}.1",
+        f"b_{own}.1",
+        f"c_{own}.1",
+        f"d_{own}/x.1",
+    }
     assert project.leftovers(own) == []
 
 
 @both_ways
 async def test_a_file_in_the_place_of_a_folder(project: Project) -> None:
-    project.write("job.sh", 'printf theirs > "$HERMES_EXPERIMENT_DIR/d_$1"; mkdir "d_$1"; printf mine > "d_$1/x"; : > "a_$1"')
+    project.write(
+        "job.sh",
+        'printf theirs > "$HERMES_EXPERIMENT_DIR/d_$1"; mkdir "d_$1"; printf mine > "d_$1/x"; : > "a_$1"',
+    )
     (outcome,) = (await project.run("[[sh, job.sh]]")).outcomes
     own = outcome.identifier
     assert outcome.problems
-    assert project.tree(project.experiment().directory, own=True) == {f"d_{own}": "theirs", f"a_{own}": ""}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"d_{own}": "theirs",
+        f"a_{own}": "",
+    }
     assert (project.path / f"d_{own}" / "x").read_text() == "mine"
 
 
 @pytest.mark.fault(14)
 @both_ways
-async def test_a_link_in_the_place_of_a_folder_is_not_followed(project: Project, tmp_path: Path) -> None:
+async def test_a_link_in_the_place_of_a_folder_is_not_followed(
+    project: Project, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     project.write("kept.txt", "kept")
@@ -786,7 +930,9 @@ async def test_a_link_in_the_place_of_a_folder_is_not_followed(project: Project,
         printf x > copied.txt
         """,
     )
-    (outcome,) = (await project.run("[[sh, job.sh],[-ca copied.txt, -ca kept.txt, -ca other/kept.txt]]")).outcomes
+    (outcome,) = (
+        await project.run("[[sh, job.sh],[-ca copied.txt, -ca kept.txt, -ca other/kept.txt]]")
+    ).outcomes
     own = outcome.identifier
     assert len(outcome.problems) == 3
     assert project.tree(outside) == {}
@@ -796,12 +942,18 @@ async def test_a_link_in_the_place_of_a_folder_is_not_followed(project: Project,
     assert (project.experiment().directory / "kept.txt").read_text() == "kept"
 
 
-async def test_a_copy_that_the_job_has_removed_is_no_reason_to_lose_the_file(project: Project) -> None:
+async def test_a_copy_that_the_job_has_removed_is_no_reason_to_lose_the_file(
+    project: Project,
+) -> None:
     async with project.puppet() as job:
-        await job.do("open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')")
+        await job.do(
+            "open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')"
+        )
         await project.until(lambda: len(job.stored) == 2)
         await job.do("os.unlink(folder + '/a_' + identifier)")
-        await job.do("open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/b_' + identifier)")
+        await job.do(
+            "open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/b_' + identifier)"
+        )
     own = job.identifier
     assert job.outcome.ok
     assert job.stored == {f"a_{own}": "mine", f"b_{own}": "theirs", f"b_{own}.1": "mine"}
@@ -810,10 +962,14 @@ async def test_a_copy_that_the_job_has_removed_is_no_reason_to_lose_the_file(pro
 
 async def test_what_the_job_has_put_in_its_place_outlives_the_file(project: Project) -> None:
     async with project.puppet() as job:
-        await job.do("open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')")
+        await job.do(
+            "open('a_' + identifier, 'w').write('mine'); open('b_' + identifier, 'w').write('mine')"
+        )
         await project.until(lambda: len(job.stored) == 2)
         for name in "ab":
-            await job.do(f"open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/{name}_' + identifier)")
+            await job.do(
+                f"open(folder + '/new', 'w').write('theirs'); os.replace(folder + '/new', folder + '/{name}_' + identifier)"
+            )
         await job.do("os.unlink('a_' + identifier)")
         await job.do("open('new', 'w').write('newer'); os.replace('new', 'b_' + identifier)")
     own = job.identifier
@@ -833,7 +989,9 @@ async def test_moving_a_file_over_its_own_copy(project: Project) -> None:
     assert project.leftovers(job.identifier) == []
 
 
-async def test_a_file_of_a_running_job_in_a_folder_of_another(project: Project, blind: None) -> None:
+async def test_a_file_of_a_running_job_in_a_folder_of_another(
+    project: Project, blind: None
+) -> None:
     async with project.puppets(2) as (one, two):
         await one.do("os.mkdir('d_' + identifier)")
         # Ends before and after something of the other is in the folder
@@ -842,7 +1000,9 @@ async def test_a_file_of_a_running_job_in_a_folder_of_another(project: Project, 
         assert third.outcome.ok
         await two.do(f"open('d_{one.identifier}/a_' + identifier, 'w').write('two')")
         two.end()
-        await project.until(lambda: two.directory.joinpath("hermes.json").read_text().count('"finished"'))
+        await project.until(
+            lambda: two.directory.joinpath("hermes.json").read_text().count('"finished"')
+        )
         assert two.named(f"d_{one.identifier}/a_@").read_text() == "two"
     assert one.stored == {f"d_{one.identifier}": "/"}
     assert project.leftovers(one.identifier) == []
@@ -859,10 +1019,17 @@ def collector(tmp_path: Path) -> Collector:
     """One without notifications, for a working directory `top` with a folder `sub`; nothing is announced."""
     for folder in ("top/sub", *(f"experiments/{identifier}" for identifier in IDENTIFIERS)):
         (tmp_path / folder).mkdir(parents=True)
-    return Collector(str(tmp_path / "top"), str(tmp_path / "experiments"), lambda files: None, lambda message: None)
+    return Collector(
+        str(tmp_path / "top"),
+        str(tmp_path / "experiments"),
+        lambda files: None,
+        lambda message: None,
+    )
 
 
-def test_the_final_look_does_not_trust_times_that_can_be_set(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_final_look_does_not_trust_times_that_can_be_set(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, (first, second) = tmp_path / "top" / "sub", IDENTIFIERS
     # Only the time of the last change tells then, whose clock has to tick first
     monkeypatch.setattr(collect, "SETTLED_NS", 0)
@@ -879,7 +1046,9 @@ def test_the_final_look_does_not_trust_times_that_can_be_set(collector: Collecto
 
 
 @pytest.mark.fault(11)
-def test_a_folder_that_has_become_a_link_is_not_followed(collector: Collector, tmp_path: Path) -> None:
+def test_a_folder_that_has_become_a_link_is_not_followed(
+    collector: Collector, tmp_path: Path
+) -> None:
     top, (first, second) = tmp_path / "top", IDENTIFIERS
     outside = tmp_path / "outside"
     (outside / "inner").mkdir(parents=True)
@@ -888,16 +1057,24 @@ def test_a_folder_that_has_become_a_link_is_not_followed(collector: Collector, t
         collector.add(identifier, str(tmp_path / "experiments" / identifier))
     for folder in ("sub", "sub/inner"):
         (top / folder / f"a_{second}").write_text("inside")
-        (tmp_path / "outside" / folder.removeprefix("sub").strip("/") / f"a_{second}").write_text("outside")
+        (tmp_path / "outside" / folder.removeprefix("sub").strip("/") / f"a_{second}").write_text(
+            "outside"
+        )
     collector.finish([first])
     (top / "sub").rename(top / "kept")
     (top / "sub").symlink_to(outside)
     claim = collector.finish([second])[second]
     assert sorted(collected(claim)) == [(f"kept/a_{second}", 6), (f"kept/inner/a_{second}", 6)]
-    assert (outside / f"a_{second}").read_text() == (outside / "inner" / f"a_{second}").read_text() == "outside"
+    assert (
+        (outside / f"a_{second}").read_text()
+        == (outside / "inner" / f"a_{second}").read_text()
+        == "outside"
+    )
 
 
-def test_an_adopted_job_has_older_files(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adopted_job_has_older_files(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     top, experiments, (first, second) = tmp_path / "top", tmp_path / "experiments", IDENTIFIERS
     monkeypatch.setattr(collect, "SETTLED_NS", 0)
     (top / "sub" / f"a_{second}").write_text("a")
@@ -911,13 +1088,23 @@ def test_an_adopted_job_has_older_files(collector: Collector, tmp_path: Path, mo
     collector.add(second, str(experiments / second), adopted=True)
     (top / f"d_{second}").unlink()
     claim = collector.finish([second])[second]
-    assert sorted(collected(claim)) == [(f"b_{second}", 6), (f"c_{second}", 5), (f"sub/a_{second}", 1)]
-    assert sorted(path.name for path in (experiments / second).iterdir()) == [f"b_{second}", f"c_{second}", "sub"]
+    assert sorted(collected(claim)) == [
+        (f"b_{second}", 6),
+        (f"c_{second}", 5),
+        (f"sub/a_{second}", 1),
+    ]
+    assert sorted(path.name for path in (experiments / second).iterdir()) == [
+        f"b_{second}",
+        f"c_{second}",
+        "sub",
+    ]
     assert [path.name for path in top.iterdir()] == ["sub"]
 
 
 @pytest.mark.fault(15)
-async def test_a_watch_limit_costs_time_and_no_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_limit_costs_time_and_no_file(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(collect, "MAX_WATCHES", 3)
     for number in range(10):
         (project.path / f"sub{number}").mkdir()
@@ -929,7 +1116,9 @@ async def test_a_watch_limit_costs_time_and_no_file(project: Project, monkeypatc
 
 
 @pytest.mark.parametrize("watcher", WATCHERS)
-def test_what_is_told_of_a_folder(tmp_path: Path, watcher: Callable[[Iterable[str]], Watcher]) -> None:
+def test_what_is_told_of_a_folder(
+    tmp_path: Path, watcher: Callable[[Iterable[str]], Watcher]
+) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "old").touch()
     watching = watcher([str(tmp_path), str(tmp_path / "other")])
@@ -944,15 +1133,18 @@ def test_what_is_told_of_a_folder(tmp_path: Path, watcher: Callable[[Iterable[st
             told.update(watching.changed())
     finally:
         watching.close()
-    assert {"new", "old", "other/moved", "folder"} <= {path[len(str(tmp_path)) + 1 :] for path in told}
+    assert {"new", "old", "other/moved", "folder"} <= {
+        path[len(str(tmp_path)) + 1 :] for path in told
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that is inotify's")
 def test_a_watcher_that_cannot_be_leaves_nothing_open(tmp_path: Path) -> None:
     def opened() -> int:
-        return [os.path.realpath(f"/proc/self/fd/{fd}").rpartition("/")[2] for fd in os.listdir("/proc/self/fd")].count(
-            "anon_inode:inotify"
-        )
+        return [
+            os.path.realpath(f"/proc/self/fd/{fd}").rpartition("/")[2]
+            for fd in os.listdir("/proc/self/fd")
+        ].count("anon_inode:inotify")
 
     before = opened()
     with pytest.raises(FileNotFoundError):
@@ -963,7 +1155,9 @@ def test_a_watcher_that_cannot_be_leaves_nothing_open(tmp_path: Path) -> None:
     watching.close()
 
 
-async def test_another_watcher_misses_nothing_either(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_watcher_misses_nothing_either(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notify, "watcher", notify.Watchfiles)
     # It cannot watch what is not UTF-8. What is stored there counts with its folder
     os.mkdir(os.fsencode(project.path) + b"/\xff")
@@ -979,7 +1173,9 @@ async def test_another_watcher_misses_nothing_either(project: Project, monkeypat
 
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("fails", ["at once", "while watching"])
-async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+async def test_a_watcher_that_fails(
+    project: Project, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     def failing(folders: Sequence[str]) -> Watcher:
         if fails == "at once":
             raise OSError(28, "no space left on device (os error 28)")
@@ -1005,7 +1201,9 @@ async def test_a_watcher_that_fails(project: Project, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.fault(15)
-async def test_a_watcher_that_breaks_down_harms_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watcher_that_breaks_down_harms_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def break_down(self: Collector, changed: Iterable[str]) -> None:
         raise RuntimeError("a bug")
 
@@ -1029,7 +1227,9 @@ async def test_many_files_at_once(project: Project) -> None:
     assert project.leftovers(job.identifier) == []
 
 
-def test_what_a_file_of_a_flood_costs(collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_file_of_a_flood_costs(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is linked needs a look and an unlink when its job has ended, what is not a link more."""
     files, own = 100, IDENTIFIERS[0]
     collector.add(own, str(tmp_path / "experiments" / own))
@@ -1056,7 +1256,11 @@ def test_what_a_file_of_a_flood_costs(collector: Collector, tmp_path: Path, monk
     assert len(list(collected(claim))) == 2 * files
     # And a few for folders
     assert calls["lstat"] <= 2 * files + 10
-    assert (calls["link"], calls["unlink"], calls.total()) == (files, 2 * files, calls["lstat"] + 3 * files)
+    assert (calls["link"], calls["unlink"], calls.total()) == (
+        files,
+        2 * files,
+        calls["lstat"] + 3 * files,
+    )
 
 
 # Other file systems
@@ -1066,7 +1270,11 @@ def test_what_a_file_of_a_flood_costs(collector: Collector, tmp_path: Path, monk
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than `tmp_path`."""
     shared = Path("/dev/shm")
-    if not shared.is_dir() or not os.access(shared, os.W_OK) or shared.stat().st_dev == tmp_path.stat().st_dev:
+    if (
+        not shared.is_dir()
+        or not os.access(shared, os.W_OK)
+        or shared.stat().st_dev == tmp_path.stat().st_dev
+    ):
         pytest.skip("there is no other file system to write to")
     folder = shared / f"hermes-{os.getpid()}-{threading.get_ident()}"
     folder.mkdir()
@@ -1076,7 +1284,9 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.fault(9)
 @both_ways
-async def test_across_file_systems_files_are_moved_at_the_end(project: Project, elsewhere: Path) -> None:
+async def test_across_file_systems_files_are_moved_at_the_end(
+    project: Project, elsewhere: Path
+) -> None:
     path = "/".join(["z" * 20] * 3)
     project.write(
         "job.sh",
@@ -1113,7 +1323,9 @@ async def test_across_file_systems_by_options(project: Project, elsewhere: Path)
     os.mkfifo(source / "fifo")
     (elsewhere / "file").write_text("file")
     (elsewhere / "kept").write_text("kept")
-    result = await project.run(f"[[sh, job.sh],[-ma {source}, -ma {elsewhere}/file, -ca {elsewhere}/kept]]")
+    result = await project.run(
+        f"[[sh, job.sh],[-ma {source}, -ma {elsewhere}/file, -ca {elsewhere}/kept]]"
+    )
     (outcome,) = result.outcomes
     assert len(outcome.problems) == 1
     assert "FIFO" in outcome.problems[0]
@@ -1218,7 +1430,9 @@ async def test_what_a_job_leaves_is_what_is_collected(project: Project) -> None:
                 parent = os.path.dirname(parent)
         assert stored == expected
         assert project.leftovers(experiment.identifier) == []
-        assert {file.path for file in experiment.files} == {path for path, content in left.items() if content != "/"}
+        assert {file.path for file in experiment.files} == {
+            path for path, content in left.items() if content != "/"
+        }
 
 
 # Copies and moves by options
@@ -1261,18 +1475,42 @@ async def test_the_same_base_name_twice_is_stored_under_relative_paths(project: 
     for name in ("a/x.txt", "b/x.txt", "c/y.txt"):
         project.write(name, name)
     project.write("job.sh", "")
-    assert (await project.run("[[sh, job.sh],[-ca a/x.txt, -cb ./b/../b/x.txt, -ca c/y.txt, -ca a/x.txt, -ca ./a/x.txt]]")).ok
+    assert (
+        await project.run(
+            "[[sh, job.sh],[-ca a/x.txt, -cb ./b/../b/x.txt, -ca c/y.txt, -ca a/x.txt, -ca ./a/x.txt]]"
+        )
+    ).ok
     assert project.tree(project.experiment().directory, own=True) == {
         "a": "/", "a/x.txt": "a/x.txt", "b": "/", "b/x.txt": "b/x.txt", "y.txt": "c/y.txt"
     }  # fmt: skip
 
 
 async def test_wildcards(project: Project) -> None:
-    for name in ("a/x.txt", "a/y.txt", "a/.hidden.txt", "a/b/z.txt", "a/b/v.txt", "plain.txt", "what?.log", "[x].log"):
+    for name in (
+        "a/x.txt",
+        "a/y.txt",
+        "a/.hidden.txt",
+        "a/b/z.txt",
+        "a/b/v.txt",
+        "plain.txt",
+        "what?.log",
+        "[x].log",
+    ):
         project.write(name, name)
     project.write("job.sh", "")
-    assert (await project.run("[[sh, job.sh],[-ca a/*.txt, -ca '[x].log', -ca 'what?.log', -ca '**/z.*', -ca */b/v.txt]]")).ok
-    assert set(project.tree(project.experiment().directory, own=True)) == {"x.txt", "y.txt", "[x].log", "what?.log", "z.txt", "v.txt"}
+    assert (
+        await project.run(
+            "[[sh, job.sh],[-ca a/*.txt, -ca '[x].log', -ca 'what?.log', -ca '**/z.*', -ca */b/v.txt]]"
+        )
+    ).ok
+    assert set(project.tree(project.experiment().directory, own=True)) == {
+        "x.txt",
+        "y.txt",
+        "[x].log",
+        "what?.log",
+        "z.txt",
+        "v.txt",
+    }
 
 
 @pytest.mark.parametrize("pattern", ["*", "**", "./*", "**/*"])
@@ -1313,20 +1551,29 @@ async def test_the_working_directory_itself_can_be_copied(project: Project) -> N
 async def test_what_is_missing_harms_no_other_job(project: Project, flag: str) -> None:
     project.write("there.txt", "there")
     project.write("job.sh", "")
-    result = await project.run(f"[[sh, job.sh],[{flag} gone.txt, {flag} no*thing, -ca there.txt]]", "[[sh, job.sh]]")
+    result = await project.run(
+        f"[[sh, job.sh],[{flag} gone.txt, {flag} no*thing, -ca there.txt]]", "[[sh, job.sh]]"
+    )
     first, second = result.outcomes
     assert first.status is Status.FINISHED
-    assert first.problems == (f"`{flag} gone.txt`: no such file or directory", f"`{flag} no*thing`: no such file or directory")
+    assert first.problems == (
+        f"`{flag} gone.txt`: no such file or directory",
+        f"`{flag} no*thing`: no such file or directory",
+    )
     assert second.ok
     assert not result.ok
     assert (project.experiments()[0].directory / "there.txt").read_text() == "there"
 
 
-async def test_what_is_missing_before_the_start_keeps_the_job_from_starting(project: Project) -> None:
+async def test_what_is_missing_before_the_start_keeps_the_job_from_starting(
+    project: Project,
+) -> None:
     project.write("before.txt", "")
     project.write("first.sh", "rm before.txt")
     project.write("job.sh", ": > executed")
-    result = await project.run("[[sh, first.sh]]", "[[sh, job.sh],[-cb before.txt]]", "[[sh, job.sh],[-cb x_{identifier}]]")
+    result = await project.run(
+        "[[sh, first.sh]]", "[[sh, job.sh],[-cb before.txt]]", "[[sh, job.sh],[-cb x_{identifier}]]"
+    )
     first, second, third = result.outcomes
     assert first.ok
     for outcome in (second, third):
@@ -1345,10 +1592,15 @@ async def test_special_files_named_by_options_are_never_opened(project: Project)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(project.path / "socket"))
         project.write("job.sh", "")
-        (outcome,) = (await project.run("[[sh, job.sh],[-ca fifo, -ca socket, -ca /dev/zero, -ca folder]]")).outcomes
+        (outcome,) = (
+            await project.run("[[sh, job.sh],[-ca fifo, -ca socket, -ca /dev/zero, -ca folder]]")
+        ).outcomes
     assert len(outcome.problems) == 4
     assert outcome.status is Status.FINISHED
-    assert project.tree(project.experiment().directory, own=True) == {"folder": "/", "folder/file": "file"}
+    assert project.tree(project.experiment().directory, own=True) == {
+        "folder": "/",
+        "folder/file": "file",
+    }
     assert stat.S_ISFIFO((project.path / "fifo").stat().st_mode)
 
 
@@ -1360,10 +1612,15 @@ async def test_links_named_by_options(project: Project) -> None:
     (project.path / "dangling").symlink_to("nowhere")
     (project.path / "loop").symlink_to("loop")
     project.write("job.sh", "")
-    (outcome,) = (await project.run("[[sh, job.sh],[-ca link, -ma moved, -ca dangling, -ca loop]]")).outcomes
+    (outcome,) = (
+        await project.run("[[sh, job.sh],[-ca link, -ma moved, -ca dangling, -ca loop]]")
+    ).outcomes
     assert len(outcome.problems) == 2
     # To copy a link is to copy what it stands for; to move it is to move the link
-    assert project.tree(project.experiment().directory, own=True) == {"link": "target", "moved": "-> target"}
+    assert project.tree(project.experiment().directory, own=True) == {
+        "link": "target",
+        "moved": "-> target",
+    }
 
 
 @pytest.mark.fault(14)
@@ -1376,10 +1633,19 @@ async def test_options_never_write_outside(project: Project, tmp_path: Path) -> 
     (project.path / "way").symlink_to(outside)
     project.write("job.sh", "")
     before = project.tree(tmp_path)
-    paths = ["../outside/x.txt", "way/sub/x.txt", f"{outside}/sub", "../outside", "/etc/passwd", "../project/../project/job.sh"]
+    paths = [
+        "../outside/x.txt",
+        "way/sub/x.txt",
+        f"{outside}/sub",
+        "../outside",
+        "/etc/passwd",
+        "../project/../project/job.sh",
+    ]
     assert (await project.run(f"[[sh, job.sh],[{', '.join(f'-ca {path}' for path in paths)}]]")).ok
     after = project.tree(tmp_path)
-    assert {path for path in after.keys() - before.keys() if not path.startswith("project/experiments")} == {"project/x.hermes"}
+    assert {
+        path for path in after.keys() - before.keys() if not path.startswith("project/experiments")
+    } == {"project/x.hermes"}
     stored = project.tree(project.experiment().directory, own=True)
     assert stored["outside/x.txt"] == "outside"
     assert stored["way/sub/x.txt"] == "sub"
@@ -1421,7 +1687,9 @@ def test_very_deep_folders(very_deep: Path, collector: Collector, tmp_path: Path
     assert (tmp_path / "top" / identifier / bottom).exists()
     assert not very_deep.exists()
     collector.add(identifier, str(directory))
-    assert list(collected(collector.finish([identifier])[identifier])) == [(f"{identifier}/{bottom}", 0)]
+    assert list(collected(collector.finish([identifier])[identifier])) == [
+        (f"{identifier}/{bottom}", 0)
+    ]
     assert (directory / identifier / bottom).exists()
     assert size_of(str(directory)) == 0
     assert problems == []
@@ -1441,11 +1709,19 @@ async def test_files_named_like_those_of_hermes(project: Project, name: str, fla
 
 
 async def test_a_moved_file_that_is_also_collected_is_there_once(project: Project) -> None:
-    project.write("job.sh", 'mkdir sub; printf 1 > "a_$1"; printf 2 > "sub/b_$1"; printf 3 > "c_$1"')
-    result = await project.run("[[sh, job.sh],[-ma a_{identifier}, -ma sub/b_{identifier}, -ca c_{identifier}]]")
+    project.write(
+        "job.sh", 'mkdir sub; printf 1 > "a_$1"; printf 2 > "sub/b_$1"; printf 3 > "c_$1"'
+    )
+    result = await project.run(
+        "[[sh, job.sh],[-ma a_{identifier}, -ma sub/b_{identifier}, -ca c_{identifier}]]"
+    )
     assert result.ok
     own = project.experiment().identifier
-    assert project.tree(project.experiment().directory, own=True) == {f"a_{own}": "1", f"b_{own}": "2", f"c_{own}": "3"}
+    assert project.tree(project.experiment().directory, own=True) == {
+        f"a_{own}": "1",
+        f"b_{own}": "2",
+        f"c_{own}": "3",
+    }
     assert project.leftovers(own) == []
 
 
@@ -1453,7 +1729,9 @@ async def test_options_of_std_h_come_first(project: Project) -> None:
     project.write("one.txt", "1")
     project.write("two.txt", "2")
     project.write("job.sh", "")
-    project.write("y.hermes", "STD-H\n-ca one.txt -l false\nEXEC\n[[sh, job.sh],[-ca two.txt, -l true]]\n")
+    project.write(
+        "y.hermes", "STD-H\n-ca one.txt -l false\nEXEC\n[[sh, job.sh],[-ca two.txt, -l true]]\n"
+    )
     assert (await hermes.run_file("y.hermes", working_directory=project.path)).ok
     experiment = project.experiment()
     assert [file.path for file in experiment.files] == ["one.txt", "two.txt"]
@@ -1464,7 +1742,10 @@ async def test_options_of_std_h_come_first(project: Project) -> None:
 
 
 async def test_collected_files_are_announced_under_the_names_they_have(project: Project) -> None:
-    project.write("job.sh", 'printf x > "$HERMES_EXPERIMENT_DIR/a_$1"; printf y > "a_$1"; : > "b_$1"; mkdir -p sub; : > "sub/c_$1"')
+    project.write(
+        "job.sh",
+        'printf x > "$HERMES_EXPERIMENT_DIR/a_$1"; printf y > "a_$1"; : > "b_$1"; mkdir -p sub; : > "sub/c_$1"',
+    )
     told = []
     async with project.open("[[sh, job.sh]]") as run:
         async for event in run:
@@ -1492,7 +1773,9 @@ async def test_files_come_at_once_also_where_many_are_open(project: Project) -> 
 
 
 @pytest.mark.anyio
-async def test_no_watching_for_lack_of_descriptors_does_not_end_the_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_watching_for_lack_of_descriptors_does_not_end_the_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> NoReturn:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -1500,4 +1783,6 @@ async def test_no_watching_for_lack_of_descriptors_does_not_end_the_run(project:
     monkeypatch.setattr(collect, "Bell", fail)
     result = await project.run("[[sh, job.sh, {identifier}]]")
     assert result.ok
-    assert result.warnings == (f"files are collected only when their jobs end: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}",)
+    assert result.warnings == (
+        f"files are collected only when their jobs end: [Errno {errno.EMFILE}] {os.strerror(errno.EMFILE)}",
+    )

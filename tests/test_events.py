@@ -23,12 +23,11 @@ from hermes import (
     RunStarted,
     RunWarning,
     Status,
-    logs,
-    runner,
 )
-from hermes.collect import Collector
-from hermes.logs import CHUNK
-from hermes.threads import Bell
+from hermes.blocking import Bell
+from hermes.collection.collector import Collector
+from hermes.run import logs, runner
+from hermes.run.logs import CHUNK
 
 from .project import LIMIT, Project
 
@@ -58,7 +57,10 @@ def told(run: hermes.Run, events: list[Event], stream: str) -> dict[str, bytes]:
 
 def written(run: hermes.Run, stream: str) -> dict[str, bytes]:
     """What the log files hold, by identifier."""
-    return {outcome.identifier: Path(str(outcome.directory), f"{stream}.log").read_bytes() for outcome in run.result.outcomes}
+    return {
+        outcome.identifier: Path(str(outcome.directory), f"{stream}.log").read_bytes()
+        for outcome in run.result.outcomes
+    }
 
 
 async def test_order_and_completeness(project: Project) -> None:
@@ -78,7 +80,13 @@ async def test_order_and_completeness(project: Project) -> None:
     assert isinstance(last, RunEnded)
     assert (last.run_id, last.started, last.succeeded, last.cancelled) == (run.run_id, 5, 5, False)
     counts = Counter(type(event) for event in between)
-    assert (counts[JobStarted], counts[JobEnded], counts[RunStarted], counts[RunEnded], counts[RunWarning]) == (5, 5, 0, 0, 0)
+    assert (
+        counts[JobStarted],
+        counts[JobEnded],
+        counts[RunStarted],
+        counts[RunEnded],
+        counts[RunWarning],
+    ) == (5, 5, 0, 0, 0)
 
     # Of each job: first its start, then what it prints and makes, then its end
     state: dict[str, str] = {}
@@ -93,7 +101,10 @@ async def test_order_and_completeness(project: Project) -> None:
             state[event.outcome.identifier] = "ended"
             assert event.outcome in run.result.outcomes
     assert set(state.values()) == {"ended"}
-    assert tuple(event.outcome for event in between if isinstance(event, JobEnded)) == run.result.outcomes
+    assert (
+        tuple(event.outcome for event in between if isinstance(event, JobEnded))
+        == run.result.outcomes
+    )
 
     started = [event for event in between if isinstance(event, JobStarted)]
     assert sorted(event.index for event in started) == [0, 1, 2, 3, 4]
@@ -106,7 +117,9 @@ async def test_order_and_completeness(project: Project) -> None:
         assert (experiment.script, experiment.metadata["pid"]) == (event.script, event.pid)
         assert event.log is True
         assert event.line == experiment.metadata["hermes_file"]["line"]
-    indices = {event.outcome.identifier: event.index for event in between if isinstance(event, JobEnded)}
+    indices = {
+        event.outcome.identifier: event.index for event in between if isinstance(event, JobEnded)
+    }
     assert indices == {event.identifier: event.index for event in started}
 
     for stream in ("stdout", "stderr"):
@@ -153,7 +166,10 @@ async def test_the_directory_is_final_when_the_end_is_told(project: Project) -> 
                 ended += 1
                 experiment = hermes.load_experiment(str(event.outcome.directory))
                 assert (experiment.status, experiment.exit_code) == (Status.FAILED, 3)
-                assert {file.path for file in experiment.files} == {"copied.txt", f"a_{experiment.identifier}"}
+                assert {file.path for file in experiment.files} == {
+                    "copied.txt",
+                    f"a_{experiment.identifier}",
+                }
                 assert project.leftovers(experiment.identifier) == []
     assert ended == 4
 
@@ -181,7 +197,14 @@ async def test_events_as_json(project: Project) -> None:
     lines = [json.dumps(event.as_json()) for event in events]
     assert all("\n" not in line for line in lines)
     data = [json.loads(line) for line in lines]
-    assert {each["event"] for each in data} == {"run_started", "job_started", "log_chunk", "file_collected", "job_ended", "run_ended"}
+    assert {each["event"] for each in data} == {
+        "run_started",
+        "job_started",
+        "log_chunk",
+        "file_collected",
+        "job_ended",
+        "run_ended",
+    }
     assert all(isinstance(each["time"], float) for each in data)
     by_name = {each["event"]: each for each in data}
     assert by_name["run_started"]["total"] == 2
@@ -201,7 +224,9 @@ async def test_events_as_json(project: Project) -> None:
 # Listeners
 
 
-async def test_a_listener_that_leaves_early(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_leaves_early(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # If somebody still waited for it to take what it will not take, the run would not end in time
     monkeypatch.setattr(runner, "UNREAD", 3)
     monkeypatch.setattr(runner, "PATIENCE", 10 * LIMIT)
@@ -227,10 +252,14 @@ async def test_a_listener_that_fails(project: Project) -> None:
     with pytest.raises(KeyError):
         await fail()
     assert project.experiment().status is Status.CANCELLED
-    assert [file.path for file in project.experiment().files] == [f"a_{project.experiment().identifier}"]
+    assert [file.path for file in project.experiment().files] == [
+        f"a_{project.experiment().identifier}"
+    ]
 
 
-async def test_a_slow_listener_gets_everything(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_listener_gets_everything(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "UNREAD", 3)
     project.write("print.py", PRINT)
     events = []
@@ -243,7 +272,9 @@ async def test_a_slow_listener_gets_everything(project: Project, monkeypatch: py
         assert told(run, events, stream) == written(run, stream)
 
 
-async def test_a_listener_that_stops_taking_holds_nobody_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_stops_taking_holds_nobody_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "UNREAD", 3)
     monkeypatch.setattr(runner, "PATIENCE", 0.05)
     project.write("print.py", PRINT)
@@ -256,7 +287,13 @@ async def test_a_listener_that_stops_taking_holds_nobody_up(project: Project, mo
     assert run.result.ok
     # Chunks may be missing then, and nothing else; what there is of them is right
     counts = Counter(type(event) for event in events)
-    assert (counts[RunStarted], counts[JobStarted], counts[FileCollected], counts[JobEnded], counts[RunEnded]) == (1, 3, 3, 3, 1)
+    assert (
+        counts[RunStarted],
+        counts[JobStarted],
+        counts[FileCollected],
+        counts[JobEnded],
+        counts[RunEnded],
+    ) == (1, 3, 3, 3, 1)
     logged = written(run, "stdout")
     for identifier, data in told(run, events, "stdout").items():
         assert logged[identifier].startswith(data)
@@ -307,23 +344,34 @@ async def test_nobody_has_to_listen(project: Project) -> None:
     assert run.result.ok
     # And nothing is to be heard when all is over
     with anyio.fail_after(LIMIT):
-        assert all(isinstance(event, RunStarted | JobStarted) for event in [event async for event in run])
+        assert all(
+            isinstance(event, RunStarted | JobStarted) for event in [event async for event in run]
+        )
         assert [event async for event in run] == []
 
 
 async def test_logs_that_are_not_followed(project: Project) -> None:
     project.write("job.sh", "echo out")
     for follow, expected in (("all", {0, 1}), ("shown", {1}), ("none", set[int]())):
-        async with project.open("[[sh, job.sh]]", "[[sh, job.sh],[-l false]]", name=follow, follow_logs=follow) as run:
+        async with project.open(
+            "[[sh, job.sh]]", "[[sh, job.sh],[-l false]]", name=follow, follow_logs=follow
+        ) as run:
             events = [event async for event in run]
-        indices = {event.identifier: event.index for event in events if isinstance(event, JobStarted)}
-        assert {indices[event.identifier] for event in events if isinstance(event, LogChunk)} == expected
+        indices = {
+            event.identifier: event.index for event in events if isinstance(event, JobStarted)
+        }
+        assert {
+            indices[event.identifier] for event in events if isinstance(event, LogChunk)
+        } == expected
         assert [event.log for event in events if isinstance(event, JobStarted)] == [True, False]
         assert all(data == b"out\n" for data in written(run, "stdout").values())
 
 
 async def test_a_log_that_the_job_takes_away(project: Project) -> None:
-    project.write("job.sh", 'echo out; rm "$HERMES_EXPERIMENT_DIR/stdout.log" "$HERMES_EXPERIMENT_DIR/stderr.log"; echo more')
+    project.write(
+        "job.sh",
+        'echo out; rm "$HERMES_EXPERIMENT_DIR/stdout.log" "$HERMES_EXPERIMENT_DIR/stderr.log"; echo more',
+    )
     async with project.open(*["[[sh, job.sh]]"] * 3) as run:
         events = [event async for event in run]
     assert run.result.ok
@@ -349,7 +397,10 @@ async def test_collected_files_are_told_to_those_who_want_to_know(project: Proje
             events = [event async for event in run]
         assert run.result.ok
         assert [type(event) for event in events].count(FileCollected) == wanted
-    assert all(len(project.tree(experiment.directory, own=True)) == 1 for experiment in project.experiments())
+    assert all(
+        len(project.tree(experiment.directory, own=True)) == 1
+        for experiment in project.experiments()
+    )
 
 
 async def test_warnings_are_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,12 +427,20 @@ async def test_warnings_are_told(project: Project, monkeypatch: pytest.MonkeyPat
 async def test_load_experiment(project: Project) -> None:
     project.write("job.sh", 'printf "out \\377"; echo err >&2; : > "a_$1"; exit 7')
     project.write("b.txt", "four")
-    (outcome,) = (await project.run("[[sh, job.sh, -x 1],[-ca b.txt, -c 'a comment']]", arguments="--std")).outcomes
+    (outcome,) = (
+        await project.run("[[sh, job.sh, -x 1],[-ca b.txt, -c 'a comment']]", arguments="--std")
+    ).outcomes
     experiment = hermes.load_experiment(str(outcome.directory))
     assert experiment.directory == Path(str(outcome.directory))
-    assert (experiment.identifier, experiment.name, experiment.script) == (outcome.identifier, "test", "job.sh")
+    assert (experiment.identifier, experiment.name, experiment.script) == (
+        outcome.identifier,
+        "test",
+        "job.sh",
+    )
     assert (experiment.status, experiment.exit_code, experiment.signal) == (Status.FAILED, 7, None)
-    assert experiment.argv == ("sh", "job.sh", outcome.identifier, "--std", "-x", "1") == outcome.argv
+    assert (
+        experiment.argv == ("sh", "job.sh", outcome.identifier, "--std", "-x", "1") == outcome.argv
+    )
     assert experiment.arguments == ("--std", "-x", "1")
     assert experiment.comments == ("a comment",)
     assert experiment.problems == ()

@@ -19,7 +19,10 @@ TESTS = {
         f"{RUNNING}_killed_by_the_run",
         f"{RUNNING}_a_daemon_that_holds_the_output_does_not_hold_the_job",
     ],
-    "look": [f"{COLLECTING}_a_watcher_that_fails", f"{COLLECTING}_a_watcher_that_breaks_down_harms_nothing"],
+    "look": [
+        f"{COLLECTING}_a_watcher_that_fails",
+        f"{COLLECTING}_a_watcher_that_breaks_down_harms_nothing",
+    ],
 }
 """The tests, each by its function, that must notice what is missing."""
 

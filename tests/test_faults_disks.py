@@ -20,7 +20,17 @@ from hermes.executors.processes import processes_of
 
 from .namespace import NamespaceDesk, namespace
 from .project import LIMIT
-from .support import HERMES, LONG, PYTHON, Desk, RecordProperty, check_always, environment, times, until
+from .support import (
+    HERMES,
+    LONG,
+    PYTHON,
+    Desk,
+    RecordProperty,
+    check_always,
+    environment,
+    times,
+    until,
+)
 
 pytestmark = [pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")]
 
@@ -72,7 +82,9 @@ class Fill:
     threads: int = 1
 
     def __str__(self) -> str:
-        return f"{self.when}-{self.left}-{self.kind}{'-across' if self.across else ''}-{self.threads}"
+        return (
+            f"{self.when}-{self.left}-{self.kind}{'-across' if self.across else ''}-{self.threads}"
+        )
 
 
 FILLS = [
@@ -95,8 +107,16 @@ FILLS = [
     Fill("early", "inodes", 1, across=True),
     Fill("late", "blocks", 0, across=True),
     Fill("late", "inodes", 0, across=True),
-    *(Fill("early", kind, 1, across=across, threads=3) for kind in ("blocks", "inodes") for across in (False, True)),
-    *(Fill("late", kind, 0, across=across, threads=3) for kind in ("blocks", "inodes") for across in (False, True)),
+    *(
+        Fill("early", kind, 1, across=across, threads=3)
+        for kind in ("blocks", "inodes")
+        for across in (False, True)
+    ),
+    *(
+        Fill("late", kind, 0, across=across, threads=3)
+        for kind in ("blocks", "inodes")
+        for across in (False, True)
+    ),
 ]
 
 
@@ -153,7 +173,14 @@ def check_files(desk: Desk, folder: Path) -> None:
     """What jobs have written is whole in at least one place."""
     for number, identifier in ledger(folder, "wrote"):
         name = f"model_{identifier}.txt"
-        places = [path for path in (desk.path / name, *desk.experiments_folder.glob(f"*/*/{identifier}/{name}")) if path.exists()]
+        places = [
+            path
+            for path in (
+                desk.path / name,
+                *desk.experiments_folder.glob(f"*/*/{identifier}/{name}"),
+            )
+            if path.exists()
+        ]
         assert number.rjust(SIZE, "0") in [path.read_text() for path in places], name
 
 
@@ -164,16 +191,32 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(tmp_path: Path, fill: F
     with small_disk(folder, across=fill.across) as disk:
         desk = disk.desk
         hold = folder / "hold"
-        waits = {moment: holding(str(hold)) if fill.when == moment else "" for moment in ("early", "late")}
-        desk.write("job.sh", WRITER.replace("HOLD_EARLY", waits["early"]).replace("HOLD_LATE", waits["late"]).replace("SIZE", str(SIZE)))
-        desk.write("s.hermes", f"PRE\nthreads: {fill.threads}\nEXEC\nPROD([[sh, job.sh, {{n}}, {folder}]], n=RANGE[0, {JOBS}])\n")
+        waits = {
+            moment: holding(str(hold)) if fill.when == moment else ""
+            for moment in ("early", "late")
+        }
+        desk.write(
+            "job.sh",
+            WRITER.replace("HOLD_EARLY", waits["early"])
+            .replace("HOLD_LATE", waits["late"])
+            .replace("SIZE", str(SIZE)),
+        )
+        desk.write(
+            "s.hermes",
+            f"PRE\nthreads: {fill.threads}\nEXEC\nPROD([[sh, job.sh, {{n}}, {folder}]], n=RANGE[0, {JOBS}])\n",
+        )
         if fill.when == "before":
             disk.fill(fill.kind, fill.left)
         else:
             hold.touch()
         with desk.started("exec", "-f", "s.hermes", "--json") as process:
             if fill.when != "before":
-                until(lambda: len(ledger(folder, "started" if fill.when == "early" else "wrote")) == fill.threads)
+                until(
+                    lambda: (
+                        len(ledger(folder, "started" if fill.when == "early" else "wrote"))
+                        == fill.threads
+                    )
+                )
                 # The process is recorded a moment after the start
                 until(lambda: all_recorded(desk))
                 disk.fill(fill.kind, fill.left)
@@ -205,19 +248,32 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(tmp_path: Path, fill: F
         finished = [each for each in desk.experiments() if each.status is Status.FINISHED]
         assert sorted(each.argv[-2] for each in finished) == [str(number) for number in range(JOBS)]
         for each in finished:
-            assert desk.tree(each.directory, own=True) == {f"model_{each.identifier}.txt": each.argv[-2].rjust(SIZE, "0")}
+            assert desk.tree(each.directory, own=True) == {
+                f"model_{each.identifier}.txt": each.argv[-2].rjust(SIZE, "0")
+            }
             assert each.stdout.count("\n") == 100
             assert not each.problems
             assert desk.leftovers(each.identifier) == []
         # Nothing that has succeeded was done twice
-        wrote = [number for number, identifier in ledger(folder, "wrote") if identifier in {each.identifier for each in finished}]
+        wrote = [
+            number
+            for number, identifier in ledger(folder, "wrote")
+            if identifier in {each.identifier for each in finished}
+        ]
         assert sorted(wrote) == [str(number) for number in range(JOBS)]
         # Whoever fails there leaves no copies that are not whole
-        assert list(desk.experiments_folder.rglob("*.hermes-part")) + list(desk.experiments_folder.rglob("*.tmp")) == []
+        assert (
+            list(desk.experiments_folder.rglob("*.hermes-part"))
+            + list(desk.experiments_folder.rglob("*.tmp"))
+            == []
+        )
 
 
 def all_recorded(desk: Desk) -> bool:
-    return all(json.loads(path.read_bytes()).get("pid") for path in desk.experiments_folder.glob("*/*/*/hermes.json"))
+    return all(
+        json.loads(path.read_bytes()).get("pid")
+        for path in desk.experiments_folder.glob("*/*/*/hermes.json")
+    )
 
 
 def check_hit(out: str, started: Sequence[tuple[str, str]], fill: Fill) -> None:
@@ -231,7 +287,10 @@ def check_hit(out: str, started: Sequence[tuple[str, str]], fill: Fill) -> None:
     for outcome in bad:
         assert any("full" in problem or FULL in problem for problem in outcome["problems"]), outcome
     if fill.across and fill.when == "late":
-        assert all(any("could not be collected" in problem for problem in outcome["problems"]) for outcome in bad)
+        assert all(
+            any("could not be collected" in problem for problem in outcome["problems"])
+            for outcome in bad
+        )
     (warning,) = [event["message"] for event in events if event["event"] == "run_warning"]
     assert "is full: nothing more is started" in warning
     assert len(started) <= len(ended) - len(bad) + 2 * fill.threads
@@ -315,7 +374,10 @@ def read_only(desk: NamespaceDesk, path: str) -> None:
 
 def is_whole(desk: Desk, identifier: str) -> bool:
     """Whether what the job has made is in its directory or where the job made it."""
-    places = [desk.path / f"made_{identifier}", *desk.experiments_folder.glob(f"*/*/{identifier}/made_{identifier}")]
+    places = [
+        desk.path / f"made_{identifier}",
+        *desk.experiments_folder.glob(f"*/*/{identifier}/made_{identifier}"),
+    ]
     return f"{identifier}\n" in [path.read_text() for path in places if path.exists()]
 
 
@@ -335,7 +397,9 @@ def test_read_only_experiments_are_told_before_anything_starts(tmp_path: Path, d
 
 
 @pytest.mark.fault(9)
-def test_an_experiment_directory_that_becomes_read_only_harms_that_job_alone(tmp_path: Path, disk: Disk) -> None:
+def test_an_experiment_directory_that_becomes_read_only_harms_that_job_alone(
+    tmp_path: Path, disk: Disk
+) -> None:
     desk = disk.desk
     traced(desk, tmp_path, 4, 1)
     with desk.started("exec", "-f", "s.hermes", "--threads", "2") as process:
@@ -355,11 +419,15 @@ def test_an_experiment_directory_that_becomes_read_only_harms_that_job_alone(tmp
     assert {each.status for each in desk.experiments()} == {"finished"}
     # How it had ended was written down elsewhere
     assert len(ledger(tmp_path, "started")) == 4
-    assert desk.tree(by_number(desk)["1"].directory, own=True) == {f"made_{identifier}": f"{identifier}\n"}
+    assert desk.tree(by_number(desk)["1"].directory, own=True) == {
+        f"made_{identifier}": f"{identifier}\n"
+    }
 
 
 @pytest.mark.fault(9)
-def test_experiments_that_become_read_only_are_told_and_can_be_resumed(tmp_path: Path, disk: Disk) -> None:
+def test_experiments_that_become_read_only_are_told_and_can_be_resumed(
+    tmp_path: Path, disk: Disk
+) -> None:
     desk = disk.desk
     traced(desk, tmp_path, 4, 0)
     with desk.started("exec", "-f", "s.hermes") as process:
@@ -383,17 +451,35 @@ def test_experiments_that_become_read_only_are_told_and_can_be_resumed(tmp_path:
 @pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("what", "supervise"),
-    [("its directory", "true"), ("its name's folder", "true"), ("everything", "true"), ("everything", "false")],
+    [
+        ("its directory", "true"),
+        ("its name's folder", "true"),
+        ("everything", "true"),
+        ("everything", "false"),
+    ],
 )
-def test_what_vanishes_harms_only_jobs_that_run(tmp_path: Path, desk: Desk, what: str, supervise: str) -> None:
+def test_what_vanishes_harms_only_jobs_that_run(
+    tmp_path: Path, desk: Desk, what: str, supervise: str
+) -> None:
     traced(desk, tmp_path, 5, 1)
     (desk.path / ".hermes_settings").write_text(f"supervise: {supervise}\n")
     with desk.started("exec", "-f", "s.hermes") as process:
         identifier = until(lambda: dict(ledger(tmp_path, "started")).get("1"))
         until(lambda: all_recorded(desk))
-        gone = {"its directory": f"job.sh/s/{identifier}", "its name's folder": "job.sh/s", "everything": "."}[what]
+        gone = {
+            "its directory": f"job.sh/s/{identifier}",
+            "its name's folder": "job.sh/s",
+            "everything": ".",
+        }[what]
         # As somebody does who cleans up; a file may be added meanwhile
-        until(lambda: subprocess.run(["rm", "-rf", os.path.normpath(desk.experiments_folder / gone)], check=False).returncode == 0)
+        until(
+            lambda: (
+                subprocess.run(
+                    ["rm", "-rf", os.path.normpath(desk.experiments_folder / gone)], check=False
+                ).returncode
+                == 0
+            )
+        )
         (tmp_path / "hold1").unlink()
         out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
@@ -403,11 +489,15 @@ def test_what_vanishes_harms_only_jobs_that_run(tmp_path: Path, desk: Desk, what
     assert len(ledger(tmp_path, "wrote")) == 5
     assert (desk.path / f"made_{identifier}").read_text() == f"{identifier}\n"
     check_always(desk, out, err)
-    finished = {number: each for number, each in by_number(desk).items() if each.status is Status.FINISHED}
+    finished = {
+        number: each for number, each in by_number(desk).items() if each.status is Status.FINISHED
+    }
     assert {"2", "3", "4"} <= finished.keys()
     assert "1" not in finished
     for each in finished.values():
-        assert desk.tree(each.directory, own=True) == {f"made_{each.identifier}": f"{each.identifier}\n"}
+        assert desk.tree(each.directory, own=True) == {
+            f"made_{each.identifier}": f"{each.identifier}\n"
+        }
 
 
 # Row 15: notifications
@@ -429,7 +519,9 @@ wait("end")
 
 @pytest.mark.fault(15)
 @MANY
-def test_notifications_that_overflow_cost_no_file(tmp_path: Path, desk: Desk, record_property: RecordProperty) -> None:
+def test_notifications_that_overflow_cost_no_file(
+    tmp_path: Path, desk: Desk, record_property: RecordProperty
+) -> None:
     # Each file is opened, written and closed, and the system keeps 16,384 notifications by default
     count = times(6_000, 50_000)
     for number in range(7):
@@ -453,9 +545,14 @@ def test_notifications_that_overflow_cost_no_file(tmp_path: Path, desk: Desk, re
     assert err.count("warning:") <= 1
     check_always(desk, out, err)
     found = desk.tree(experiment.directory, own=True)
-    expected = {f"{number % 7}/f{number}_@" if number % 3 else f"f{number}_@": str(number) for number in range(count)}
+    expected = {
+        f"{number % 7}/f{number}_@" if number % 3 else f"f{number}_@": str(number)
+        for number in range(count)
+    }
     expected |= {f"{number}": "/" for number in range(7)}
-    assert found == {name.replace("@", experiment.identifier): content for name, content in expected.items()}
+    assert found == {
+        name.replace("@", experiment.identifier): content for name, content in expected.items()
+    }
     assert desk.leftovers(experiment.identifier) == []
     assert len(desk.experiment().files) == count
 
@@ -525,25 +622,38 @@ def watched(process: subprocess.Popen[str], look: Callable[[], object]) -> None:
 
 @pytest.mark.fault(18)
 @MANY
-def test_many_jobs_all_end_and_cost_little_memory(desk: Desk, record_property: RecordProperty) -> None:
+def test_many_jobs_all_end_and_cost_little_memory(
+    desk: Desk, record_property: RecordProperty
+) -> None:
     count, threads = times(300, 10_000), 8
     desk.write("slot.sh", SLOT)
-    desk.write("s.hermes", f"PRE\nthreads: {threads}\nEXEC\nPROD([[sh, slot.sh, {threads} {{n}}]], n=RANGE[0, {count}])\n")
+    desk.write(
+        "s.hermes",
+        f"PRE\nthreads: {threads}\nEXEC\nPROD([[sh, slot.sh, {threads} {{n}}]], n=RANGE[0, {count}])\n",
+    )
     memory, alive = [0], [0]
 
-    with desk.path.with_name("said").open("w+") as said, desk.started("exec", "-f", "s.hermes", "-q", stdout=said, stderr=said) as process:
+    with (
+        desk.path.with_name("said").open("w+") as said,
+        desk.started("exec", "-f", "s.hermes", "-q", stdout=said, stderr=said) as process,
+    ):
 
         def look() -> None:
             try:
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 # Each thread has those that it has started
-                started = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+                started = [
+                    path.read_text()
+                    for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+                ]
                 children = " ".join(started).split()
                 # One that has ended and was not fetched yet is not alive
                 alive.append(sum(state(int(pid)) != "Z" for pid in children))
             except OSError:
                 return
-            memory.extend(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            memory.extend(
+                int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")
+            )
 
         watched(process, look)
         said.seek(0)
@@ -566,7 +676,10 @@ def test_64_descriptors_are_enough(desk: Desk, record_property: RecordProperty, 
     count, threads = times(40, 400), 8
     log = "false" if shown == "true" else "true"
     desk.write("slot.sh", SLOT)
-    desk.write("s.hermes", f"PRE\nthreads: {threads}\nSTD-H\n-l {log}\nEXEC\nPROD([[sh, slot.sh, {threads} {{n}}]], n=RANGE[0, {count}])\n")
+    desk.write(
+        "s.hermes",
+        f"PRE\nthreads: {threads}\nSTD-H\n-l {log}\nEXEC\nPROD([[sh, slot.sh, {threads} {{n}}]], n=RANGE[0, {count}])\n",
+    )
     few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
     with desk.started("exec", "-f", "s.hermes", "-q", **few) as process:
         out, err = process.communicate(timeout=10 * LIMIT)
@@ -586,19 +699,35 @@ def alone() -> list[str]:
         return ["unshare", "--user", "--map-root-user"]
     # The interpreter and the tests may be root's own
     keep = "-all,+dac_override,+dac_read_search"
-    return ["setpriv", f"--reuid={ALONE}", "--clear-groups", f"--inh-caps={keep}", f"--ambient-caps={keep}"]
+    return [
+        "setpriv",
+        f"--reuid={ALONE}",
+        "--clear-groups",
+        f"--inh-caps={keep}",
+        f"--ambient-caps={keep}",
+    ]
 
 
 def limit_processes(pid: int, soft: str) -> None:
     """Sets how many processes the user may have when this one starts another; without a number as many as ever."""
-    hard = "" if resource.getrlimit(resource.RLIMIT_NPROC)[1] < 0 else str(resource.getrlimit(resource.RLIMIT_NPROC)[1])
+    hard = (
+        ""
+        if resource.getrlimit(resource.RLIMIT_NPROC)[1] < 0
+        else str(resource.getrlimit(resource.RLIMIT_NPROC)[1])
+    )
     as_the_user = [] if os.geteuid() else alone()
-    subprocess.run([*as_the_user, "prlimit", f"--pid={pid}", f"--nproc={soft or hard or 'unlimited'}:"], check=True, timeout=LIMIT)
+    subprocess.run(
+        [*as_the_user, "prlimit", f"--pid={pid}", f"--nproc={soft or hard or 'unlimited'}:"],
+        check=True,
+        timeout=LIMIT,
+    )
 
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Desk, tmp_path: Path, threads: int) -> None:
+def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(
+    desk: Desk, tmp_path: Path, threads: int
+) -> None:
     count = 12
     traced(desk, tmp_path, count, *range(threads))
     # A new folder has to be watched, for which Linux needs no thread
@@ -606,18 +735,40 @@ def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Des
     said_path = tmp_path / "said"
     with said_path.open("w+") as said:
         command = [*alone(), *HERMES, "exec", "-f", "s.hermes", "--threads", str(threads)]
-        with subprocess.Popen(command, cwd=desk.path, env=environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
+        with subprocess.Popen(
+            command,
+            cwd=desk.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        ) as process:
             try:
-                until(lambda: process.poll() is not None or len(ledger(tmp_path, "started")) == threads)
+                until(
+                    lambda: (
+                        process.poll() is not None or len(ledger(tmp_path, "started")) == threads
+                    )
+                )
                 assert process.poll() is None, said_path.read_text()
                 until(lambda: all_recorded(desk))
                 limit_processes(process.pid, "1")
                 for number in range(threads):
                     (tmp_path / f"hold{number}").unlink()
                 # The next ones are made, and cannot be started
-                until(lambda: process.poll() is not None or len(list(desk.experiments_folder.glob("*/*/*/hermes.json"))) == 2 * threads)
+                until(
+                    lambda: (
+                        process.poll() is not None
+                        or len(list(desk.experiments_folder.glob("*/*/*/hermes.json")))
+                        == 2 * threads
+                    )
+                )
                 assert process.poll() is None, said_path.read_text()
-                until(lambda: not processes_of("HERMES_IDENTIFIER").keys() & {own for _, own in ledger(tmp_path, "started")})
+                until(
+                    lambda: (
+                        not processes_of("HERMES_IDENTIFIER").keys()
+                        & {own for _, own in ledger(tmp_path, "started")}
+                    )
+                )
                 assert len(ledger(tmp_path, "started")) == threads
                 limit_processes(process.pid, "")
                 assert process.wait(LIMIT) == 0, said_path.read_text()
@@ -630,4 +781,7 @@ def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(desk: Des
     assert sorted(int(number) for number, _ in ledger(tmp_path, "wrote")) == list(range(count))
     for each in desk.experiments():
         assert each.status is Status.FINISHED
-        assert [file.path.partition("_")[0] for file in each.files] == ["made", f"new{each.argv[-2]}/late"]
+        assert [file.path.partition("_")[0] for file in each.files] == [
+            "made",
+            f"new{each.argv[-2]}/late",
+        ]

@@ -28,12 +28,23 @@ import trio
 
 import hermes
 from hermes import FileCollected, HermesError, Status
-from hermes.collect import Collector
+from hermes.collection.collector import Collector
 from hermes.executors.local import LocalExecution
 from hermes.executors.processes import Exit, Launch, start
 
 from .project import LIMIT, Project
-from .support import IDENTIFIER, LONG, PYTHON, Desk, RecordProperty, all_metadata, check_always, environment, times, until
+from .support import (
+    IDENTIFIER,
+    LONG,
+    PYTHON,
+    Desk,
+    RecordProperty,
+    all_metadata,
+    check_always,
+    environment,
+    times,
+    until,
+)
 from .test_golden import BAD
 from .test_language import GOLDEN, mutated, random_bytes, random_text
 
@@ -59,7 +70,15 @@ def snapshot(top: Path, *left_out: Path) -> dict[str, tuple[object, ...]]:
             content = os.readlink(path)
         elif stat.S_ISREG(status.st_mode):
             content = path.read_bytes()
-        found[str(path)] = (status.st_mode, status.st_ino, status.st_nlink, status.st_uid, status.st_size, status.st_mtime_ns, content)
+        found[str(path)] = (
+            status.st_mode,
+            status.st_ino,
+            status.st_nlink,
+            status.st_uid,
+            status.st_size,
+            status.st_mtime_ns,
+            content,
+        )
     return found
 
 
@@ -118,15 +137,26 @@ async def test_odd_kinds_are_not_followed_and_not_opened(
         patch.setattr(builtins, "open", noted(open))
         (outcome,) = (await project.run(f"[[{PYTHON}, job.py, {outside}]]")).outcomes
     own = outcome.identifier
-    left = {f"fifo_{own}": "FIFO", f"d_{own}/fifo_{own}": "FIFO", f"plain/fifo_{own}": "FIFO", f"socket_{own}": "socket"}
+    left = {
+        f"fifo_{own}": "FIFO",
+        f"d_{own}/fifo_{own}": "FIFO",
+        f"plain/fifo_{own}": "FIFO",
+        f"socket_{own}": "socket",
+    }
     if (project.path / f"device_{own}").exists():
         left[f"device_{own}"] = "device"
     assert outcome.status is Status.FINISHED
     assert len(outcome.problems) == len(left)
     for path, kind in left.items():
-        assert any(problem.startswith(f"`{path}` is a") and kind in problem for problem in outcome.problems)
+        assert any(
+            problem.startswith(f"`{path}` is a") and kind in problem for problem in outcome.problems
+        )
     assert not {
-        name for name in opened if name.startswith(("fifo", "socket", "device", "to_", "itself", "one", "two", "up", "loop", "out"))
+        name
+        for name in opened
+        if name.startswith(
+            ("fifo", "socket", "device", "to_", "itself", "one", "two", "up", "loop", "out")
+        )
     }
     assert project.tree(project.experiment().directory, own=True) == {
         f"to_folder_{own}": f"-> {outside}", f"to_file_{own}": f"-> {outside}/file", f"itself_{own}": f"-> itself_{own}",
@@ -170,7 +200,11 @@ os.rename("copied_" + own, "renamed_" + own)
 @pytest.mark.anyio
 @SEEN_BY_BOTH
 async def test_a_folder_that_moves_in_is_collected_whole_and_once(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty, watched: bool
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: RecordProperty,
+    watched: bool,
 ) -> None:
     if not watched:
         monkeypatch.setattr(Collector, "watch", lambda self: self._stop.wait())
@@ -179,7 +213,9 @@ async def test_a_folder_that_moves_in_is_collected_whole_and_once(
     (tmp_path / "elsewhere").mkdir()
     project.write("job.py", MOVE_IN)
     told: list[tuple[str, str]] = []
-    async with project.open(f"PROD([[{PYTHON}, job.py, {tmp_path}/elsewhere {{n}}]], n=RANGE[0, {jobs}])", threads=2) as run:
+    async with project.open(
+        f"PROD([[{PYTHON}, job.py, {tmp_path}/elsewhere {{n}}]], n=RANGE[0, {jobs}])", threads=2
+    ) as run:
         async for event in run:
             if isinstance(event, FileCollected):
                 told.append((event.identifier, event.path))
@@ -196,7 +232,9 @@ async def test_a_folder_that_moves_in_is_collected_whole_and_once(
         for top in (f"d_{own}", f"plain{number}/sub/e_{own}", f"renamed_{own}"):
             expected |= {top: "/"} | {f"{top}/{path}": content for path, content in inside.items()}
         assert project.tree(experiment.directory, own=True) == expected
-        assert sorted(file.path for file in experiment.files) == sorted(path for path, content in expected.items() if content != "/")
+        assert sorted(file.path for file in experiment.files) == sorted(
+            path for path, content in expected.items() if content != "/"
+        )
         assert project.leftovers(own) == []
 
 
@@ -218,8 +256,26 @@ def guarded(project: Project, tmp_path: Path) -> Project:
 
 @pytest.mark.fault(14)
 @pytest.mark.anyio
-async def test_names_that_lead_out_are_refused_before_anything_starts(guarded: Project, record_property: RecordProperty) -> None:
-    names = ("../../x", "../x", "..", ".", "", "/", "/x", "a/b", "a/../../../x", "./x", "x/", "../outside", "way/x", ".hermes", "x\ny")
+async def test_names_that_lead_out_are_refused_before_anything_starts(
+    guarded: Project, record_property: RecordProperty
+) -> None:
+    names = (
+        "../../x",
+        "../x",
+        "..",
+        ".",
+        "",
+        "/",
+        "/x",
+        "a/b",
+        "a/../../../x",
+        "./x",
+        "x/",
+        "../outside",
+        "way/x",
+        ".hermes",
+        "x\ny",
+    )
     scripts = ("../..", "..", ".", "/", ".hermes", "way/..")
     record_property("tried", len(names) + len(scripts))
     path = guarded.hermes_file("[[sh, job.sh]]")
@@ -242,7 +298,10 @@ async def test_names_that_lead_out_are_refused_before_anything_starts(guarded: P
 async def test_paths_that_lead_out_are_stored_inside(guarded: Project, flag: str) -> None:
     outside = guarded.path.parent / "outside"
     # The job puts links to the outside where the copies would go
-    guarded.write("job.sh", 'cd "$HERMES_EXPERIMENT_DIR"; for n in outside way x.txt passwd project etc sub; do ln -s "$2" $n; done')
+    guarded.write(
+        "job.sh",
+        'cd "$HERMES_EXPERIMENT_DIR"; for n in outside way x.txt passwd project etc sub; do ln -s "$2" $n; done',
+    )
     guarded.write("mine/x.txt", "mine")
     guarded.write("mine/sub/x.txt", "mine")
     paths = ["mine/../mine/x.txt", "./way/../project/mine/sub"]
@@ -261,7 +320,9 @@ async def test_paths_that_lead_out_are_stored_inside(guarded: Project, flag: str
     guarded.write("theirs.txt", "mine")
     (guarded.path.parent / "theirs.txt").write_text("theirs")
     paths += ["way/../theirs.txt"] if flag != "-ma" else []
-    path = guarded.hermes_file(f"[[sh, job.sh, {outside}],[{', '.join(f'{flag} {each}' for each in paths)}]]")
+    path = guarded.hermes_file(
+        f"[[sh, job.sh, {outside}],[{', '.join(f'{flag} {each}' for each in paths)}]]"
+    )
     mine = (guarded.experiments_folder, guarded.path / "mine", guarded.path)
     before = snapshot(guarded.path.parent, *mine)
     result = await hermes.run_file(path, "test", working_directory=guarded.path, root=guarded.path)
@@ -280,7 +341,9 @@ async def test_paths_that_lead_out_are_stored_inside(guarded: Project, flag: str
 @pytest.mark.fault(14)
 @pytest.mark.anyio
 @pytest.mark.parametrize("place", ["experiments", "experiments/job.sh", "experiments/job.sh/test"])
-async def test_experiments_behind_a_link_change_nothing_else_there(guarded: Project, place: str) -> None:
+async def test_experiments_behind_a_link_change_nothing_else_there(
+    guarded: Project, place: str
+) -> None:
     outside = guarded.path.parent / "outside"
     (outside / "store").mkdir()
     (guarded.path / place).parent.mkdir(parents=True, exist_ok=True)
@@ -300,21 +363,35 @@ async def test_experiments_behind_a_link_change_nothing_else_there(guarded: Proj
 
 @pytest.mark.fault(14)
 @pytest.mark.anyio
-async def test_a_folder_of_the_experiment_that_becomes_a_link_is_not_followed(guarded: Project) -> None:
+async def test_a_folder_of_the_experiment_that_becomes_a_link_is_not_followed(
+    guarded: Project,
+) -> None:
     outside = guarded.path.parent / "outside"
     before = snapshot(outside)
     async with guarded.puppet() as job:
         await job.do("os.mkdir('plain'); open('plain/a_' + identifier, 'w').write('a')")
         await guarded.until(job.named("plain/a_@").exists)
-        await job.do(f"os.rename(folder + '/plain', folder + '/kept'); os.symlink({str(outside)!r}, folder + '/plain')")
-        await job.do("open('plain/b_' + identifier, 'w').write('b'); open('sign_' + identifier, 'w')")
+        await job.do(
+            f"os.rename(folder + '/plain', folder + '/kept'); os.symlink({str(outside)!r}, folder + '/plain')"
+        )
+        await job.do(
+            "open('plain/b_' + identifier, 'w').write('b'); open('sign_' + identifier, 'w')"
+        )
         await guarded.until(job.named("sign_@").exists)
     own = job.identifier
     assert snapshot(outside) == before
     for name in "ab":
-        assert f"`plain/{name}_{own}` could not be collected: its place in the experiment directory is taken" in job.outcome.problems
+        assert (
+            f"`plain/{name}_{own}` could not be collected: its place in the experiment directory is taken"
+            in job.outcome.problems
+        )
         assert job.left(f"plain/{name}_@").read_text() == name
-    assert job.stored == {"kept": "/", f"kept/a_{own}": "a", "plain": f"-> {outside}", f"sign_{own}": ""}
+    assert job.stored == {
+        "kept": "/",
+        f"kept/a_{own}": "a",
+        "plain": f"-> {outside}",
+        f"sign_{own}": "",
+    }
 
 
 # 16: clocks
@@ -325,15 +402,25 @@ def _is_complete(record: Path) -> bool:
 
 
 @pytest.mark.fault(16)
-def test_a_clock_that_jumps_back_while_nobody_watches(desk: Desk, record_property: RecordProperty) -> None:
-    desk.write("job.sh", ': > "ready_$2"; while [ ! -e "go_$2" ]; do sleep 0.01; done; : > "done_$2"')
+def test_a_clock_that_jumps_back_while_nobody_watches(
+    desk: Desk, record_property: RecordProperty
+) -> None:
+    desk.write(
+        "job.sh", ': > "ready_$2"; while [ ! -e "go_$2" ]; do sleep 0.01; done; : > "done_$2"'
+    )
     tried = times(1, 5)
     record_property("tried", tried)
     for number in range(tried):
         desk.hermes_file(f"[[sh, job.sh, {number}]]", f"[[sh, job.sh, after_{number}]]")
         with desk.started("exec", "-f", "x.hermes", "-n", f"run{number}") as runner:
             # Recorded, and when it started too
-            until(lambda: [each for each in all_metadata(desk) if each["status"] == Status.RUNNING and each.get("start")])
+            until(
+                lambda: [
+                    each
+                    for each in all_metadata(desk)
+                    if each["status"] == Status.RUNNING and each.get("start")
+                ]
+            )
             until((desk.path / f"ready_{number}").exists)
             runner.kill()
             runner.wait()
@@ -341,7 +428,9 @@ def test_a_clock_that_jumps_back_while_nobody_watches(desk: Desk, record_propert
             desk.write(name)
         until((desk.path / f"done_{number}").exists)
         (interrupted,) = [each for each in all_metadata(desk) if each["status"] == Status.RUNNING]
-        record = desk.experiments_folder / ".hermes" / interrupted["run_id"] / interrupted["identifier"]
+        record = (
+            desk.experiments_folder / ".hermes" / interrupted["run_id"] / interrupted["identifier"]
+        )
         # The status is written in the end, after the process id
         until(partial(_is_complete, record))
         # As if the job had ended an hour before its start, and the clock were an hour behind the last identifier
@@ -354,7 +443,10 @@ def test_a_clock_that_jumps_back_while_nobody_watches(desk: Desk, record_propert
         check_always(desk, done.stdout, done.stderr)
     metadata = all_metadata(desk)
     assert len({each["identifier"] for each in metadata}) == len(metadata) == 2 * tried
-    assert all(IDENTIFIER.fullmatch(each["identifier"]) and each["status"] == Status.FINISHED for each in metadata)
+    assert all(
+        IDENTIFIER.fullmatch(each["identifier"]) and each["status"] == Status.FINISHED
+        for each in metadata
+    )
     assert all(each["duration"] >= 0 for each in metadata)
 
 
@@ -376,7 +468,10 @@ def test_eight_commands_at_the_same_instant(desk: Desk, record_property: RecordP
     processes, jobs, rounds = 8, 3, times(1, 20)
     record_property("tried", rounds * processes)
     desk.write("together.py", TOGETHER)
-    desk.write("job.sh", 'printf %s "$1" > "made_$1"; mkdir "dir_$1"; printf %s "$1" > "dir_$1/inside"; printf "%s %s" "$1" "$2"')
+    desk.write(
+        "job.sh",
+        'printf %s "$1" > "made_$1"; mkdir "dir_$1"; printf %s "$1" > "dir_$1/inside"; printf "%s %s" "$1" "$2"',
+    )
     desk.hermes_file(*["[[sh, job.sh, '{identifier}' x]]"] * jobs, settings={"threads": 2})
     seen: set[str] = set()
     for number in range(rounds):
@@ -398,17 +493,33 @@ def test_eight_commands_at_the_same_instant(desk: Desk, record_property: RecordP
             out, err = runner.communicate(timeout=LIMIT)
             assert (runner.returncode, out) == (0, ""), err
             assert f"{number}-{each}: {jobs} jobs in" in err
-            mine = [experiment for experiment in desk.experiments() if experiment.name == f"{number}-{each}"]
+            mine = [
+                experiment
+                for experiment in desk.experiments()
+                if experiment.name == f"{number}-{each}"
+            ]
             assert {experiment.identifier for experiment in mine} == set(IDENTIFIER.findall(err))
             assert len(mine) == jobs
             for experiment in mine:
                 own = experiment.identifier
                 assert own not in seen
                 seen.add(own)
-                assert desk.tree(experiment.directory, own=True) == {f"made_{own}": own, f"dir_{own}": "/", f"dir_{own}/inside": own}
-                assert sorted(file.path for file in experiment.files) == [f"dir_{own}/inside", f"made_{own}"]
+                assert desk.tree(experiment.directory, own=True) == {
+                    f"made_{own}": own,
+                    f"dir_{own}": "/",
+                    f"dir_{own}/inside": own,
+                }
+                assert sorted(file.path for file in experiment.files) == [
+                    f"dir_{own}/inside",
+                    f"made_{own}",
+                ]
                 assert experiment.problems == ()
-        assert {path.name for path in desk.path.iterdir()} == {"experiments", "job.sh", "together.py", "x.hermes"}
+        assert {path.name for path in desk.path.iterdir()} == {
+            "experiments",
+            "job.sh",
+            "together.py",
+            "x.hermes",
+        }
         check_always(desk)
         shutil.rmtree(desk.experiments_folder / "job.sh")
     assert len(seen) == rounds * processes * jobs
@@ -419,7 +530,9 @@ def test_eight_commands_at_the_same_instant(desk: Desk, record_property: RecordP
 
 @pytest.mark.fault(19)
 @pytest.mark.anyio
-async def test_programs_and_scripts_that_cannot_be_executed(project: Project, tmp_path: Path, record_property: RecordProperty) -> None:
+async def test_programs_and_scripts_that_cannot_be_executed(
+    project: Project, tmp_path: Path, record_property: RecordProperty
+) -> None:
     project.program("good.sh", "#!/bin/sh\n: > executed\n")
     project.write("plain", "#!/bin/sh\n")
     (project.path / "folder").mkdir()
@@ -453,7 +566,9 @@ async def test_programs_and_scripts_that_cannot_be_executed(project: Project, tm
         before = snapshot(tmp_path)
         with pytest.raises(HermesError) as caught:
             await hermes.run_file(path, "test", working_directory=project.path, root=project.path)
-        assert f"`{command.removeprefix('python, ').removesuffix(', x')}` {why}" in str(caught.value)
+        assert f"`{command.removeprefix('python, ').removesuffix(', x')}` {why}" in str(
+            caught.value
+        )
         assert "x.hermes:6:" in str(caught.value)
         assert snapshot(tmp_path) == before
     for supervise in (True, False):
@@ -461,7 +576,9 @@ async def test_programs_and_scripts_that_cannot_be_executed(project: Project, tm
             subprocess.run(["rm", "-rf", str(project.path / name)], check=True)
             project.program(name, "#!/bin/sh\n")
         entries = [line for name in in_its_time for line in (f"[[./{name}]]", "[[./good.sh]]")]
-        result = await project.run("[[sh, before.sh]]", *entries, settings={"supervise": supervise}, name=str(supervise))
+        result = await project.run(
+            "[[sh, before.sh]]", *entries, settings={"supervise": supervise}, name=str(supervise)
+        )
         codes = {outcome.script: outcome.exit_code for outcome in result.outcomes}
         assert codes == {"before.sh": 0, "good.sh": 0} | in_its_time
         assert [outcome.script for outcome in result.failures] == list(in_its_time)
@@ -493,17 +610,23 @@ def test_bad_files_end_hermes_with_code_2(desk: Desk, record_property: RecordPro
     record_property("tried", len(files))
     for path in files:
         shutil.copy(path, desk.path)
-        assert shown_by_exec(desk, path.name) == path.with_suffix(".message").read_text(encoding="utf-8")
+        assert shown_by_exec(desk, path.name) == path.with_suffix(".message").read_text(
+            encoding="utf-8"
+        )
 
 
 @pytest.mark.fault(20)
-def test_files_made_at_random_end_hermes_with_code_2(desk: Desk, record_property: RecordProperty) -> None:
+def test_files_made_at_random_end_hermes_with_code_2(
+    desk: Desk, record_property: RecordProperty
+) -> None:
     chance = random.Random(1000)
     corpus = [file.read_bytes() for file in sorted(GOLDEN.glob("good/*.hermes"))]
     tried = times(2, 100)
     record_property("tried", tried)
     while tried:
-        data = chance.choice([mutated(chance.choice(corpus), chance), random_text(chance), random_bytes(chance)])
+        data = chance.choice(
+            [mutated(chance.choice(corpus), chance), random_text(chance), random_bytes(chance)]
+        )
         desk.write("fuzz.hermes", data)
         said = ""
         try:
@@ -549,7 +672,10 @@ ALLOWED = re.compile(r"\x1b\[[\d;]*m|\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[hl]|[\r\n]")
 
 def shouts(seed: int, count: int) -> list[str]:
     chance = random.Random(seed)
-    return [f"<{number}>{''.join(chance.choices(PIECES, k=chance.randint(1, 4)))}." for number in range(count)]
+    return [
+        f"<{number}>{''.join(chance.choices(PIECES, k=chance.randint(1, 4)))}."
+        for number in range(count)
+    ]
 
 
 def shouting(desk: Desk, said: list[str]) -> None:
@@ -557,7 +683,10 @@ def shouting(desk: Desk, said: list[str]) -> None:
     (desk.path / "go").unlink(missing_ok=True)
     desk.write(SCRIPT, SHOUT)
     values = ", ".join(hermes.quote(each) for each in said)
-    desk.hermes_file(f"PROD([[{PYTHON}, {hermes.quote(SCRIPT)}, {{said}}],[-l false]], said=[{values}])", settings={"threads": len(said)})
+    desk.hermes_file(
+        f"PROD([[{PYTHON}, {hermes.quote(SCRIPT)}, {{said}}],[-l false]], said=[{values}])",
+        settings={"threads": len(said)},
+    )
 
 
 def fifo_of(said: str) -> str:
@@ -566,13 +695,17 @@ def fifo_of(said: str) -> str:
 
 
 @pytest.mark.fault(22)
-def test_escapes_and_markup_are_text_on_a_terminal(desk: Desk, record_property: RecordProperty) -> None:
+def test_escapes_and_markup_are_text_on_a_terminal(
+    desk: Desk, record_property: RecordProperty
+) -> None:
     rounds, count = times(1, 10), times(8, 20)
     record_property("tried", rounds * count)
     for number in range(rounds):
         said = shouts(number, count)
         shouting(desk, said)
-        with desk.terminal("exec", "-f", "x.hermes", "-n", "[bold]<i>", rows=4 * count + 10, columns=500) as terminal:
+        with desk.terminal(
+            "exec", "-f", "x.hermes", "-n", "[bold]<i>", rows=4 * count + 10, columns=500
+        ) as terminal:
             for each in said:
                 # Its row in the drawing, by its argument and what it said last, and what it said above
                 shown = re.escape(hermes.escape(each))
@@ -584,14 +717,20 @@ def test_escapes_and_markup_are_text_on_a_terminal(desk: Desk, record_property: 
             for each in said:
                 assert f"problem: {fifo_of(each)}" in shown
                 assert f"stderr | {hermes.escape(each)}\n" in shown
-                assert re.search(rf"^ +command: .* {re.escape(hermes.escape(shlex.quote(each)))}$", shown, re.MULTILINE)
+                assert re.search(
+                    rf"^ +command: .* {re.escape(hermes.escape(shlex.quote(each)))}$",
+                    shown,
+                    re.MULTILINE,
+                )
             assert ALLOWED.sub("", terminal.raw.decode()).isprintable()
             assert f"[bold]<i>: {count} jobs in" in shown
 
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("kind", ["text", "json"])
-def test_escapes_and_markup_are_text_in_a_pipe(desk: Desk, record_property: RecordProperty, kind: str) -> None:
+def test_escapes_and_markup_are_text_in_a_pipe(
+    desk: Desk, record_property: RecordProperty, kind: str
+) -> None:
     rounds, count = times(1, 10), times(8, 20)
     record_property("tried", rounds * count)
     for number in range(rounds):
@@ -599,31 +738,61 @@ def test_escapes_and_markup_are_text_in_a_pipe(desk: Desk, record_property: Reco
         shouting(desk, said)
         desk.write("go")
         options = ("--json",) if kind == "json" else ()
-        done = desk.hermes("exec", "-f", "x.hermes", *options, code=1, env={"PYTHONIOENCODING": "utf-8"}, encoding="utf-8")
+        done = desk.hermes(
+            "exec",
+            "-f",
+            "x.hermes",
+            *options,
+            code=1,
+            env={"PYTHONIOENCODING": "utf-8"},
+            encoding="utf-8",
+        )
         assert (done.stdout + done.stderr).replace("\n", "").isprintable()
         if kind == "text":
-            assert {line.partition(" | ")[2] for line in done.stdout.splitlines()} == {hermes.escape(each) for each in said}
+            assert {line.partition(" | ")[2] for line in done.stdout.splitlines()} == {
+                hermes.escape(each) for each in said
+            }
             for each in said:
                 assert f"problem: {fifo_of(each)}" in done.stderr
                 assert f"stderr | {hermes.escape(each)}\n" in done.stderr
-                assert re.search(rf"^started .*{re.escape(hermes.escape(shlex.quote(each)))}$", done.stderr, re.MULTILINE)
-                assert re.search(rf"^    command: .* {re.escape(hermes.escape(shlex.quote(each)))}$", done.stderr, re.MULTILINE)
+                assert re.search(
+                    rf"^started .*{re.escape(hermes.escape(shlex.quote(each)))}$",
+                    done.stderr,
+                    re.MULTILINE,
+                )
+                assert re.search(
+                    rf"^    command: .* {re.escape(hermes.escape(shlex.quote(each)))}$",
+                    done.stderr,
+                    re.MULTILINE,
+                )
             continue
         assert done.stdout.isascii()
         events = [json.loads(line) for line in done.stdout.splitlines()]
-        started = {event["identifier"]: event["arguments"] for event in events if event["event"] == "job_started"}
+        started = {
+            event["identifier"]: event["arguments"]
+            for event in events
+            if event["event"] == "job_started"
+        }
         assert sorted(started.values()) == sorted([each] for each in said)
         printed = dict.fromkeys(started, "")
         for event in events:
             if event["event"] == "log_chunk" and event["stream"] == "stdout":
                 printed[event["identifier"]] += event["data"]
         assert printed == {own: f"{words[0]}\n" for own, words in started.items()}
-        collected = {event["identifier"]: event["path"] for event in events if event["event"] == "file_collected"}
-        assert collected == {own: f"file_{words[0].replace('/', '_')}{own}" for own, words in started.items()}
+        collected = {
+            event["identifier"]: event["path"]
+            for event in events
+            if event["event"] == "file_collected"
+        }
+        assert collected == {
+            own: f"file_{words[0].replace('/', '_')}{own}" for own, words in started.items()
+        }
 
 
 @pytest.mark.fault(22)
-def test_escapes_and_markup_are_text_in_a_list_of_commands(desk: Desk, record_property: RecordProperty) -> None:
+def test_escapes_and_markup_are_text_in_a_list_of_commands(
+    desk: Desk, record_property: RecordProperty
+) -> None:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("the commands are for bash")
@@ -637,7 +806,9 @@ def test_escapes_and_markup_are_text_in_a_list_of_commands(desk: Desk, record_pr
     assert all(line.isprintable() for line in lines)
     # What is printed means to a shell what the jobs get
     script = "".join(f"set -- {line}\nprintf '%s\\0' \"${{@: -1}}\"\n" for line in lines)
-    words = subprocess.run([bash, "-c", script], env=environment(env), capture_output=True, check=True).stdout.split(b"\0")
+    words = subprocess.run(
+        [bash, "-c", script], env=environment(env), capture_output=True, check=True
+    ).stdout.split(b"\0")
     assert [word.decode() for word in words[:-1]] == said
 
 
@@ -696,7 +867,11 @@ def children() -> set[int]:
 @pytest.mark.fault(23)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_whenever_the_host_gives_up_nothing_is_left(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty, backend: str
+    desk: Desk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: RecordProperty,
+    backend: str,
 ) -> None:
     # trio keeps idle threads for another ten seconds
     monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.05)
@@ -708,7 +883,9 @@ def test_whenever_the_host_gives_up_nothing_is_left(
     threads, processes = set(threading.enumerate()), children()
     for number in range(tried):
         seen = tmp_path / f"seen{number}"
-        path = desk.hermes_file(f"PROD([[sh, job.sh, {{n}} {seen}]], n=RANGE[0, 8])", settings={"threads": 3})
+        path = desk.hermes_file(
+            f"PROD([[sh, job.sh, {{n}} {seen}]], n=RANGE[0, 8])", settings={"threads": 3}
+        )
         # Before the first, between any two, or when no more come
         jobs = chance.randint(0, 6)
 
@@ -738,10 +915,17 @@ def test_whenever_the_host_gives_up_nothing_is_left(
         for experiment in desk.experiments():
             own = experiment.identifier
             # A job may come to its end by itself just when it is told to
-            assert experiment.status is Status.CANCELLED or (experiment.status, experiment.exit_code) == (Status.FINISHED, 0)
+            assert experiment.status is Status.CANCELLED or (
+                experiment.status,
+                experiment.exit_code,
+            ) == (Status.FINISHED, 0)
             assert desk.leftovers(own) == []
             # One that was cancelled before it came to that made nothing
-            assert desk.tree(experiment.directory, own=True) in ({f"made_{own}": own}, {f"made_{own}": ""}, {})
+            assert desk.tree(experiment.directory, own=True) in (
+                {f"made_{own}": own},
+                {f"made_{own}": ""},
+                {},
+            )
         made = list(desk.experiments_folder.glob("job.sh/test/*/made_*"))
         assert len(made) >= jobs
         check_always(desk)
@@ -750,14 +934,23 @@ def test_whenever_the_host_gives_up_nothing_is_left(
 
 @pytest.mark.fault(23)
 @pytest.mark.anyio
-async def test_a_job_that_is_ended_just_when_it_starts_is_told_so(tmp_path: Path, record_property: RecordProperty) -> None:
+async def test_a_job_that_is_ended_just_when_it_starts_is_told_so(
+    tmp_path: Path, record_property: RecordProperty
+) -> None:
     # As long as its supervisor has not come to executing it, it is the supervisor that gets the signal
     chance = random.Random(4)
     tried = times(30, 500)
     record_property("tried", tried)
     with open(os.devnull, "w") as null:
         for number in range(tried):
-            launch = Launch(["/bin/sleep", "1000"], str(tmp_path), os.environb, null.fileno(), null.fileno(), str(tmp_path / str(number)))
+            launch = Launch(
+                ["/bin/sleep", "1000"],
+                str(tmp_path),
+                os.environb,
+                null.fileno(),
+                null.fileno(),
+                str(tmp_path / str(number)),
+            )
             process = start(launch)
             await anyio.sleep(chance.random() * 0.003)
             assert await process.end(LIMIT) == Exit(signal=signal.SIGTERM)

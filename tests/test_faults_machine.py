@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from hypothesis.strategies import data, integers, lists, sampled_from
 
 from hermes import Status
@@ -19,7 +25,10 @@ from hermes import Status
 from .namespace import namespace
 from .support import LONG, all_metadata, check_always, times, until
 
-pytestmark = [pytest.mark.fault(1, 2, 3, 8), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
+pytestmark = [
+    pytest.mark.fault(1, 2, 3, 8),
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc"),
+]
 
 DISK = 8
 """Size of the disk in MB."""
@@ -72,7 +81,9 @@ class Life(RuleBasedStateMachine):
             self.codes[number] = code
             (self.outside / f"hold{number}").touch()
             entries.append(f"[[sh, job.sh, {number} {code}]]")
-        self.desk.write(f"{name}.hermes", f"PRE\nthreads: {threads}\nEXEC\n" + "\n".join(entries) + "\n")
+        self.desk.write(
+            f"{name}.hermes", f"PRE\nthreads: {threads}\nEXEC\n" + "\n".join(entries) + "\n"
+        )
         self.runs.append(name)
         self.start("exec", "-f", f"{name}.hermes")
 
@@ -155,21 +166,45 @@ class Life(RuleBasedStateMachine):
         for number, code in self.codes.items():
             own = [each for each in metadata if each["arguments"][0] == f"{number}"]
             last = own[-1]
-            assert (last["status"], last["exit_code"]) == (Status.FAILED if code else Status.FINISHED, code), own
+            assert (last["status"], last["exit_code"]) == (
+                Status.FAILED if code else Status.FINISHED,
+                code,
+            ), own
             # What has succeeded is not repeated
             assert [each["status"] for each in own].count(Status.FINISHED) <= 1
-        ledger = [line.split() for line in (self.outside / "ledger").read_text().splitlines()] if self.codes else []
+        ledger = (
+            [line.split() for line in (self.outside / "ledger").read_text().splitlines()]
+            if self.codes
+            else []
+        )
         ended = {each["identifier"] for each in metadata if each["exit_code"] is not None}
         # Ended while the disk was so full that not even an exit status could be left there, or told to end just before its last step
-        untold = {each["identifier"] for each in metadata if each["status"] in (Status.LOST, Status.CANCELLED)}
+        untold = {
+            each["identifier"]
+            for each in metadata
+            if each["status"] in (Status.LOST, Status.CANCELLED)
+        }
         known = {identifier for _, identifier in ledger}
-        strange = [each for each in metadata if each["identifier"] in known ^ ended and each["identifier"] not in untold]
+        strange = [
+            each
+            for each in metadata
+            if each["identifier"] in known ^ ended and each["identifier"] not in untold
+        ]
         assert not strange, strange
         assert len(ledger) == len({identifier for _, identifier in ledger})
         for each in metadata:
             for file in each["files"]:
-                text = (self.desk.experiments_folder / each["script"] / each["name"] / each["identifier"] / file["path"]).read_text()
-                assert text in ("", f"piece {file['path'][5:].partition('.')[0]} of {each['arguments'][0]}\n")
+                text = (
+                    self.desk.experiments_folder
+                    / each["script"]
+                    / each["name"]
+                    / each["identifier"]
+                    / file["path"]
+                ).read_text()
+                assert text in (
+                    "",
+                    f"piece {file['path'][5:].partition('.')[0]} of {each['arguments'][0]}\n",
+                )
         assert [path.name for path in self.desk.path.glob("piece*")] == []
 
     # Means

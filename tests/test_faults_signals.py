@@ -19,12 +19,27 @@ import pytest
 
 from hermes.executors.processes import processes_of
 
-from .support import LONG, PYTHON, Desk, MakeDesk, RecordProperty, Terminal, check_always, environment, is_alive, times, tries, until
+from .support import (
+    LONG,
+    PYTHON,
+    Desk,
+    MakeDesk,
+    RecordProperty,
+    Terminal,
+    check_always,
+    environment,
+    is_alive,
+    times,
+    tries,
+    until,
+)
 
 T = TypeVar("T")
 
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="looks for processes in /proc"
+)
 
 PATIENT = """\
 trap 'printf %s TERM > "asked_$2_$1"' TERM
@@ -90,7 +105,10 @@ while [ $number -lt "$2" ]; do cat block; number=$((number + 1)); done
 HOLD = "while [ ! -e go ]; do sleep 0.01; done\n"
 
 BLOCKS = {
-    "lines": b"".join(b"epoch %05d  loss 0.123456  accuracy 0.987654  \xf0\x9f\x9a\x80\n" % number for number in range(19_000)),
+    "lines": b"".join(
+        b"epoch %05d  loss 0.123456  accuracy 0.987654  \xf0\x9f\x9a\x80\n" % number
+        for number in range(19_000)
+    ),
     "bytes": bytes(range(256)) * 2 + random.Random(7).randbytes(999_488),
     "one line": b"x" * 1_000_000,
 }
@@ -118,7 +136,9 @@ anyio.run(main)
 ROWS = {"Ctrl-C": 3, "SIGINT": 3, "SIGTERM": 4, "SIGHUP": 4, "closed": 4}
 """How a run is told to end, and the row of the fault matrix that this is."""
 
-ENDINGS = pytest.mark.parametrize("ending", [pytest.param(ending, marks=pytest.mark.fault(row)) for ending, row in ROWS.items()])
+ENDINGS = pytest.mark.parametrize(
+    "ending", [pytest.param(ending, marks=pytest.mark.fault(row)) for ending, row in ROWS.items()]
+)
 
 
 @pytest.fixture
@@ -153,7 +173,10 @@ def alive(desk: Desk) -> list[int]:
 
 def all_have(desk: Desk, word: str, jobs: int) -> bool:
     """Whether so many jobs and their children have written a file that begins with this word."""
-    return all(sum(path.stat().st_size > 0 for path in desk.path.glob(f"{word}_{who}_*")) == jobs for who in ("leader", "child"))
+    return all(
+        sum(path.stat().st_size > 0 for path in desk.path.glob(f"{word}_{who}_*")) == jobs
+        for who in ("leader", "child")
+    )
 
 
 def wait_for(terminal: Terminal, condition: Callable[[], T | None]) -> T:
@@ -180,13 +203,17 @@ def exit_code(ending: str) -> int:
 def check_cancelled(desk: Desk, ended: int, cancelled: int, *saved: str) -> None:
     """So many jobs ended before the signal, so many were ended by it, none was started after it; these words were saved by each."""
     experiments = desk.experiments()
-    assert [each.status for each in experiments if each.script == "short.sh"] == ["finished"] * ended
+    assert [each.status for each in experiments if each.script == "short.sh"] == [
+        "finished"
+    ] * ended
     told = [each for each in experiments if each.script != "short.sh"]
     assert [each.status for each in told] == ["cancelled"] * cancelled
     for each in told:
         left = desk.tree(each.directory, own=True)
         assert sorted(left) == sorted(f"{word}_{each.identifier}" for word in saved)
-        assert all(left[f"{word}_{each.identifier}"] == SAVED[word.partition("_")[0]] for word in saved)
+        assert all(
+            left[f"{word}_{each.identifier}"] == SAVED[word.partition("_")[0]] for word in saved
+        )
         assert desk.leftovers(each.identifier) == []
         assert each.problems == ()
 
@@ -196,7 +223,9 @@ def check_cancelled(desk: Desk, ended: int, cancelled: int, *saved: str) -> None
 
 @ENDINGS
 @pytest.mark.timeout(times(60, 600))
-def test_told_once_the_jobs_may_finish_what_they_are_at(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
+def test_told_once_the_jobs_may_finish_what_they_are_at(
+    make_desk: MakeDesk, ending: str, record_property: RecordProperty
+) -> None:
     for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
         ended, threads = number % 4, 1 + number % 3
@@ -224,11 +253,16 @@ def tell_once(desk: Desk, ending: str, threads: int, *, at_once: bool) -> None:
 
 @ENDINGS
 @pytest.mark.timeout(times(60, 600))
-def test_told_twice_the_jobs_are_killed_at_once(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
+def test_told_twice_the_jobs_are_killed_at_once(
+    make_desk: MakeDesk, ending: str, record_property: RecordProperty
+) -> None:
     for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
         threads = 1 + number % 3
-        desk.hermes_file(*["[[sh, patient.sh, leader]]"] * (threads + 3), settings={"threads": threads, "supervise": number % 5 > 0})
+        desk.hermes_file(
+            *["[[sh, patient.sh, leader]]"] * (threads + 3),
+            settings={"threads": threads, "supervise": number % 5 > 0},
+        )
         killed_after = tell_twice(desk, ending, threads)
         # The one figure of the matrix that is a time
         assert killed_after < 1 or not LONG
@@ -239,7 +273,9 @@ def test_told_twice_the_jobs_are_killed_at_once(make_desk: MakeDesk, ending: str
 def tell_twice(desk: Desk, ending: str, threads: int) -> float:
     """Returns how many seconds after the second time no process was left."""
     # With this grace, whoever waited for its end would wait in vain
-    with Terminal([sys.executable, "graceful.py", "1000"], desk.path, environment(), 24, 100) as terminal:
+    with Terminal(
+        [sys.executable, "graceful.py", "1000"], desk.path, environment(), 24, 100
+    ) as terminal:
         terminal.until(lambda: all_have(desk, "partial", threads))
         terminal.shows(rf"{threads} running")
         tell(terminal, ending)
@@ -256,11 +292,16 @@ def tell_twice(desk: Desk, ending: str, threads: int) -> float:
 
 @ENDINGS
 @pytest.mark.timeout(times(60, 600))
-def test_told_at_any_moment(make_desk: MakeDesk, ending: str, record_property: RecordProperty) -> None:
+def test_told_at_any_moment(
+    make_desk: MakeDesk, ending: str, record_property: RecordProperty
+) -> None:
     moments = random.Random(3)
     for number in tries(record_property, 1, 20):
         desk = make_desk(f"desk{number}")
-        desk.hermes_file(*["[[sh, short.sh]]"] * 200, settings={"threads": 1 + number % 4, "supervise": number % 5 > 0})
+        desk.hermes_file(
+            *["[[sh, short.sh]]"] * 200,
+            settings={"threads": 1 + number % 4, "supervise": number % 5 > 0},
+        )
         tell_after(desk, ending, moments.random())
         experiments = desk.experiments()
         assert len(experiments) < 200
@@ -290,21 +331,27 @@ def tell_after(desk: Desk, ending: str, seconds: float) -> None:
 @pytest.mark.fault(5)
 @pytest.mark.timeout(times(60, 300))
 @pytest.mark.parametrize("script", ["patient", "ignoring", "fatherless"])
-def test_no_process_of_a_group_outlives_the_grace(make_desk: MakeDesk, script: str, record_property: RecordProperty) -> None:
+def test_no_process_of_a_group_outlives_the_grace(
+    make_desk: MakeDesk, script: str, record_property: RecordProperty
+) -> None:
     for number in tries(record_property, 2, 20):
         desk = make_desk(f"desk{number}")
         desk.hermes_file(f"[[sh, {script}.sh, leader]]", settings={"supervise": number % 2 == 0})
         told = terminate(desk)
         assert alive(desk) == []
         check_cancelled(desk, 0, 1, *PARTIAL, *(ASKED if script == "patient" else ()))
-        assert desk.experiment().signal == (signal.SIGTERM if script == "fatherless" else signal.SIGKILL)
+        assert desk.experiment().signal == (
+            signal.SIGTERM if script == "fatherless" else signal.SIGKILL
+        )
         check_always(desk, told)
 
 
 def terminate(desk: Desk) -> str:
     """Runs jobs and ends the runner, which gives them little grace. Returns what it said."""
     command = [sys.executable, "graceful.py", "0.2"]
-    with subprocess.Popen(command, cwd=desk.path, env=environment(), stderr=subprocess.PIPE, text=True) as runner:
+    with subprocess.Popen(
+        command, cwd=desk.path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as runner:
         until(lambda: all_have(desk, "partial", 1))
         assert len(alive(desk)) >= 2
         runner.terminate()
@@ -319,10 +366,16 @@ def terminate(desk: Desk) -> str:
 @pytest.mark.fault(6)
 @pytest.mark.timeout(times(60, 300))
 @pytest.mark.parametrize("through", ["nohup", "setsid"])
-def test_a_daemon_does_not_hold_the_job_and_is_told_of(make_desk: MakeDesk, through: str, record_property: RecordProperty) -> None:
+def test_a_daemon_does_not_hold_the_job_and_is_told_of(
+    make_desk: MakeDesk, through: str, record_property: RecordProperty
+) -> None:
     for number in tries(record_property, 2, 20):
         desk = make_desk(f"desk{number}")
-        desk.hermes_file(f"[[sh, leaving.sh, {through}]]", "[[sh, short.sh]]", settings={"supervise": number % 2 == 0})
+        desk.hermes_file(
+            f"[[sh, leaving.sh, {through}]]",
+            "[[sh, short.sh]]",
+            settings={"supervise": number % 2 == 0},
+        )
         told = desk.hermes("exec", "-f", "x.hermes", code=1).stderr
         daemon = int((desk.path / "daemon.pid").read_text())
         leaving, short = desk.experiments()
@@ -355,7 +408,9 @@ def test_helpers_that_end_when_they_see_that_their_job_has_are_not_left_behind(
 @pytest.mark.timeout(times(60, 1200))
 @pytest.mark.parametrize("where", ["not shown", "/dev/null", "pipe"])
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_any_output_is_kept_as_it_is_without_filling_the_memory(make_desk: MakeDesk, kind: str, where: str) -> None:
+def test_any_output_is_kept_as_it_is_without_filling_the_memory(
+    make_desk: MakeDesk, kind: str, where: str
+) -> None:
     blocks = {
         "lines": times({"not shown": 64, "/dev/null": 32, "pipe": 1}[where], 1000),
         "bytes": times(1, 100),
@@ -378,7 +433,9 @@ def test_any_output_is_kept_as_it_is_without_filling_the_memory(make_desk: MakeD
 
 def peak_memory(desk: Desk, blocks: int, where: str) -> int:
     """Bytes that the runner needed at most to run a job that prints so many blocks, and to show that."""
-    desk.hermes_file(f"[[sh, print.sh, {blocks}],[-l {str(where == 'not shown').lower()}]]", "[[sh, hold.sh]]")
+    desk.hermes_file(
+        f"[[sh, print.sh, {blocks}],[-l {str(where == 'not shown').lower()}]]", "[[sh, hold.sh]]"
+    )
     with subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         stdout = reader.stdin if where == "pipe" else subprocess.DEVNULL
         with desk.started("exec", "-f", "x.hermes", stdout=stdout) as runner:
@@ -416,7 +473,12 @@ def test_a_listener_slower_than_the_job_does_not_fill_the_memory(make_desk: Make
         desk.write("listening.py", LISTENING)
         desk.hermes_file(f"[[sh, print.sh, {blocks}]]")
         done = subprocess.run(
-            [sys.executable, "listening.py"], cwd=desk.path, env=environment(), capture_output=True, text=True, check=True
+            [sys.executable, "listening.py"],
+            cwd=desk.path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
         )
         peaks.append(peak_told(done.stdout))
         check_always(desk, done.stderr)

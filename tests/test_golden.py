@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hermes.errors import HermesFileError
+from hermes.language.plan import Plan, compile_file
 from hermes.model import PLACEHOLDER, Job, Options
-from hermes.plan import Plan, compile_file
 
 GOLDEN = Path(__file__).parent / "golden"
 GOOD = sorted((GOLDEN / "good").glob("*.hermes"))
@@ -44,11 +44,15 @@ def stem(path: Path) -> str:
 def test_good(path: Path, tmp_path: Path) -> None:
     plan = compile_golden(path, tmp_path)
     jobs = list(plan.jobs)
-    assert "".join(f"{shown(job)}\n" for job in jobs) == path.with_suffix(".commands").read_text(encoding="utf-8")
+    assert "".join(f"{shown(job)}\n" for job in jobs) == path.with_suffix(".commands").read_text(
+        encoding="utf-8"
+    )
     assert len(jobs) == plan.count == len(plan.jobs)
 
 
-@pytest.mark.parametrize("path", [path for path in GOOD if path.with_suffix(".json").exists()], ids=stem)
+@pytest.mark.parametrize(
+    "path", [path for path in GOOD if path.with_suffix(".json").exists()], ids=stem
+)
 def test_good_facts(path: Path, tmp_path: Path) -> None:
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     plan = compile_golden(path, tmp_path)
@@ -60,7 +64,9 @@ def test_good_facts(path: Path, tmp_path: Path) -> None:
         for wanted in facts["jobs"]:
             if "options" in wanted:
                 wanted["options"] = Options().as_json() | wanted["options"]
-        assert [selected(job, wanted) for job, wanted in zip(plan.jobs, facts["jobs"], strict=True)] == facts["jobs"]
+        assert [
+            selected(job, wanted) for job, wanted in zip(plan.jobs, facts["jobs"], strict=True)
+        ] == facts["jobs"]
 
 
 @pytest.mark.fault(20)
@@ -73,7 +79,9 @@ def test_bad(path: Path, tmp_path: Path) -> None:
 
 def test_every_file_has_its_counterpart() -> None:
     assert len(GOOD) + len(BAD) >= 60
-    known = {path.with_suffix(suffix) for path in GOOD for suffix in (".hermes", ".commands", ".json")}
+    known = {
+        path.with_suffix(suffix) for path in GOOD for suffix in (".hermes", ".commands", ".json")
+    }
     known |= {path.with_suffix(suffix) for path in BAD for suffix in (".hermes", ".message")}
     assert {path for folder in ("good", "bad") for path in (GOLDEN / folder).iterdir()} <= known
     assert all(path.with_suffix(".commands").exists() for path in GOOD)

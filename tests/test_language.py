@@ -23,10 +23,17 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from hermes.errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
+from hermes.language.plan import (
+    Plan,
+    compile_command,
+    compile_file,
+    from_recipe,
+    quote,
+    re_execution,
+)
+from hermes.language.settings import Settings, find_root
+from hermes.language.sweeps import Range
 from hermes.model import IDENTIFIER, PLACEHOLDER, Job, Keys, Options, Outcome, Status, signal_name
-from hermes.plan import Plan, compile_command, compile_file, from_recipe, quote, re_execution
-from hermes.settings import Settings, find_root
-from hermes.sweeps import Range
 
 from .support import RecordProperty, times
 
@@ -37,7 +44,13 @@ JOB = "EXEC\n[[python, train.py]]\n"
 
 def examples(count: int) -> settings:
     """The same examples in every run, and however long they take."""
-    return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def write(path: Path, text: str) -> Path:
@@ -88,20 +101,33 @@ def test_default_settings(tmp_path: Path) -> None:
 
 
 def test_settings_have_ranks_and_origins(tmp_path: Path) -> None:
-    own = write(tmp_path / ".hermes_settings", "# ours\nthreads: 2\npath_to_experiments: 'a b'\nsupervise: false\n")
+    own = write(
+        tmp_path / ".hermes_settings",
+        "# ours\nthreads: 2\npath_to_experiments: 'a b'\nsupervise: false\n",
+    )
     text = "PRE\nthreads: 3\npath_to_experiments: c\n" + JOB
 
     plan = compiled(tmp_path, text, threads=4)
     assert plan.settings == Settings(threads=4, path_to_experiments="c", supervise=False)
-    assert plan.settings.origins == {"threads": "argument", "path_to_experiments": "x.hermes:3", "supervise": f"{own}:4"}
+    assert plan.settings.origins == {
+        "threads": "argument",
+        "path_to_experiments": "x.hermes:3",
+        "supervise": f"{own}:4",
+    }
 
     assert compiled(tmp_path, text).settings.threads == 3
-    assert compiled(tmp_path, JOB).settings == Settings(threads=2, path_to_experiments="a b", supervise=False)
-    assert compiled(tmp_path, JOB, supervise=True, path_to_experiments="d").settings == Settings(2, "d", True)
+    assert compiled(tmp_path, JOB).settings == Settings(
+        threads=2, path_to_experiments="a b", supervise=False
+    )
+    assert compiled(tmp_path, JOB, supervise=True, path_to_experiments="d").settings == Settings(
+        2, "d", True
+    )
 
 
 def test_none_as_an_argument_means_not_given(tmp_path: Path) -> None:
-    plan = compiled(tmp_path, "PRE\nthreads: 3\n" + JOB, threads=None, path_to_experiments=None, supervise=None)
+    plan = compiled(
+        tmp_path, "PRE\nthreads: 3\n" + JOB, threads=None, path_to_experiments=None, supervise=None
+    )
     assert plan.settings == Settings(threads=3)
     assert plan.settings.origins == {"threads": "x.hermes:2"}
 
@@ -118,17 +144,31 @@ def test_settings_file_takes_what_pre_takes(tmp_path: Path) -> None:
     [
         ("threads: 2\nthread: 3\n", 2, 1, "unknown setting `thread`", "did you mean `threads`?"),
         ("threads: 2\n\nthreads: 2\n", 3, 1, "`threads` is set twice, first on line 1", None),
-        ("supervise: perhaps\n", 1, 12, "bad value `perhaps` for `supervise`: expected `true` or `false`", None),
+        (
+            "supervise: perhaps\n",
+            1,
+            12,
+            "bad value `perhaps` for `supervise`: expected `true` or `false`",
+            None,
+        ),
         ("threads 2\n", 1, 1, "expected `key: value`", None),
     ],
 )
-def test_bad_settings_file(tmp_path: Path, text: str, line: int, column: int, message: str, hint: str | None) -> None:
+def test_bad_settings_file(
+    tmp_path: Path, text: str, line: int, column: int, message: str, hint: str | None
+) -> None:
     own = write(tmp_path / ".hermes_settings", text)
     with pytest.raises(HermesFileError) as caught:
         # What PRE says about a key does not mend it
         compiled(tmp_path, "PRE\nthreads: 1\nsupervise: true\n" + JOB)
     error = caught.value
-    assert (error.path, error.line, error.column, error.message, error.hint) == (str(own), line, column, message, hint)
+    assert (error.path, error.line, error.column, error.message, error.hint) == (
+        str(own),
+        line,
+        column,
+        message,
+        hint,
+    )
 
 
 def test_predecessor_keys_warn_in_the_settings_file_alone(tmp_path: Path) -> None:
@@ -148,9 +188,18 @@ def test_predecessor_keys_warn_in_the_settings_file_alone(tmp_path: Path) -> Non
     [
         ({"threads": 0}, "bad value `0` for `threads`: expected a whole number, at least 1"),
         ({"threads": -3}, "bad value `-3` for `threads`: expected a whole number, at least 1"),
-        ({"path_to_experiments": ""}, "bad value `` for `path_to_experiments`: expected a folder, relative to the root"),
-        ({"path_to_experiments": "a\0b"}, "bad value `a\0b` for `path_to_experiments`: expected a folder without control characters"),
-        ({"path_to_experiments": "a\nb"}, "bad value `a\nb` for `path_to_experiments`: expected a folder without control characters"),
+        (
+            {"path_to_experiments": ""},
+            "bad value `` for `path_to_experiments`: expected a folder, relative to the root",
+        ),
+        (
+            {"path_to_experiments": "a\0b"},
+            "bad value `a\0b` for `path_to_experiments`: expected a folder without control characters",
+        ),
+        (
+            {"path_to_experiments": "a\nb"},
+            "bad value `a\nb` for `path_to_experiments`: expected a folder without control characters",
+        ),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -230,7 +279,11 @@ def test_compiling_is_pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(plan.jobs) == list(plan.jobs)
     assert tree(tmp_path) == before
     assert Path.cwd() == inner
-    assert (plan.path, plan.working_directory, plan.default_name) == ("my sweep.hermes", inner, "my sweep")
+    assert (plan.path, plan.working_directory, plan.default_name) == (
+        "my sweep.hermes",
+        inner,
+        "my sweep",
+    )
     assert plan.sha256 == hashlib.sha256(JOB.encode()).hexdigest()
 
 
@@ -243,23 +296,44 @@ def test_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
 def test_comments_of_the_call_come_last(tmp_path: Path) -> None:
     text = "STD-H\n-c first\nEXEC\nPROD([[python, train.py],[-c {n}]], n=[1, 2])\n"
     plan = compiled(tmp_path, text, comments=["last", "{n}"])
-    assert [job.options.comments for job in plan.jobs] == [("first", "1", "last", "{n}"), ("first", "2", "last", "{n}")]
+    assert [job.options.comments for job in plan.jobs] == [
+        ("first", "1", "last", "{n}"),
+        ("first", "2", "last", "{n}"),
+    ]
 
 
 def test_command_is_a_file_with_one_job(tmp_path: Path) -> None:
-    plan = compile_command("python train.py --text 'two words' -x \"it's\"", working_directory=tmp_path, root=tmp_path, threads=2)
+    plan = compile_command(
+        "python train.py --text 'two words' -x \"it's\"",
+        working_directory=tmp_path,
+        root=tmp_path,
+        threads=2,
+    )
     job = only_job(plan)
     assert job.argv == ("python", "train.py", PLACEHOLDER, "--text", "two words", "-x", "it's")
-    assert (job.script, plan.path, plan.default_name, plan.settings.threads) == ("train", None, "command", 2)
+    assert (job.script, plan.path, plan.default_name, plan.settings.threads) == (
+        "train",
+        None,
+        "command",
+        2,
+    )
 
 
 @examples(100)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+        min_size=1,
+        max_size=6,
+    )
+)
 @example(["python", "a\r\nb"])
 @example(["EXEC"])
 def test_command_keeps_its_words(folder: Path, words: list[str]) -> None:
     job = only_job(compile_command(shlex.join(words), working_directory=folder, root=folder))
-    assert [word for item in job.items for word in item if word != "{identifier}" or word in words] == words
+    assert [
+        word for item in job.items for word in item if word != "{identifier}" or word in words
+    ] == words
 
 
 @pytest.mark.parametrize(
@@ -288,7 +362,11 @@ def test_recipe_makes_the_same_plan_when_the_files_have_changed(tmp_path: Path) 
     (tmp_path / "a.hermes").unlink()
     again = from_recipe(recipe)
     assert list(again.jobs) == list(plan.jobs)
-    assert (again.settings, again.sha256, again.experiments) == (plan.settings, plan.sha256, plan.experiments)
+    assert (again.settings, again.sha256, again.experiments) == (
+        plan.settings,
+        plan.sha256,
+        plan.experiments,
+    )
 
 
 @pytest.mark.parametrize("command", ["", "  ", "python 'train.py", "python \\", "python a\0b"])
@@ -308,7 +386,9 @@ def test_bad_command(tmp_path: Path, command: str) -> None:
         ("PROD([[{p}, -u]], p=[python3, tool, ruby])", ["python3", "ruby"]),
     ],
 )
-def test_interpreter_that_gets_the_identifier_is_warned_about(tmp_path: Path, entry: str, warned: list[str]) -> None:
+def test_interpreter_that_gets_the_identifier_is_warned_about(
+    tmp_path: Path, entry: str, warned: list[str]
+) -> None:
     plan = compiled(tmp_path, f"EXEC\n{entry}\n")
     assert list(plan.warnings) == [
         f"x.hermes:2: `{word}` itself gets the identifier as its first argument; write `{{identifier}}` where the script expects it"
@@ -321,7 +401,9 @@ def test_job_gives_its_command_and_arguments(tmp_path: Path) -> None:
     assert job.command("ID") == ["python", "train.py", "ID", "-g", "1", "-x"]
     assert job.argv[job.position] == "train.py"
     assert job.arguments == ("-g", "1", "-x")
-    placed = only_job(compiled(tmp_path, "EXEC\n[[python, train.py, --id={identifier}/{identifier}]]\n"))
+    placed = only_job(
+        compiled(tmp_path, "EXEC\n[[python, train.py, --id={identifier}/{identifier}]]\n")
+    )
     assert placed.command("ID") == ["python", "train.py", "--id=ID/ID"]
 
 
@@ -334,7 +416,10 @@ def test_job_gives_its_command_and_arguments(tmp_path: Path) -> None:
         ("[[t]]", 1),
         ("[[t]]\n[[t]]", 2),
         ("PROD([[t]], a=[1, 2], b=RANGE[0, 5])", 10),
-        ("PROD([[t]], ZIP([[t]], [[t]], a=[1, 2], b=[3, 4]), c=[1, 2, 3])\n[[t]]", 3 * (1 + 2 * 2) + 1),
+        (
+            "PROD([[t]], ZIP([[t]], [[t]], a=[1, 2], b=[3, 4]), c=[1, 2, 3])\n[[t]]",
+            3 * (1 + 2 * 2) + 1,
+        ),
     ],
 )
 def test_count_is_how_many_jobs_there_are(tmp_path: Path, entries: str, count: int) -> None:
@@ -385,12 +470,21 @@ def decimal_text(units: int, decimals: int) -> str:
     return ("-" if units < 0 else "") + whole + ("." + digits[-decimals:] if decimals else "")
 
 
-numbers = st.builds(lambda units, decimals: (units, decimals), st.integers(-(10**7), 10**7), st.integers(0, 6))
+numbers = st.builds(
+    lambda units, decimals: (units, decimals), st.integers(-(10**7), 10**7), st.integers(0, 6)
+)
 
 
 @examples(200)
-@given(start=numbers, step=numbers.filter(lambda number: number[0] != 0), length=st.integers(1, 40), rest=st.fractions(0, 1))
-def test_range_is_exact(folder: Path, start: tuple[int, int], step: tuple[int, int], length: int, rest: Fraction) -> None:
+@given(
+    start=numbers,
+    step=numbers.filter(lambda number: number[0] != 0),
+    length=st.integers(1, 40),
+    rest=st.fractions(0, 1),
+)
+def test_range_is_exact(
+    folder: Path, start: tuple[int, int], step: tuple[int, int], length: int, rest: Fraction
+) -> None:
     first, stride = Fraction(start[0], 10 ** start[1]), Fraction(step[0], 10 ** step[1])
     # A stop that has no more than six decimals, and ends the range after `length` values or one later
     stop = Fraction(int((first + stride * (length + rest)) * 10**6), 10**6)
@@ -409,7 +503,9 @@ def test_range_is_exact(folder: Path, start: tuple[int, int], step: tuple[int, i
     assert all(not word.startswith("-") for word in found if Fraction(word) == 0)
 
 
-@pytest.mark.parametrize("numbers_of", [range(0, 10, 3), range(10, 0, -4), range(-3, 4), range(5, 6)])
+@pytest.mark.parametrize(
+    "numbers_of", [range(0, 10, 3), range(10, 0, -4), range(-3, 4), range(5, 6)]
+)
 @pytest.mark.parametrize("decimals", [0, 2])
 def test_range_is_a_sequence(numbers_of: range, decimals: int) -> None:
     found = Range(numbers_of.start, numbers_of.stop, numbers_of.step, decimals)
@@ -476,11 +572,34 @@ def test_lines_are_continued_as_in_a_shell(tmp_path: Path, item: str, words: lis
 # Any text that a command can hold
 any_word = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 awkward_word = st.sampled_from(
-    ["", "'", '"', "\\", "\r\n", "\r", "#", "//", "# x", "EXEC", "STD-E", "-l", "-c", "--log=x", "[", "]]", ",", "{a}", "{{", PLACEHOLDER]
+    [
+        "",
+        "'",
+        '"',
+        "\\",
+        "\r\n",
+        "\r",
+        "#",
+        "//",
+        "# x",
+        "EXEC",
+        "STD-E",
+        "-l",
+        "-c",
+        "--log=x",
+        "[",
+        "]]",
+        ",",
+        "{a}",
+        "{{",
+        PLACEHOLDER,
+    ]
 )
 word = st.one_of(any_word, awkward_word, st.builds("".join, st.lists(awkward_word, max_size=4)))
 one_line_word = word.filter(lambda text: "\n" not in text)
-items = st.lists(st.lists(word, min_size=1, max_size=4).map(tuple), min_size=1, max_size=4).map(tuple)
+items = st.lists(st.lists(word, min_size=1, max_size=4).map(tuple), min_size=1, max_size=4).map(
+    tuple
+)
 path = word.filter(bool)
 options = st.builds(
     Options,
@@ -497,14 +616,20 @@ options = st.builds(
 @example("a\r\nb'\r\n")
 def test_quoted_words_come_back(folder: Path, text: str) -> None:
     quoted = quote(text)
-    assert only_job(compiled(folder, f"EXEC\n[[{quoted}],[-c {quote('-c ' + text)}]]\n")).items == ((text,),)
+    assert only_job(compiled(folder, f"EXEC\n[[{quoted}],[-c {quote('-c ' + text)}]]\n")).items == (
+        (text,),
+    )
     if "\n" not in text:
         assert only_job(compiled(folder, f"STD-E\n{quoted}\nEXEC\n[[t]]\n")).standard == (text,)
 
 
 def written(items: Sequence[Sequence[str]], standard: Sequence[str], options: Options) -> str:
     """A hermes file for this job, written in another way than `re_execution` does."""
-    named = {"--copy-after": options.copy_after, "--copy-before": options.copy_before, "--move-after": options.move_after}
+    named = {
+        "--copy-after": options.copy_after,
+        "--copy-before": options.copy_before,
+        "--move-after": options.move_after,
+    }
     named["--comment"] = options.comments
     flags = [quote(f"{flag}={value}") for flag, values in named.items() for value in values]
     lines = ["STD-E", *map(quote, standard), "STD-H", f"--log={options.log}", "EXEC"]
@@ -523,7 +648,9 @@ def check_re_execution(folder: Path, job: Job, settings_in_force: Settings) -> N
 @given(items, st.lists(one_line_word, max_size=4), options)
 @example((("python", "t.py"),), ["EXEC"], Options(comments=("-l", "")))
 @example((("a\r\nb",),), [], Options(copy_after=("-ca", "\r\n")))
-def test_re_execution_gives_the_same_job(folder: Path, items: tuple[tuple[str, ...], ...], standard: list[str], options: Options) -> None:
+def test_re_execution_gives_the_same_job(
+    folder: Path, items: tuple[tuple[str, ...], ...], standard: list[str], options: Options
+) -> None:
     job = only_job(compiled(folder, written(items, standard, options)))
     assert (job.items, job.standard, job.options) == (items, tuple(standard), options)
     check_re_execution(folder, job, Settings())
@@ -536,7 +663,9 @@ def representable(text: str) -> bool:
 
 @examples(200)
 @given(
-    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=10).filter(representable),
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=10
+    ).filter(representable),
     st.integers(1, 10**8),
     st.booleans(),
 )
@@ -545,7 +674,9 @@ def representable(text: str) -> bool:
 @example("a\"b'c", 2, False)
 @example(" # ", 1, True)
 @example("c:/x: y", 1, True)
-def test_re_execution_keeps_the_settings_in_force(folder: Path, path: str, threads: int, supervise: bool) -> None:
+def test_re_execution_keeps_the_settings_in_force(
+    folder: Path, path: str, threads: int, supervise: bool
+) -> None:
     plan = compiled(folder, JOB, path_to_experiments=path, threads=threads, supervise=supervise)
     assert plan.settings == Settings(threads, path, supervise)
     check_re_execution(folder, only_job(plan), plan.settings)
@@ -573,7 +704,9 @@ def test_keys_are_the_same_in_every_run(tmp_path: Path) -> None:
     assert len(set(found)) == 20
     assert all(re.fullmatch("[0-9a-f]{32}", key) for key in found)
     # Other entries, other lines, comments and what is shown make no other jobs
-    others = "EXEC\n[[python, other.py]]\n\n\n" + text.partition("EXEC\n")[2].replace("-ca a{n}", "-ca a{n} -c new -l false")
+    others = "EXEC\n[[python, other.py]]\n\n\n" + text.partition("EXEC\n")[2].replace(
+        "-ca a{n}", "-ca a{n} -c new -l false"
+    )
     assert keys(compiled(tmp_path, "STD-E\n-g 1\n" + others))[1:] == found
 
 
@@ -582,7 +715,12 @@ def test_keys_tell_repeats_apart(tmp_path: Path) -> None:
     thrice = keys(compiled(tmp_path, "EXEC\nPROD([[python, t.py]], repeat=[1, 2, 3])\n"))
     assert len(set(thrice)) == 3
     assert thrice[:1] == once
-    assert keys(compiled(tmp_path, "EXEC\n[[python, t.py]]\n[[python, u.py]]\n[[python, t.py]]\n"))[::2] == thrice[:2]
+    assert (
+        keys(compiled(tmp_path, "EXEC\n[[python, t.py]]\n[[python, u.py]]\n[[python, t.py]]\n"))[
+            ::2
+        ]
+        == thrice[:2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -598,7 +736,9 @@ def test_keys_tell_repeats_apart(tmp_path: Path) -> None:
     ],
 )
 def test_keys_tell_jobs_apart(tmp_path: Path, other: str) -> None:
-    assert keys(compiled(tmp_path, "EXEC\n[[python, t.py, a b],[-ca x]]\n")) != keys(compiled(tmp_path, other))
+    assert keys(compiled(tmp_path, "EXEC\n[[python, t.py, a b],[-ca x]]\n")) != keys(
+        compiled(tmp_path, other)
+    )
 
 
 # Checks
@@ -631,7 +771,15 @@ PROD([[python, {s}.py],[-cb {s}.json]], s=[train, eval])
         "`-cb train.json`: no such file or directory",
         "`-cb eval.json`: no such file or directory",
     ]
-    assert [problem.line for problem in found if isinstance(problem, HermesFileError)] == [3, 4, 5, 6, 8, 8, 8]
+    assert [problem.line for problem in found if isinstance(problem, HermesFileError)] == [
+        3,
+        4,
+        5,
+        6,
+        8,
+        8,
+        8,
+    ]
     assert found[2].hint == "did you mean `train.py`?"
     assert found[4].hint == "did you mean `config.json`?"
     text = str(caught.value)
@@ -681,9 +829,15 @@ def test_zip_is_checked_by_the_pairs_that_it_yields(tmp_path: Path) -> None:
     ],
 )
 def test_script_words_that_count_as_files(tmp_path: Path, job: str, missing: str | None) -> None:
-    found = [text for text in problems(compiled(tmp_path, f"EXEC\n[[{job}]]\n")) if "script" in text]
+    found = [
+        text for text in problems(compiled(tmp_path, f"EXEC\n[[{job}]]\n")) if "script" in text
+    ]
     # A path as the first word is a program and a script at once
-    expected = [] if missing is None or job.startswith("/") else [f"script file `{missing}` does not exist"]
+    expected = (
+        []
+        if missing is None or job.startswith("/")
+        else [f"script file `{missing}` does not exist"]
+    )
     assert found == expected
 
 
@@ -708,16 +862,27 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told(program: str) -> list[str]:
         return problems(compiled(tmp_path, f"EXEC\n[[{program}]]\n"))
 
-    assert told("good") == told("bin/good") == told("./bin/good") == told(quote(str(tools / "good"))) == []
+    assert (
+        told("good")
+        == told("bin/good")
+        == told("./bin/good")
+        == told(quote(str(tools / "good")))
+        == []
+    )
     # The interpreter that runs Hermes stands in for a missing `python`, and for nothing else
     assert told("python, -m pkg") == []
     assert told("python3, -m pkg") == ["program `python3` was not found on PATH"]
     assert told("plain") == ["program `plain` was not found on PATH"]
     assert told("bin/plain") == ["program `bin/plain` is not executable"]
     assert told("./bin") == ["program `./bin` is a directory"]
-    assert told("''") == ["program `` was not found on PATH", "the script's folder name `` is empty"]
+    assert told("''") == [
+        "program `` was not found on PATH",
+        "the script's folder name `` is empty",
+    ]
     write(tmp_path / "here", "")
-    assert told("here") == ["program `here` was not found on PATH; for the file here write `./here`"]
+    assert told("here") == [
+        "program `here` was not found on PATH; for the file here write `./here`"
+    ]
 
 
 def test_paths_to_copy_before(tmp_path: Path) -> None:
@@ -729,7 +894,16 @@ def test_paths_to_copy_before(tmp_path: Path) -> None:
     def told(path: str) -> list[str]:
         return problems(compiled(tmp_path, f"EXEC\n[[python, -m x],[-cb {path}]]\n"))
 
-    for good in ("data", "data/", "data/a.csv", "data/*.csv", "'**/a.*'", "dangling", quote(str(data)), "out_{identifier}.txt"):
+    for good in (
+        "data",
+        "data/",
+        "data/a.csv",
+        "data/*.csv",
+        "'**/a.*'",
+        "dangling",
+        quote(str(data)),
+        "out_{identifier}.txt",
+    ):
         assert told(good) == []
     for bad in ("date", "data/b.csv", "data/*.txt"):
         assert told(bad) == [f"`-cb {bad}`: no such file or directory"]
@@ -758,7 +932,9 @@ def test_names(tmp_path: Path, name: str, why: str | None) -> None:
     assert problems(compiled(tmp_path, JOB), name) == expected
 
 
-@pytest.mark.parametrize("script", [".py", "..", "./..", "a" * 5000, "./" + "a" * 300, "b" * 300 + ".py"])
+@pytest.mark.parametrize(
+    "script", [".py", "..", "./..", "a" * 5000, "./" + "a" * 300, "b" * 300 + ".py"]
+)
 def test_unusable_scripts(tmp_path: Path, script: str) -> None:
     # As a script and as a program; words too long for a name must not be an error of the operating system
     for job in (f"python, {script}", script, f"./{script}"):
@@ -767,7 +943,9 @@ def test_unusable_scripts(tmp_path: Path, script: str) -> None:
 
 @examples(200)
 @given(items, st.lists(path.filter(lambda text: "/" not in text), max_size=2), st.text(max_size=5))
-def test_checking_any_words_gives_problems_or_none(folder: Path, items: tuple[tuple[str, ...], ...], copies: list[str], name: str) -> None:
+def test_checking_any_words_gives_problems_or_none(
+    folder: Path, items: tuple[tuple[str, ...], ...], copies: list[str], name: str
+) -> None:
     assume(name.isascii())
     found = problems(compiled(folder, written(items, [], Options(copy_before=tuple(copies)))), name)
     assert len(found) == len(set(found))
@@ -795,7 +973,12 @@ def test_did_you_mean(wrong: str, known: list[str], near: str | None) -> None:
 
 @pytest.mark.fault(22)
 def test_nothing_unprintable_reaches_a_terminal(tmp_path: Path) -> None:
-    for text in ("EXEC\n\x1b[31m\n", "PRE\nthre\x1bads: 1\n" + JOB, "PRE\nthreads: \x07\n" + JOB, "EXEC\n[[t],[-\x1b]]\n"):
+    for text in (
+        "EXEC\n\x1b[31m\n",
+        "PRE\nthre\x1bads: 1\n" + JOB,
+        "PRE\nthreads: \x07\n" + JOB,
+        "EXEC\n[[t],[-\x1b]]\n",
+    ):
         with pytest.raises(HermesFileError) as caught:
             compiled(tmp_path, text)
         assert all(line.isprintable() for line in str(caught.value).split("\n"))
@@ -836,7 +1019,11 @@ def test_identifiers_are_found_even_where_they_overlap() -> None:
     ("outcome", "how", "ok"),
     [
         (Outcome("i", "s", None, Status.FINISHED, exit_code=0), "finished", True),
-        (Outcome("i", "s", None, Status.FINISHED, exit_code=0, problems=("lost",)), "finished", False),
+        (
+            Outcome("i", "s", None, Status.FINISHED, exit_code=0, problems=("lost",)),
+            "finished",
+            False,
+        ),
         (Outcome("i", "s", None, Status.FAILED, exit_code=3), "exit code 3", False),
         (Outcome("i", "s", None, Status.FAILED, signal=9), "signal 9 (SIGKILL)", False),
         (Outcome("i", "s", None, Status.CANCELLED), "cancelled", False),
@@ -865,7 +1052,15 @@ def mutated(source: bytes, chance: random.Random) -> bytes:
         at = chance.randint(0, len(data))
         piece = bytes(data[at : at + chance.randint(0, 12)])
         token = chance.choice(TOKENS).encode()
-        kinds = [b"", piece * 2, piece[::-1], token, piece + token, token * chance.randint(2, 150), piece + chance.randbytes(1)]
+        kinds = [
+            b"",
+            piece * 2,
+            piece[::-1],
+            token,
+            piece + token,
+            token * chance.randint(2, 150),
+            piece + chance.randbytes(1),
+        ]
         data[at : at + len(piece)] = chance.choice(kinds)
     return bytes(data)
 
@@ -875,12 +1070,16 @@ def random_text(chance: random.Random) -> bytes:
 
 
 def random_bytes(chance: random.Random) -> bytes:
-    return chance.choice([b"", b"EXEC\n", b"PRE\n", b"STD-E\n"]) + chance.randbytes(chance.choice([0, 1, 2, 5, 20, 100, 1000]))
+    return chance.choice([b"", b"EXEC\n", b"PRE\n", b"STD-E\n"]) + chance.randbytes(
+        chance.choice([0, 1, 2, 5, 20, 100, 1000])
+    )
 
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("seed", range(10))
-def test_any_text_gives_a_plan_or_an_error(tmp_path: Path, record_property: RecordProperty, seed: int) -> None:
+def test_any_text_gives_a_plan_or_an_error(
+    tmp_path: Path, record_property: RecordProperty, seed: int
+) -> None:
     chance = random.Random(seed)
     work, twins = tmp_path / "work", tmp_path / "twins"
     work.mkdir()
@@ -891,7 +1090,11 @@ def test_any_text_gives_a_plan_or_an_error(tmp_path: Path, record_property: Reco
     plans = 0
     errors = []
     for _ in range(tried):
-        kinds = (lambda: mutated(chance.choice(corpus), chance), lambda: random_text(chance), lambda: random_bytes(chance))
+        kinds = (
+            lambda: mutated(chance.choice(corpus), chance),
+            lambda: random_text(chance),
+            lambda: random_bytes(chance),
+        )
         data = chance.choices(kinds, (75, 15, 10))[0]()
         (work / "fuzz.hermes").write_bytes(data)
         # Of this process alone: the others on this machine are none of its business

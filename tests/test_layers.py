@@ -18,54 +18,74 @@ PACKAGE = Path(hermes.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
-    "errors", "model", "syntax", "sweeps", "settings", "plan", "events", "threads", "files", "provenance", "records", "store", "notify",
-    "collect", "copies", "logs", "resume", "executors", "executors.processes", "executors.starting", "executors.finishing",
-    "executors.local", "executors.tasks", "executors.slurm_commands", "executors.slurm", "node", "runner", "query", "report", "notebook",
+    "errors", "model", "events", "blocking",
+    "language.syntax", "language.sweeps", "language.settings", "language.plan",
+    "experiments.files", "experiments.provenance", "experiments.records", "experiments.store", "experiments.query",
+    "collection.notify", "collection.collector", "collection.copies",
+    "executors.base", "executors.processes", "executors.starting", "executors.finishing", "executors.local",
+    "executors.slurm.tasks", "executors.slurm.commands", "executors.slurm.executor", "executors.slurm.node",
+    "run.feed", "run.logs", "run.resume", "run.runner",
+    "show.text", "show.notebook",
+    "api",
 )  # fmt: skip
 """Each may import only those before it."""
 
-UPWARDS = {("runner", "notebook")}
-"""Imports from a later layer, when a function is called."""
-
-HEAVY = ("anyio", "asyncio", "watchfiles", "rich", "aiofiles", "trio", "pydantic", "IPython", "hermes.runner", "hermes.plan")
+HEAVY = (
+    "anyio",
+    "asyncio",
+    "watchfiles",
+    "rich",
+    "aiofiles",
+    "trio",
+    "pydantic",
+    "IPython",
+    "hermes.run.runner",
+    "hermes.language.plan",
+)
 """What must not be loaded before it is needed."""
 
-TOP_LEVEL = {"hermes", "tests", "benchmarks", "pyproject.toml", "noxfile.py", "README.md", "LICENSE"}
+TOP_LEVEL = {
+    "hermes",
+    "tests",
+    "benchmarks",
+    "pyproject.toml",
+    "noxfile.py",
+    "README.md",
+    "LICENSE",
+}
 
 
 def name_of(path: Path) -> str:
     """A module's name within the package: `executors.local`."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def modules() -> dict[str, Path]:
     """The modules of the library, without the command line."""
-    found = {name_of(path): path for path in PACKAGE.rglob("*.py") if path.parent in (PACKAGE, PACKAGE / "executors")}
-    return {name: path for name, path in found.items() if name not in ("__init__", "__main__")}
+    found = {name_of(path): path for path in PACKAGE.rglob("*.py") if path.stem[:2] != "__"}
+    return {name: path for name, path in found.items() if not name.startswith("cli.")}
 
 
-def imported(path: Path) -> Iterator[tuple[str, bool]]:
-    """Full names of what a file imports, wherever in it, and whether that happens only when a function is called."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lazy = {inner for function in functions for inner in ast.walk(function)}
+def imported(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, wherever in it."""
     package = ["hermes", *path.parent.relative_to(PACKAGE).parts]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node in lazy) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*above, *(node.module.split(".") if node.module else [])])
+            folder = PACKAGE.parent.joinpath(*source.split("."))
             for alias in node.names:
-                # `from . import report` imports a module, `from .report import jobs` a name of one
-                is_module = source == "hermes" and (PACKAGE / f"{alias.name}.py").exists()
-                yield f"{source}.{alias.name}" if is_module else source, node in lazy
+                # `from . import text` imports a module, `from .text import jobs` a name of one
+                is_module = (folder / f"{alias.name}.py").exists()
+                yield f"{source}.{alias.name}" if is_module else source
 
 
-def of_hermes(path: Path) -> set[tuple[str, bool]]:
-    found = {(name.removeprefix("hermes").removeprefix("."), lazy) for name, lazy in imported(path) if name.split(".")[0] == "hermes"}
-    # What the package itself holds: `__version__` in the library, the public names for the command line
-    return {(name, lazy) for name, lazy in found if name}
+def of_hermes(path: Path) -> set[str]:
+    """Names within the package of what a file imports from it; not the package itself."""
+    found = {name for name in imported(path) if name.split(".")[0] == "hermes"}
+    return {name.removeprefix("hermes.") for name in found} - {"hermes"}
 
 
 def test_every_module_has_its_layer() -> None:
@@ -74,29 +94,35 @@ def test_every_module_has_its_layer() -> None:
 
 @pytest.mark.parametrize("module", LAYERS)
 def test_modules_import_only_what_is_below_them(module: str) -> None:
-    below = LAYERS[: LAYERS.index(module)]
-    for name, lazy in of_hermes(modules()[module]):
-        assert name in below or (lazy and (module, name) in UPWARDS), f"`{module}` imports `{name}`"
+    assert of_hermes(modules()[module]) <= set(LAYERS[: LAYERS.index(module)])
 
 
 def test_the_command_line_is_a_user_of_the_library() -> None:
     files = list((PACKAGE / "cli").glob("*.py"))
     assert files
     for path in files:
-        for name, _ in of_hermes(path):
-            assert name == "report" or name.split(".")[0] == "cli", f"`{name_of(path)}` imports `{name}`"
+        for name in of_hermes(path):
+            assert name.split(".")[0] in ("show", "cli"), f"`{name_of(path)}` imports `{name}`"
 
 
 def test_the_demo_needs_nothing_else() -> None:
     for path in (PACKAGE / "cli" / "demo_files").rglob("*.py"):
-        for name, _ in imported(path):
-            assert name.split(".")[0] in sys.stdlib_module_names | {"networks"}, f"`{path.name}` imports `{name}`"
+        for name in imported(path):
+            assert name.split(".")[0] in sys.stdlib_module_names | {"networks"}, (
+                f"`{path.name}` imports `{name}`"
+            )
 
 
 @pytest.mark.parametrize("module", ["hermes", "hermes.cli.main"])
 def test_starting_is_light(module: str) -> None:
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
-    loaded = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout))
+    loaded = set(
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, check=True, text=True
+            ).stdout
+        )
+    )
     assert module in loaded
     assert loaded & set(HEAVY) == set()
 
@@ -140,6 +166,8 @@ def test_hermes_is_typed() -> None:
 def test_the_top_level_holds_what_it_should() -> None:
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not in a checkout, whose files are known")
-    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, check=True, text=True
+    ).stdout.splitlines()
     top = {path.split("/")[0] for path in listed}
     assert {name for name in top if not name.startswith(".")} == TOP_LEVEL

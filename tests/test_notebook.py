@@ -18,7 +18,18 @@ from jupyter_client.manager import KernelManager
 import hermes
 
 from .project import LIMIT
-from .support import IDENTIFIER, PYTHON, TRAIN, Desk, RecordProperty, check_always, environment, is_alive, times, until
+from .support import (
+    IDENTIFIER,
+    PYTHON,
+    TRAIN,
+    Desk,
+    RecordProperty,
+    check_always,
+    environment,
+    is_alive,
+    times,
+    until,
+)
 from .test_faults_inputs import fifo_of, shouting, shouts
 
 SLEEP = """\
@@ -72,7 +83,11 @@ class Notebook:
     def __init__(self, folder: Path) -> None:
         self._manager = KernelManager()
         # Not one of those that are installed: whichever they are, they need not belong to this interpreter
-        spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="", language="python")
+        spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="",
+            language="python",
+        )
         self._manager._kernel_spec = spec
         self._manager.start_kernel(cwd=str(folder), env=environment())
         self._client: BlockingKernelClient = self._manager.client()
@@ -104,7 +119,10 @@ class Notebook:
 
     def _take(self, cell: Cell, kind: str, content: dict[str, object]) -> None:
         match content:
-            case {"transient": transient, "data": {"text/plain": str(text), "text/html": str(html)}}:
+            case {
+                "transient": transient,
+                "data": {"text/plain": str(text), "text/html": str(html)},
+            }:
                 assert isinstance(transient, dict)
                 cell.displays.append(Display(kind, transient.get("display_id"), text, html))
             case {"text": str(text)}:
@@ -141,12 +159,20 @@ def test_the_result_is_there_in_the_next_cell(kernel: Notebook, desk: Desk) -> N
     cell = kernel.run("result = await hermes.run_file('x.hermes', 'cell')")
     # A job that fails raises nothing, and nothing is printed
     assert (cell.error, cell.printed) == ("", "")
-    assert kernel.run("[outcome.how for outcome in result.outcomes], result.ok").result == "(['finished', 'exit code 3'], False)"
+    assert (
+        kernel.run("[outcome.how for outcome in result.outcomes], result.ok").result
+        == "(['finished', 'exit code 3'], False)"
+    )
     train, fail = desk.experiments()
-    assert kernel.run("hermes.load_experiment(result.outcomes[0].directory).arguments").result == "('--lr', '0.1')"
+    assert (
+        kernel.run("hermes.load_experiment(result.outcomes[0].directory).arguments").result
+        == "('--lr', '0.1')"
+    )
     assert (train.directory / f"model_{train.identifier}.txt").exists()
     # What is left below the cell: the summary and the failure
-    assert re.match("cell: 2 jobs in .*: 1 finished, 1 failed; results in experiments\n", cell.shown)
+    assert re.match(
+        "cell: 2 jobs in .*: 1 finished, 1 failed; results in experiments\n", cell.shown
+    )
     assert f"failed: fail {fail.identifier}: exit code 3" in cell.shown
     assert fail.identifier in cell.displays[-1].html
     assert len(IDENTIFIER.findall(cell.shown)) > 1
@@ -155,11 +181,19 @@ def test_the_result_is_there_in_the_next_cell(kernel: Notebook, desk: Desk) -> N
 @pytest.mark.fault(22)
 def test_progress_is_updated_in_place(kernel: Notebook, desk: Desk) -> None:
     desk.write("follow.py", FOLLOW)
-    desk.hermes_file(f"PROD([[{PYTHON}, follow.py, --env {{env}}, --gamma 1]], env=['<i>a</i>', b])", settings={"threads": 2})
+    desk.hermes_file(
+        f"PROD([[{PYTHON}, follow.py, --env {{env}}, --gamma 1]], env=['<i>a</i>', b])",
+        settings={"threads": 2},
+    )
     cell = kernel.start("result = await hermes.run_file('x.hermes')")
-    kernel.until(cell, lambda: "0/2 done, 2 running, 0 failed" in cell.shown and cell.shown.count("waiting") == 2)
+    kernel.until(
+        cell,
+        lambda: "0/2 done, 2 running, 0 failed" in cell.shown and cell.shown.count("waiting") == 2,
+    )
     # One line a job: in what it differs, elapsed time, what it printed last
-    assert re.search(r"^follow  --env <i>a</i>  \d+\.\d s  <b>waiting</b>$", cell.shown, re.MULTILINE)
+    assert re.search(
+        r"^follow  --env <i>a</i>  \d+\.\d s  <b>waiting</b>$", cell.shown, re.MULTILINE
+    )
     assert "&lt;b&gt;waiting&lt;/b&gt;" in cell.displays[-1].html
     assert "<b>" not in cell.displays[-1].html
     assert "<i>" not in cell.displays[-1].html
@@ -170,7 +204,9 @@ def test_progress_is_updated_in_place(kernel: Notebook, desk: Desk) -> None:
     first, *updates = cell.displays
     assert first.kind == "display_data"
     assert first.identifier
-    assert {(display.kind, display.identifier) for display in updates} == {("update_display_data", first.identifier)}
+    assert {(display.kind, display.identifier) for display in updates} == {
+        ("update_display_data", first.identifier)
+    }
 
 
 class Parts(HTMLParser):
@@ -193,7 +229,13 @@ def check_shouting(kernel: Notebook, desk: Desk, said: list[str]) -> None:
     shouting(desk, said)
     cell = kernel.start("result = await hermes.run_file('x.hermes', '[bold]<i>')")
     # Each job's argument, and what it said last
-    rows = [re.compile(rf"{re.escape(hermes.escape(each))}  \d+\.\d s  {re.escape(hermes.escape(each))}$", re.MULTILINE) for each in said]
+    rows = [
+        re.compile(
+            rf"{re.escape(hermes.escape(each))}  \d+\.\d s  {re.escape(hermes.escape(each))}$",
+            re.MULTILINE,
+        )
+        for each in said
+    ]
     kernel.until(cell, lambda: all(row.search(cell.shown) for row in rows))
     html = Parts(cell.displays[-1].html).text
     assert all(html.count(hermes.escape(each)) == 2 for each in said)
@@ -204,7 +246,14 @@ def check_shouting(kernel: Notebook, desk: Desk, said: list[str]) -> None:
     for display in cell.displays:
         assert display.text.replace("\n", "").isprintable()
         assert display.html.replace("\n", "").isprintable()
-        elements = {("div",), ("progress", "value", "max", "style"), ("table",), ("tr",), ("td", "style"), ("pre", "style")}
+        elements = {
+            ("div",),
+            ("progress", "value", "max", "style"),
+            ("table",),
+            ("tr",),
+            ("td", "style"),
+            ("pre", "style"),
+        }
         assert Parts(display.html).elements <= elements
     # Of some failures all is told
     told = [each for each in said if f"problem: {fifo_of(each)}" in cell.shown]
@@ -215,7 +264,9 @@ def check_shouting(kernel: Notebook, desk: Desk, said: list[str]) -> None:
 
 
 @pytest.mark.fault(22)
-def test_escapes_and_markup_are_text_in_a_cell(kernel: Notebook, desk: Desk, record_property: RecordProperty) -> None:
+def test_escapes_and_markup_are_text_in_a_cell(
+    kernel: Notebook, desk: Desk, record_property: RecordProperty
+) -> None:
     rounds, count = times(1, 10), times(8, 20)
     record_property("tried", rounds * count)
     for number in range(rounds):
@@ -225,11 +276,15 @@ def test_escapes_and_markup_are_text_in_a_cell(kernel: Notebook, desk: Desk, rec
 def test_two_runs_in_one_cell(kernel: Notebook, desk: Desk) -> None:
     desk.write("train.py", TRAIN)
     desk.hermes_file(f"[[{PYTHON}, train.py]]")
-    cell = kernel.run("import asyncio\nboth = await asyncio.gather(hermes.run_file('x.hermes', 'one'), hermes.run_file('x.hermes', 'two'))")
+    cell = kernel.run(
+        "import asyncio\nboth = await asyncio.gather(hermes.run_file('x.hermes', 'one'), hermes.run_file('x.hermes', 'two'))"
+    )
     assert cell.error == ""
     assert len({display.identifier for display in cell.displays}) == 2
     assert len([display for display in cell.displays if display.kind == "display_data"]) == 2
-    assert [experiment.name for experiment in desk.experiments() if experiment.status == "finished"] in (["one", "two"], ["two", "one"])
+    assert [
+        experiment.name for experiment in desk.experiments() if experiment.status == "finished"
+    ] in (["one", "two"], ["two", "one"])
 
 
 def test_who_takes_the_events_shows_them(kernel: Notebook, desk: Desk) -> None:
@@ -240,7 +295,13 @@ def test_who_takes_the_events_shows_them(kernel: Notebook, desk: Desk) -> None:
     )
     assert cell.error == ""
     assert cell.displays == []
-    assert cell.printed.split() == ["RunStarted", "JobStarted", "FileCollected", "JobEnded", "RunEnded"]
+    assert cell.printed.split() == [
+        "RunStarted",
+        "JobStarted",
+        "FileCollected",
+        "JobEnded",
+        "RunEnded",
+    ]
 
 
 def test_an_error_is_raised_in_the_cell(kernel: Notebook, desk: Desk) -> None:
@@ -274,7 +335,9 @@ def check_interrupt(kernel: Notebook, desk: Desk, name: str) -> None:
 
 
 @pytest.mark.fault(24)
-def test_interrupting_the_cell_ends_the_jobs(kernel: Notebook, desk: Desk, record_property: RecordProperty) -> None:
+def test_interrupting_the_cell_ends_the_jobs(
+    kernel: Notebook, desk: Desk, record_property: RecordProperty
+) -> None:
     tried = times(1, 10)
     record_property("tried", tried)
     desk.write("sleep.py", SLEEP)

@@ -41,7 +41,9 @@ def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     write_demo(folder)
     for script in folder.glob("train_*.py"):
         # The examples are about Hermes: a few episodes do
-        shortened, count = re.subn(r'("--episodes", type=int, default=)\d+', r"\g<1>5", script.read_text())
+        shortened, count = re.subn(
+            r'("--episodes", type=int, default=)\d+', r"\g<1>5", script.read_text()
+        )
         assert count == 1
         script.write_text(shortened)
     programs.mkdir()
@@ -53,17 +55,31 @@ def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=environment, input=text, capture_output=True, text=True, check=False)
+def run(
+    command: list[str], folder: Path, environment: dict[str, str], text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def run_console(block: str, folder: Path, environment: dict[str, str]) -> None:
     """Runs the commands after `$` in one shell and compares what they print with the lines below them."""
-    commands = [part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    commands = [
+        part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    ]
     script = "".join(f"{command}\nprintf '\\036'\n" for command, _ in commands)
     done = run(["bash", "-c", f"exec 2>&1\n{script}"], folder, environment)
     for (command, expected), printed in zip(commands, done.stdout.split("\036"), strict=False):
-        assert re.fullmatch(pattern_of(expected), printed), f"$ {command}\n{printed}\ninstead of\n{expected}"
+        assert re.fullmatch(pattern_of(expected), printed), (
+            f"$ {command}\n{printed}\ninstead of\n{expected}"
+        )
 
 
 def pattern_of(expected: str) -> str:
@@ -74,8 +90,13 @@ def pattern_of(expected: str) -> str:
             lines.append(r"(?:.*\n)*?")
         else:
             pieces = (re.escape(piece) for piece in re.split(rf"\.\.\.|{IDENTIFIER}", line))
-            wild = (".*" if piece == "..." else IDENTIFIER for piece in re.findall(rf"\.\.\.|{IDENTIFIER}", line))
-            lines.append(next(pieces) + "".join(a + b for a, b in zip(wild, pieces, strict=True)) + r"\n")
+            wild = (
+                ".*" if piece == "..." else IDENTIFIER
+                for piece in re.findall(rf"\.\.\.|{IDENTIFIER}", line)
+            )
+            lines.append(
+                next(pieces) + "".join(a + b for a, b in zip(wild, pieces, strict=True)) + r"\n"
+            )
     return "".join(lines)
 
 
@@ -92,7 +113,12 @@ def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
         elif language == "console":
             run_console(text, folder, environment)
         elif language == "python":
-            done = run([sys.executable, "-c", RUN_CELL, "2021_07_25_160008326976_1930e"], folder, environment, text)
+            done = run(
+                [sys.executable, "-c", RUN_CELL, "2021_07_25_160008326976_1930e"],
+                folder,
+                environment,
+                text,
+            )
             assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
     # The two of the Quick start are executed by whoever sets this up
     assert counts["sh"] == 2
@@ -101,14 +127,20 @@ def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
 
 def test_the_hermes_file_of_the_tutorial_is_that_of_the_demo() -> None:
     demo = Path(__file__).parent.parent / "hermes/cli/demo_files/example_file.hermes"
-    lines = [line for line in demo.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in demo.read_text().splitlines() if line.strip() and not line.startswith("#")
+    ]
     tutorial = next(text for _, language, text in blocks() if language == "hermes")
     assert tutorial.splitlines() == lines
 
 
 def test_every_promise_names_tests_that_exist() -> None:
     chapter = README.read_text().partition("## What Hermes promises\n")[2].partition("\n## ")[0]
-    rows = [line.split("|")[3] for line in chapter.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    rows = [
+        line.split("|")[3]
+        for line in chapter.splitlines()
+        if line.startswith("| ") and not line.startswith("| promise")
+    ]
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))
     assert len(rows) > 10

@@ -17,13 +17,16 @@ import pytest
 import hermes
 from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
+from hermes.experiments.records import read_record
+from hermes.experiments.store import RunFolder
 from hermes.model import Keys
-from hermes.records import read_record
-from hermes.store import RunFolder
 
 from .support import LONG, Desk, MakeDesk, RecordProperty, times, tries, until
 
-pytestmark = [pytest.mark.fault(1), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")]
+pytestmark = [
+    pytest.mark.fault(1),
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc"),
+]
 
 JOB = """\
 echo "started $2"
@@ -37,7 +40,13 @@ exit "$2"
 """
 """A job whose exit code is its argument. It waits as long as there is a file `hold` with its argument."""
 
-LEFT = {"early_@.txt": "early\n", "late_@.txt": "late\n", "@.d": "/", "@.d/file": "inside\n", "job.sh": JOB}
+LEFT = {
+    "early_@.txt": "early\n",
+    "late_@.txt": "late\n",
+    "@.d": "/",
+    "@.d/file": "inside\n",
+    "job.sh": JOB,
+}
 """What is in the experiment directory in the end, `@` standing for the identifier."""
 
 DIE_AT = """\
@@ -76,17 +85,29 @@ def make_desk(make_desk: MakeDesk) -> MakeDesk:
 
 def sweep(desk: Desk, codes: str, threads: int = 2, supervise: bool = True) -> None:
     settings = f"threads: {threads}\nsupervise: {str(supervise).lower()}"
-    desk.write("s.hermes", f"PRE\n{settings}\nSTD-H\n-ca job.sh\nEXEC\nPROD([[sh, job.sh, {{n}}]], n=[{codes}])\n")
+    desk.write(
+        "s.hermes",
+        f"PRE\n{settings}\nSTD-H\n-ca job.sh\nEXEC\nPROD([[sh, job.sh, {{n}}]], n=[{codes}])\n",
+    )
 
 
 def ledger(desk: Desk) -> list[tuple[str, str]]:
     """Argument and identifier of the jobs that came to their end, in this order."""
     path = desk.path / "ledger"
-    return [(line.split()[0], line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [(line.split()[0], line.split()[1]) for line in path.read_text().splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def alive(run_ids: set[str]) -> list[int]:
-    return [pid for run_id, pids in processes_of("HERMES_RUN_ID").items() if run_id in run_ids for pid in pids]
+    return [
+        pid
+        for run_id, pids in processes_of("HERMES_RUN_ID").items()
+        if run_id in run_ids
+        for pid in pids
+    ]
 
 
 def check_all_done(desk: Desk, jobs: int) -> None:
@@ -95,11 +116,13 @@ def check_all_done(desk: Desk, jobs: int) -> None:
     ended = [each for each in experiments if each.status in ("finished", "failed")]
     assert len(ended) == jobs
     assert {each.status for each in experiments} <= {"finished", "failed", "lost"}
-    assert sorted(identifier for _, identifier in ledger(desk)) == [each.identifier for each in ended]
+    assert sorted(identifier for _, identifier in ledger(desk)) == [
+        each.identifier for each in ended
+    ]
     for each in ended:
-        assert desk.tree(each.directory, own=True) == {name.replace("@", each.identifier): content for name, content in LEFT.items()}, (
-            each.metadata["problems"]
-        )
+        assert desk.tree(each.directory, own=True) == {
+            name.replace("@", each.identifier): content for name, content in LEFT.items()
+        }, each.metadata["problems"]
         assert each.stdout == f"started {each.argv[-1]}\n"
         assert each.exit_code == int(each.argv[-1])
         assert desk.leftovers(each.identifier) == []
@@ -119,7 +142,9 @@ def end_after_its_runner(desk: Desk) -> None:
     until(lambda: len(ledger(desk)) == 1)
 
 
-def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finished(desk: Desk) -> None:
+def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finished(
+    desk: Desk,
+) -> None:
     sweep(desk, "0, 3, 4, 5", threads=3)
     for code in (0, 3, 4):
         desk.write(f"hold{code}")
@@ -151,14 +176,20 @@ def test_a_signal_that_ends_a_job_while_nobody_watches_is_told(desk: Desk) -> No
     desk.write("job.sh", "echo $$ > pid; while :; do sleep 0.02; done")
     sweep(desk, "0")
     with desk.started("exec", "-f", "s.hermes") as runner:
-        until(lambda: (desk.path / "pid").exists() and (desk.path / "pid").read_text().endswith("\n"))
+        until(
+            lambda: (desk.path / "pid").exists() and (desk.path / "pid").read_text().endswith("\n")
+        )
         pid = int((desk.path / "pid").read_text())
         runner.kill()
         runner.wait()
     os.kill(pid, signal.SIGSEGV)
     desk.hermes("resume", code=1)
     experiment = desk.experiment()
-    assert (experiment.status, experiment.exit_code, experiment.signal) == ("failed", None, signal.SIGSEGV)
+    assert (experiment.status, experiment.exit_code, experiment.signal) == (
+        "failed",
+        None,
+        signal.SIGSEGV,
+    )
 
 
 def test_without_a_supervisor_the_job_is_lost_and_run_again(desk: Desk) -> None:
@@ -231,7 +262,9 @@ async def test_resuming_that_fails_leaves_the_run_free(desk: Desk) -> None:
         raise hermes.HermesError("there is no cluster")
 
     with pytest.raises(hermes.HermesError, match="there is no cluster"):
-        async with hermes.open_resumed(working_directory=desk.path, executor=replace(LOCAL, held=held)):
+        async with hermes.open_resumed(
+            working_directory=desk.path, executor=replace(LOCAL, held=held)
+        ):
             pass
     async with hermes.open_resumed(working_directory=desk.path) as run:
         pass
@@ -246,7 +279,13 @@ def test_the_run_is_chosen_by_name_or_id_and_torn_records_are_told(desk: Desk) -
     assert "one: 1 job" in desk.hermes("resume", "-n", "one", code=1).stderr
     first = json.loads(records[0].read_text())
     assert f"{first['name']}: 1 job" in desk.hermes("resume", first["run_id"], code=1).stderr
-    for torn in (b"", b"{", b"[]", b'{"format": 99}', b'{"format": 1, "run_id": "x", "name": "y", "recipe": {"working_directory": 1}}'):
+    for torn in (
+        b"",
+        b"{",
+        b"[]",
+        b'{"format": 99}',
+        b'{"format": 1, "run_id": "x", "name": "y", "recipe": {"working_directory": 1}}',
+    ):
         for record in records:
             record.write_bytes(torn)
         assert desk.hermes("resume", code=2).stderr.startswith("error: there is no unfinished run")
@@ -293,7 +332,9 @@ def test_killed_during_resume_five_times(desk: Desk) -> None:
 
 
 @pytest.mark.timeout(times(120, 1200))
-def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk, record_property: RecordProperty) -> None:
+def test_killed_at_any_step(
+    desk: Desk, make_desk: MakeDesk, record_property: RecordProperty
+) -> None:
     steps = steps_of_a_run(make_desk("counted"))
     assert steps > 60
     chosen = range(1, steps + 1) if LONG else random.Random(1).sample(range(1, steps + 1), 14)
@@ -301,7 +342,12 @@ def test_killed_at_any_step(desk: Desk, make_desk: MakeDesk, record_property: Re
     for step in chosen:
         place = make_desk(f"step{step}")
         sweep(place, "0, 0, 0")
-        subprocess.run([sys.executable, "die.py", str(step), "exec", "-f", "s.hermes"], cwd=place.path, capture_output=True, check=False)
+        subprocess.run(
+            [sys.executable, "die.py", str(step), "exec", "-f", "s.hermes"],
+            cwd=place.path,
+            capture_output=True,
+            check=False,
+        )
         finish(place)
         check_all_done(place, 3)
 
@@ -330,7 +376,16 @@ def steps_of_a_run(desk: Desk) -> int:
     while low < high:
         middle = (low + high) // 2
         sweep(desk, "0, 0, 0")
-        command = [sys.executable, "die.py", str(middle), "exec", "-f", "s.hermes", "-n", f"n{middle}"]
+        command = [
+            sys.executable,
+            "die.py",
+            str(middle),
+            "exec",
+            "-f",
+            "s.hermes",
+            "-n",
+            f"n{middle}",
+        ]
         done = subprocess.run(command, cwd=desk.path, capture_output=True, check=False)
         low, high = (middle + 1, high) if done.returncode < 0 else (low, middle)
     return low - 1

@@ -26,9 +26,11 @@ import anyio.to_thread
 import pytest
 
 import hermes
-from hermes import HermesError, JobEnded, JobStarted, Status, provenance, store
-from hermes.executors import Pending, processes, starting
-from hermes.store import Clock
+from hermes import HermesError, JobEnded, JobStarted, Status
+from hermes.executors import processes, starting
+from hermes.executors.base import Pending
+from hermes.experiments import provenance, store
+from hermes.experiments.store import Clock
 
 from .project import Project
 
@@ -41,7 +43,9 @@ SUPERVISED = pytest.mark.parametrize("supervise", [True, False], ids=["supervise
 
 def is_alive(pid: int) -> bool:
     """Whether a process has not ended; one that only nobody has fetched yet has."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
 
@@ -69,7 +73,9 @@ async def test_at_most_threads_jobs_are_alive_and_slots_are_unique(project: Proj
     (project.path / "alive").mkdir()
     result = await project.run(*["[[sh, job.sh]]"] * 9, threads=3)
     assert [in_words(outcome) for outcome in result.outcomes] == [(Status.FINISHED, 0, None)] * 9
-    assert set(project.write("slots", (project.path / "slots").read_bytes()).read_text().split()) == {"0", "1", "2"}
+    assert set(
+        project.write("slots", (project.path / "slots").read_bytes()).read_text().split()
+    ) == {"0", "1", "2"}
 
 
 async def test_one_at_a_time_is_the_default_and_jobs_start_in_order(project: Project) -> None:
@@ -77,16 +83,29 @@ async def test_one_at_a_time_is_the_default_and_jobs_start_in_order(project: Pro
     result = await project.run("PROD([[sh, job.sh, {n}]], n=RANGE[0, 6])")
     assert result.ok
     assert (project.path / "order").read_text().split() == ["0", "1", "2", "3", "4", "5"]
-    assert [experiment.argv[-1] for experiment in project.experiments()] == ["0", "1", "2", "3", "4", "5"]
+    assert [experiment.argv[-1] for experiment in project.experiments()] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+    ]
 
 
 async def test_the_experiment_of_the_next_job_waits_for_no_long_job(project: Project) -> None:
     # While jobs are short the next one is prepared: not for longer than a moment, or its identifier would tell of another time
-    project.write("job.sh", 'echo "$1" >> started; [ "$2" != long ] || while [ ! -e go ]; do sleep 0.01; done')
+    project.write(
+        "job.sh", 'echo "$1" >> started; [ "$2" != long ] || while [ ! -e go ]; do sleep 0.01; done'
+    )
     entries = [f"[[sh, job.sh, {word}]]" for word in ("a", "b", "c", "long", "d", "e")]
 
     def started() -> list[str]:
-        return (project.path / "started").read_text().split() if (project.path / "started").exists() else []
+        return (
+            (project.path / "started").read_text().split()
+            if (project.path / "started").exists()
+            else []
+        )
 
     async with project.open(*entries) as run:
         await project.until(lambda: len(started()) == 4)
@@ -99,7 +118,9 @@ async def test_the_experiment_of_the_next_job_waits_for_no_long_job(project: Pro
 
 
 @pytest.mark.parametrize("count", [20, 60])
-async def test_short_jobs_need_no_threads_of_their_own(project: Project, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+async def test_short_jobs_need_no_threads_of_their_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     project.write("job.sh", "")
     calls = []
     run_sync = anyio.to_thread.run_sync
@@ -118,7 +139,9 @@ async def test_short_jobs_need_no_threads_of_their_own(project: Project, monkeyp
 
 async def test_a_large_sweep_starts_at_once(project: Project) -> None:
     project.write("job.sh", "")
-    async with project.open("PROD([[sh, job.sh, {a} {b}]], a=RANGE[0, 1000], b=RANGE[0, 1000])") as run:
+    async with project.open(
+        "PROD([[sh, job.sh, {a} {b}]], a=RANGE[0, 1000], b=RANGE[0, 1000])"
+    ) as run:
         async for event in run:
             if isinstance(event, JobEnded):
                 run.cancel()
@@ -141,13 +164,21 @@ async def test_identifiers_have_the_form_and_name_the_directories(project: Proje
         assert IDENTIFIER.fullmatch(outcome.identifier)
         assert outcome.identifier.endswith("_00000")
         assert before <= datetime.strptime(outcome.identifier[:23], "%Y_%m_%d_%H%M%S%f") <= after
-        assert outcome.directory == str(project.experiments_folder / "job.sh" / "test" / outcome.identifier)
+        assert outcome.directory == str(
+            project.experiments_folder / "job.sh" / "test" / outcome.identifier
+        )
         assert (Path(outcome.directory) / "stdout.log").read_text() == outcome.identifier
 
 
 @pytest.mark.fault(16)
-@pytest.mark.parametrize("step", [timedelta(), timedelta(microseconds=-1), timedelta(minutes=-10), timedelta(days=-1)], ids=str)
-async def test_identifiers_are_unique_when_the_clock_steps_back(project: Project, monkeypatch: pytest.MonkeyPatch, step: timedelta) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [timedelta(), timedelta(microseconds=-1), timedelta(minutes=-10), timedelta(days=-1)],
+    ids=str,
+)
+async def test_identifiers_are_unique_when_the_clock_steps_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch, step: timedelta
+) -> None:
     class Stepping(datetime):
         last = datetime.now()
 
@@ -161,8 +192,14 @@ async def test_identifiers_are_unique_when_the_clock_steps_back(project: Project
     result = await project.run(*["[[sh, job.sh]]"] * 6, threads=2)
     assert result.ok
     assert len({outcome.identifier for outcome in result.outcomes}) == 6
-    assert all(IDENTIFIER.fullmatch(outcome.identifier) and outcome.duration >= 0 for outcome in result.outcomes)
-    assert all([file.path for file in experiment.files] == [f"a_{experiment.identifier}"] for experiment in project.experiments())
+    assert all(
+        IDENTIFIER.fullmatch(outcome.identifier) and outcome.duration >= 0
+        for outcome in result.outcomes
+    )
+    assert all(
+        [file.path for file in experiment.files] == [f"a_{experiment.identifier}"]
+        for experiment in project.experiments()
+    )
 
 
 @pytest.mark.fault(17)
@@ -186,7 +223,9 @@ def test_clocks_of_one_root_share_what_they_gave(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(16)
-@pytest.mark.parametrize("content", [b"", b"\0\xff nonsense", b"9999_99_99_999999999999", b"x" * 1000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\xff nonsense", b"9999_99_99_999999999999", b"x" * 1000]
+)
 def test_a_damaged_clock_file_does_no_harm(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "clock").write_bytes(content)
     clock = Clock(str(tmp_path), "00000")
@@ -199,11 +238,13 @@ def test_a_damaged_clock_file_does_no_harm(tmp_path: Path, content: bytes) -> No
 @pytest.mark.fault(17)
 def test_eight_processes_at_the_same_instant(make_project: Callable[[str], Project]) -> None:
     project = make_project("shared")
-    project.write("job.sh", 'printf %s "$1" > "made_$1"; mkdir "dir_$1"; printf %s "$1" > "dir_$1/inside"')
+    project.write(
+        "job.sh", 'printf %s "$1" > "made_$1"; mkdir "dir_$1"; printf %s "$1" > "dir_$1/inside"'
+    )
     path = project.hermes_file(*["[[sh, job.sh]]"] * 5, settings={"threads": 2})
     program = f"""\
 import sys, anyio, hermes
-from hermes import runner
+from hermes.run import runner
 print(flush=True)
 sys.stdin.read()
 result = anyio.run(hermes.run_file, {str(path)!r}, "test", backend=sys.argv[1])
@@ -231,7 +272,11 @@ sys.exit(0 if result.ok and len(result.outcomes) == 5 else result)
     assert len({experiment.identifier for experiment in experiments}) == len(experiments) == 40
     for experiment in experiments:
         own = experiment.identifier
-        assert project.tree(experiment.directory, own=True) == {f"made_{own}": own, f"dir_{own}": "/", f"dir_{own}/inside": own}
+        assert project.tree(experiment.directory, own=True) == {
+            f"made_{own}": own,
+            f"dir_{own}": "/",
+            f"dir_{own}/inside": own,
+        }
     assert {path.name for path in project.path.iterdir()} == {"experiments", "job.sh", "x.hermes"}
 
 
@@ -253,7 +298,9 @@ def told(experiment: hermes.Experiment) -> Any:
 
 
 @SUPERVISED
-async def test_what_a_job_gets(project: Project, monkeypatch: pytest.MonkeyPatch, supervise: bool) -> None:
+async def test_what_a_job_gets(
+    project: Project, monkeypatch: pytest.MonkeyPatch, supervise: bool
+) -> None:
     odd = {
         "BASH_FUNC_x%%": "() {  echo 'x y'\n}", "with space": "a b", "a.b": "'\"$(echo)`", "-n": "1", "9": "digit", "ü": "ü",
         "IFS": "/", "LINES2": "one\ntwo\n", "EMPTY": "", "BYTES": "\udcff\udc80", "LC_ALL": "C.UTF-8",
@@ -263,7 +310,9 @@ async def test_what_a_job_gets(project: Project, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     inherited = dict(os.environ)
     project.write("tell.py", TELL)
-    async with project.open(*[f"[[{project.PYTHON}, tell.py]]"] * 2, threads=2, settings={"supervise": supervise}) as run:
+    async with project.open(
+        *[f"[[{project.PYTHON}, tell.py]]"] * 2, threads=2, settings={"supervise": supervise}
+    ) as run:
         pass
     assert run.result.ok
     first, second = project.experiments()
@@ -290,7 +339,9 @@ async def test_what_a_job_gets(project: Project, monkeypatch: pytest.MonkeyPatch
     assert os.getsid(0) not in {told(experiment)["session"] for experiment in (first, second)}
 
 
-async def test_a_value_of_pythonunbuffered_is_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_value_of_pythonunbuffered_is_kept(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "")
     project.write("job.sh", 'printf "<%s>" "${PYTHONUNBUFFERED-unset}"')
     await project.run("[[sh, job.sh]]")
@@ -299,7 +350,24 @@ async def test_a_value_of_pythonunbuffered_is_kept(project: Project, monkeypatch
 
 @SUPERVISED
 async def test_words_go_to_the_system_as_they_are(project: Project, supervise: bool) -> None:
-    words = ["$HOME", "*", "a  b", "", "-x", "'", '"', "\\", "ü\N{ROCKET}", "$(echo no)", ";", "|", "a\nb", "--", "=", "x=y"]
+    words = [
+        "$HOME",
+        "*",
+        "a  b",
+        "",
+        "-x",
+        "'",
+        '"',
+        "\\",
+        "ü\N{ROCKET}",
+        "$(echo no)",
+        ";",
+        "|",
+        "a\nb",
+        "--",
+        "=",
+        "x=y",
+    ]
     project.write("tell.py", TELL)
     entry = f"[[{project.PYTHON}, tell.py, {' '.join(map(hermes.quote, words))}]]"
     result = await project.run(entry, settings={"supervise": supervise}, arguments="-gamma '0.9 9'")
@@ -311,7 +379,9 @@ async def test_words_go_to_the_system_as_they_are(project: Project, supervise: b
 
 
 @SUPERVISED
-async def test_a_program_whose_path_looks_like_a_variable(project: Project, monkeypatch: pytest.MonkeyPatch, supervise: bool) -> None:
+async def test_a_program_whose_path_looks_like_a_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch, supervise: bool
+) -> None:
     monkeypatch.setenv("a.b", "1")
     project.program("lr=0.1/train", '#!/bin/sh\necho "$0 $2"\n')
     result = await project.run("[[./lr=0.1/train, x]]", settings={"supervise": supervise})
@@ -329,30 +399,53 @@ async def test_the_identifier_is_put_where_the_job_wants_it(project: Project) ->
 # How jobs end
 
 CODES = (0, 1, 2, 3, 100, 126, 127, 128, 137, 139, 143, 168, 200, 255)
-SIGNALS = (1, 2, 3, 6, 9, 11, 13, 14, 15, 24, *((signal.SIGRTMIN + 6,) if sys.platform == "linux" else ()))
+SIGNALS = (
+    1,
+    2,
+    3,
+    6,
+    9,
+    11,
+    13,
+    14,
+    15,
+    24,
+    *((signal.SIGRTMIN + 6,) if sys.platform == "linux" else ()),
+)
 
 
 @SUPERVISED
 @pytest.mark.parametrize("program", ["sh, ", "./"], ids=["by name", "by path"])
-async def test_exit_codes_and_signals_are_exact(project: Project, supervise: bool, program: str) -> None:
+async def test_exit_codes_and_signals_are_exact(
+    project: Project, supervise: bool, program: str
+) -> None:
     project.program("exit.sh", '#!/bin/sh\nexit "$2"')
     project.program("kill.sh", '#!/bin/sh\nulimit -c 0; kill -"$2" $$; exit 77')
-    entries = [f"[[{program}exit.sh, {code}]]" for code in CODES] + [f"[[{program}kill.sh, {number:d}]]" for number in SIGNALS]
+    entries = [f"[[{program}exit.sh, {code}]]" for code in CODES] + [
+        f"[[{program}kill.sh, {number:d}]]" for number in SIGNALS
+    ]
     result = await project.run(*entries, threads=2, settings={"supervise": supervise})
-    found = {(outcome.script, int(outcome.argv[-1])): in_words(outcome) for outcome in result.outcomes}
+    found = {
+        (outcome.script, int(outcome.argv[-1])): in_words(outcome) for outcome in result.outcomes
+    }
     expected: dict[tuple[str, int], tuple[Status, int | None, int | None]] = {
-        ("exit.sh", code): (Status.FINISHED if code == 0 else Status.FAILED, code, None) for code in CODES
+        ("exit.sh", code): (Status.FINISHED if code == 0 else Status.FAILED, code, None)
+        for code in CODES
     }
     expected |= {("kill.sh", number): (Status.FAILED, None, number) for number in SIGNALS}
     assert found == expected
     assert all(outcome.problems == () for outcome in result.outcomes)
     for experiment in project.experiments():
         assert experiment.stderr == ""
-        assert (experiment.status, experiment.exit_code, experiment.signal) == expected[experiment.script, int(experiment.argv[-1])]
+        assert (experiment.status, experiment.exit_code, experiment.signal) == expected[
+            experiment.script, int(experiment.argv[-1])
+        ]
     assert not result.ok
     assert len(result.failures) == len(entries) - 1
     # What the jobs left behind is read and gone; the run can be resumed, for some have failed
-    assert sorted(path.name for path in (project.experiments_folder / ".hermes" / result.run_id).iterdir()) == ["lock", "run.json"]
+    assert sorted(
+        path.name for path in (project.experiments_folder / ".hermes" / result.run_id).iterdir()
+    ) == ["lock", "run.json"]
 
 
 async def test_nothing_of_what_a_run_needed_for_itself_remains(project: Project) -> None:
@@ -363,7 +456,9 @@ async def test_nothing_of_what_a_run_needed_for_itself_remains(project: Project)
 
 @pytest.mark.fault(19)
 @SUPERVISED
-async def test_a_program_that_cannot_be_executed_harms_itself_alone(project: Project, supervise: bool) -> None:
+async def test_a_program_that_cannot_be_executed_harms_itself_alone(
+    project: Project, supervise: bool
+) -> None:
     project.program("shebang", "#!/no/such/interpreter\n")
     project.program("text", "echo this is no program\n")
     project.program("empty", "")
@@ -375,7 +470,10 @@ async def test_a_program_that_cannot_be_executed_harms_itself_alone(project: Pro
     project.write("good.sh", "echo good")
     programs = ["./shebang", "./text", "./empty", "./binary", "./gone", "./changed", "./folder"]
     result = await project.run(
-        "[[sh, before.sh]]", *[f"[[{program}]]" for program in programs], "[[sh, good.sh]]", settings={"supervise": supervise}
+        "[[sh, before.sh]]",
+        *[f"[[{program}]]" for program in programs],
+        "[[sh, good.sh]]",
+        settings={"supervise": supervise},
     )
     codes = {outcome.script: outcome.exit_code for outcome in result.outcomes}
     assert codes == {
@@ -393,7 +491,9 @@ async def test_a_program_that_cannot_be_executed_harms_itself_alone(project: Pro
 async def test_what_is_missing_is_told_before_anything_starts(project: Project) -> None:
     project.write("there.sh", "")
     with pytest.raises(HermesError) as caught:
-        await project.run("[[no_such_program, x]]", "[[sh, missing.sh]]", "[[sh, there.sh],[-cb missing.txt]]")
+        await project.run(
+            "[[no_such_program, x]]", "[[sh, missing.sh]]", "[[sh, there.sh],[-cb missing.txt]]"
+        )
     assert "no_such_program" in str(caught.value)
     assert "missing.sh" in str(caught.value)
     assert "missing.txt" in str(caught.value)
@@ -402,10 +502,14 @@ async def test_what_is_missing_is_told_before_anything_starts(project: Project) 
 
 @pytest.mark.fault(6)
 @SUPERVISED
-async def test_a_daemon_that_holds_the_output_does_not_hold_the_job(project: Project, supervise: bool) -> None:
+async def test_a_daemon_that_holds_the_output_does_not_hold_the_job(
+    project: Project, supervise: bool
+) -> None:
     project.write("job.sh", "sleep 1000 &\necho $! > daemon.pid; echo done")
     project.write("next.sh", "echo next")
-    result = await project.run("[[sh, job.sh]]", "[[sh, next.sh]]", settings={"supervise": supervise})
+    result = await project.run(
+        "[[sh, job.sh]]", "[[sh, next.sh]]", settings={"supervise": supervise}
+    )
     pid = int((project.path / "daemon.pid").read_text())
     try:
         first, second = sorted(result.outcomes, key=lambda outcome: outcome.line)
@@ -440,7 +544,9 @@ async def test_logs_hold_the_output_byte_for_byte(project: Project, supervise: b
     result = await project.run(f"[[{project.PYTHON}, print.py]]", settings={"supervise": supervise})
     assert result.ok
     directory = project.experiment().directory
-    assert (directory / "stdout.log").read_bytes() == b"a\0b\r\nno end" + bytes(range(256)) * 300 + b"end"
+    assert (directory / "stdout.log").read_bytes() == b"a\0b\r\nno end" + bytes(
+        range(256)
+    ) * 300 + b"end"
     assert (directory / "stderr.log").read_bytes() == b"\xff\xfex\r\x1b[31m"
 
 
@@ -457,9 +563,14 @@ async def test_logs_are_complete_at_any_moment(project: Project) -> None:
 
 async def test_logs_of_children_keep_in_order(project: Project) -> None:
     # Those that open it anew, too
-    project.write("job.sh", "for i in 1 2 3 4 5 6; do echo $i & wait; sh -c 'echo in $0' $i; echo again $i >> /dev/stdout; done")
+    project.write(
+        "job.sh",
+        "for i in 1 2 3 4 5 6; do echo $i & wait; sh -c 'echo in $0' $i; echo again $i >> /dev/stdout; done",
+    )
     await project.run("[[sh, job.sh]]")
-    assert project.experiment().stdout == "".join(f"{number}\nin {number}\nagain {number}\n" for number in range(1, 7))
+    assert project.experiment().stdout == "".join(
+        f"{number}\nin {number}\nagain {number}\n" for number in range(1, 7)
+    )
 
 
 @SUPERVISED
@@ -480,7 +591,9 @@ async def test_metadata_tells_everything(project: Project) -> None:
     project.write("job.sh", 'printf 123456 > "made_$1"; exit 3')
     options = "-cb extra.txt, -ca late.txt, -ma moved.txt, -ca gone.txt, -c 'one: two', -l false"
     entry = f"[[sh, job.sh, -lr 0.1],[{options}]]"
-    result = await project.run(entry, settings={"threads": 2}, arguments="-gamma 0.9", comments=["three"])
+    result = await project.run(
+        entry, settings={"threads": 2}, arguments="-gamma 0.9", comments=["three"]
+    )
     (outcome,) = result.outcomes
     assert outcome.directory is not None
     path = project.path / "x.hermes"
@@ -535,10 +648,17 @@ async def test_a_running_job_has_metadata(project: Project) -> None:
     async with project.puppet() as job:
         experiment = await project.until(lambda: _with_process(job.directory))
         assert experiment.status is Status.RUNNING
-        assert (experiment.exit_code, experiment.signal, experiment.end, experiment.duration) == (None, None, None, None)
+        assert (experiment.exit_code, experiment.signal, experiment.end, experiment.duration) == (
+            None,
+            None,
+            None,
+            None,
+        )
         assert is_alive(experiment.metadata["pid"])
         assert experiment.start is not None
-        assert experiment.metadata["pid_start"] == provenance.process_start(experiment.metadata["pid"])
+        assert experiment.metadata["pid_start"] == provenance.process_start(
+            experiment.metadata["pid"]
+        )
         assert experiment.metadata["boot_id"] == provenance.boot_id()
     assert hermes.load_experiment(job.directory).status is Status.FINISHED
 
@@ -575,7 +695,12 @@ async def test_metadata_parses_at_every_moment(project: Project) -> None:
 
 async def test_the_key_tells_what_a_job_is(project: Project) -> None:
     project.write("job.sh", "")
-    entries = ["[[sh, job.sh, 1]]", "[[sh, job.sh, 1]]", "[[sh, job.sh, 2]]", "[[sh, job.sh, 1],[-ca job.sh]]"]
+    entries = [
+        "[[sh, job.sh, 1]]",
+        "[[sh, job.sh, 1]]",
+        "[[sh, job.sh, 2]]",
+        "[[sh, job.sh, 1],[-ca job.sh]]",
+    ]
     await project.run(*entries, name="a")
     await project.run(*entries, name="b", comments=["another comment"])
     keys = [experiment.metadata["key"] for experiment in project.experiments()]
@@ -588,13 +713,21 @@ async def test_re_execution_runs_the_job_again(project: Project) -> None:
     project.write("kept.txt", "kept")
     words = ["{a}", "[64,64]", "a, b", "#no comment", "it's", '"', "", "EXEC", "ü\N{ROCKET}", "//x"]
     entry = f"[[{project.PYTHON}, tell.py, {' '.join(map(hermes.quote, words))}],[-ca kept.txt, -c 'a, b', -l false]]"
-    assert (await project.run(entry, arguments="--std 'x y'", settings={"threads": 3, "supervise": "false"})).ok
+    assert (
+        await project.run(
+            entry, arguments="--std 'x y'", settings={"threads": 3, "supervise": "false"}
+        )
+    ).ok
     first = project.experiment()
     again = first.directory / "re_execution.hermes"
-    assert (await hermes.run_file(again, "again", working_directory=project.path, root=project.path)).ok
+    assert (
+        await hermes.run_file(again, "again", working_directory=project.path, root=project.path)
+    ).ok
     first, second = project.experiments()
     assert second.name == "again"
-    assert [word.replace(second.identifier, first.identifier) for word in second.argv] == list(first.argv)
+    assert [word.replace(second.identifier, first.identifier) for word in second.argv] == list(
+        first.argv
+    )
     assert told(second)["argv"][2:] == told(first)["argv"][2:] == ["--std", "x y", *words]
     for field in ("settings", "options", "comments", "script", "key"):
         assert second.metadata[field] == first.metadata[field]
@@ -628,7 +761,9 @@ def repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 def git(project: Project, *words: str) -> str:
     # No background work that outlives the test
     command = ["git", "-c", "gc.auto=0", "-c", "core.fsmonitor=false", *words]
-    return subprocess.run(command, cwd=project.path, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        command, cwd=project.path, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 async def test_a_clean_tree(repository: Project) -> None:
@@ -654,10 +789,14 @@ async def test_untracked_files_and_experiments_alone_are_not_dirty(repository: P
 
 
 @pytest.mark.fault(21)
-async def test_a_dirty_tree_is_kept_as_a_patch(repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dirty_tree_is_kept_as_a_patch(
+    repository: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Configuration that would spoil the patch
     config = tmp_path / "gitconfig"
-    config.write_text("[color]\n\tui = always\n[diff]\n\texternal = false\n\tnoprefix = true\n\trelative = true\n\tsubmodule = log\n")
+    config.write_text(
+        "[color]\n\tui = always\n[diff]\n\texternal = false\n\tnoprefix = true\n\trelative = true\n\tsubmodule = log\n"
+    )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     repository.write("job.sh", "echo dirty")
     repository.write("data.bin", bytes(range(255, -1, -1)))
@@ -733,7 +872,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], bool]] = {
     "empty objects": (_without_objects, True),
     "bad index": (lambda git_folder: (git_folder / "index").write_bytes(b"\0" * 100), True),
     "bad configuration": (lambda git_folder: (git_folder / "config").write_bytes(b"[[["), False),
-    "bad branch": (lambda git_folder: (git_folder / "refs" / "heads" / "trunk").write_bytes(b"\xff"), False),
+    "bad branch": (
+        lambda git_folder: (git_folder / "refs" / "heads" / "trunk").write_bytes(b"\xff"),
+        False,
+    ),
     "no HEAD": (lambda git_folder: (git_folder / "HEAD").unlink(), False),
     "moved away": (_moved_away, False),
 }
@@ -754,7 +896,9 @@ async def test_a_damaged_repository(repository: Project, damage: str) -> None:
 
 
 @pytest.mark.fault(21)
-async def test_a_repository_of_somebody_else(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_repository_of_somebody_else(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert (await repository.run("[[sh, job.sh]]")).ok
     assert "dubious ownership" in repository.experiment().metadata["git"]["reason"]
@@ -766,11 +910,18 @@ async def test_a_bare_repository(repository: Project, tmp_path: Path) -> None:
     bare = Project(tmp_path.resolve() / "bare.git")
     bare.write("job.sh", "")
     assert (await bare.run("[[sh, job.sh]]")).ok
-    assert bare.experiment().metadata["git"] == {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"}
+    assert bare.experiment().metadata["git"] == {
+        "commit": None,
+        "branch": None,
+        "dirty": None,
+        "reason": "not a git repository",
+    }
 
 
 @pytest.mark.fault(21)
-async def test_git_whose_children_hold_its_output(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_git_whose_children_hold_its_output(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository.program("bin/git", "#!/bin/sh\nsleep 5 &\nwait\n")
     monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
     monkeypatch.setattr(provenance, "GIT_LIMIT", 0.2)
@@ -790,8 +941,14 @@ async def test_without_git(repository: Project, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.fault(21)
 @pytest.mark.parametrize("what", ["slow", "broken", "unusable"])
-async def test_git_that_is_of_no_use(repository: Project, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    text = {"slow": "#!/bin/sh\nexec sleep 1000\n", "broken": "#!/bin/sh\necho oh no >&2; exit 3\n", "unusable": "#!/no/such/program\n"}
+async def test_git_that_is_of_no_use(
+    repository: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    text = {
+        "slow": "#!/bin/sh\nexec sleep 1000\n",
+        "broken": "#!/bin/sh\necho oh no >&2; exit 3\n",
+        "unusable": "#!/no/such/program\n",
+    }
     repository.program("bin/git", text[what])
     (repository.path / "bin" / "sleep").symlink_to("/bin/sleep")
     (repository.path / "bin" / "sh").symlink_to("/bin/sh")
@@ -805,9 +962,14 @@ async def test_git_that_is_of_no_use(repository: Project, monkeypatch: pytest.Mo
     assert {"slow": "longer than", "broken": "oh no", "unusable": "git"}[what] in reason
 
 
-async def test_git_is_asked_once_per_run(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_git_is_asked_once_per_run(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = shlex.quote(str(shutil.which("git")))
-    repository.program("bin/git", f'#!/bin/sh\necho "$*" >> {shlex.quote(str(repository.path))}.asked\nexec {real} "$@"\n')
+    repository.program(
+        "bin/git",
+        f'#!/bin/sh\necho "$*" >> {shlex.quote(str(repository.path))}.asked\nexec {real} "$@"\n',
+    )
     monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
     asked = Path(f"{repository.path}.asked")
     assert (await repository.run("[[sh, job.sh]]")).ok
@@ -850,7 +1012,10 @@ async def test_experiments_that_are_no_folder(project: Project) -> None:
 
 @pytest.mark.fault(9)
 async def test_an_experiment_directory_that_vanishes_harms_that_job_alone(project: Project) -> None:
-    project.write("bad.sh", 'printf %s "$1" > "made_$1"; rm -r "$HERMES_EXPERIMENT_DIR"; printf x > "later_$1"')
+    project.write(
+        "bad.sh",
+        'printf %s "$1" > "made_$1"; rm -r "$HERMES_EXPERIMENT_DIR"; printf x > "later_$1"',
+    )
     project.write("good.sh", 'printf %s "$1" > "made_$1"')
     result = await project.run("[[sh, good.sh]]", "[[sh, bad.sh]]", "[[sh, good.sh]]")
     good, bad, other = sorted(result.outcomes, key=lambda outcome: outcome.identifier)
@@ -859,7 +1024,10 @@ async def test_an_experiment_directory_that_vanishes_harms_that_job_alone(projec
     assert bad.status is Status.FAILED
     assert bad.problems
     # Nowhere else to be, so they are where the job left them
-    assert project.leftovers(bad.identifier) == [f"later_{bad.identifier}", f"made_{bad.identifier}"]
+    assert project.leftovers(bad.identifier) == [
+        f"later_{bad.identifier}",
+        f"made_{bad.identifier}",
+    ]
     assert (project.path / f"made_{bad.identifier}").read_text() == bad.identifier
 
 
@@ -873,7 +1041,9 @@ async def test_an_experiments_folder_that_is_read_only(project: Project) -> None
 
 
 @pytest.mark.fault(18)
-async def test_a_run_that_finds_no_room_leaves_nothing_open(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_finds_no_room_leaves_nothing_open(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "has_room", lambda _folder: False)
     gc.collect()
     descriptors = _descriptors()
@@ -884,7 +1054,9 @@ async def test_a_run_that_finds_no_room_leaves_nothing_open(project: Project, mo
     assert _descriptors() <= descriptors
 
 
-async def test_a_busy_system_is_asked_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_system_is_asked_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = 0
     real = processes._popen
 
@@ -959,7 +1131,9 @@ def check_ended(project: Project, count: int) -> None:
     assert not any(is_alive(pid) for pid in pids(project))
     for experiment in experiments:
         assert experiment.status is Status.CANCELLED
-        assert (experiment.directory / f"made_{experiment.identifier}").read_text() == experiment.identifier
+        assert (
+            experiment.directory / f"made_{experiment.identifier}"
+        ).read_text() == experiment.identifier
         assert project.leftovers(experiment.identifier) == []
         assert experiment.problems == ()
         assert experiment.end is not None
@@ -969,9 +1143,18 @@ def check_ended(project: Project, count: int) -> None:
 @pytest.mark.fault(5, 23)
 @SUPERVISED
 async def test_cancelled_by_the_host(endless: Project, supervise: bool) -> None:
-    entries = ["[[sh, stubborn.sh]]", "[[sh, child.sh]]", "[[sh, obedient.sh]]", "[[sh, obedient.sh, never started]]"]
+    entries = [
+        "[[sh, stubborn.sh]]",
+        "[[sh, child.sh]]",
+        "[[sh, obedient.sh]]",
+        "[[sh, obedient.sh, never started]]",
+    ]
     path = endless.hermes_file(*entries, settings={"supervise": supervise, "threads": 3})
-    options: dict[str, Any] = {"working_directory": endless.path, "root": endless.path, "grace": 0.3}
+    options: dict[str, Any] = {
+        "working_directory": endless.path,
+        "root": endless.path,
+        "grace": 0.3,
+    }
     returned = False
     async with anyio.create_task_group() as tasks:
 
@@ -1026,10 +1209,16 @@ async def test_cancelled_by_the_run(endless: Project) -> None:
 
 
 @SUPERVISED
-async def test_a_job_that_has_just_ended_is_not_cancelled(project: Project, supervise: bool) -> None:
+async def test_a_job_that_has_just_ended_is_not_cancelled(
+    project: Project, supervise: bool
+) -> None:
     project.write("job.sh", "while [ ! -e go ]; do sleep 0.01; done")
     async with project.open("[[sh, job.sh]]", settings={"supervise": supervise}) as run:
-        pid = await project.until(lambda: [each.metadata["pid"] for each in project.experiments() if "pid" in each.metadata])
+        pid = await project.until(
+            lambda: [
+                each.metadata["pid"] for each in project.experiments() if "pid" in each.metadata
+            ]
+        )
         project.write("go")
         # The loop is held up meanwhile, so the run has not heard of it
         while is_alive(pid[0]):
@@ -1041,7 +1230,13 @@ async def test_a_job_that_has_just_ended_is_not_cancelled(project: Project, supe
 @SUPERVISED
 async def test_killed_by_the_run(endless: Project, supervise: bool) -> None:
     with anyio.fail_after(30):
-        async with endless.open("[[sh, stubborn.sh]]", "[[sh, child.sh]]", threads=2, grace=1000, settings={"supervise": supervise}) as run:
+        async with endless.open(
+            "[[sh, stubborn.sh]]",
+            "[[sh, child.sh]]",
+            threads=2,
+            grace=1000,
+            settings={"supervise": supervise},
+        ) as run:
             await endless.until(ready(endless, 2))
             run.kill()
     check_ended(endless, 2)
@@ -1058,7 +1253,9 @@ async def test_killed_while_being_cancelled(endless: Project) -> None:
     check_ended(endless, 1)
 
 
-async def test_killed_while_a_job_is_being_started(endless: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killed_while_a_job_is_being_started(
+    endless: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = processes._popen
     runs: list[hermes.Run] = []
 
@@ -1154,14 +1351,19 @@ def _descriptors() -> int:
 
 
 async def test_two_runs_in_one_loop(project: Project) -> None:
-    project.write("job.sh", 'printf %s "$1" > "made_$1"; : > "here_$3"; while [ ! -e "here_$2" ]; do sleep 0.01; done')
+    project.write(
+        "job.sh",
+        'printf %s "$1" > "made_$1"; : > "here_$3"; while [ ! -e "here_$2" ]; do sleep 0.01; done',
+    )
     # Each waits for the other: they go on at the same time
     one = project.hermes_file("[[sh, job.sh, a b]]", name="one")
     two = project.hermes_file("[[sh, job.sh, b a]]", name="two")
     results = []
 
     async def run(path: Path) -> None:
-        results.append(await hermes.run_file(path, working_directory=project.path, root=project.path))
+        results.append(
+            await hermes.run_file(path, working_directory=project.path, root=project.path)
+        )
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
@@ -1170,7 +1372,9 @@ async def test_two_runs_in_one_loop(project: Project) -> None:
     assert all(result.ok for result in results)
     assert {result.name for result in results} == {"one", "two"}
     for experiment in project.experiments():
-        assert project.tree(experiment.directory, own=True) == {f"made_{experiment.identifier}": experiment.identifier}
+        assert project.tree(experiment.directory, own=True) == {
+            f"made_{experiment.identifier}": experiment.identifier
+        }
 
 
 async def test_a_failing_job_stops_nothing(project: Project) -> None:
@@ -1182,7 +1386,9 @@ async def test_a_failing_job_stops_nothing(project: Project) -> None:
 
 async def test_a_plan_can_be_run(project: Project) -> None:
     project.write("job.sh", "echo $2")
-    plan = hermes.compile_command("sh job.sh {identifier} hello", working_directory=project.path, root=project.path)
+    plan = hermes.compile_command(
+        "sh job.sh {identifier} hello", working_directory=project.path, root=project.path
+    )
     async with hermes.open_run(plan) as run:
         started = [event async for event in run if isinstance(event, JobStarted)]
     assert run.result.ok
@@ -1193,7 +1399,10 @@ async def test_a_plan_can_be_run(project: Project) -> None:
 
 async def test_the_host_is_left_alone(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     project.write("job.sh", "echo out; echo err >&2")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+    }
     mask, directory, environment = os.umask(0o027), Path.cwd(), dict(os.environ)
     try:
         async with project.open("[[sh, job.sh],[-l false]]") as run:
@@ -1208,7 +1417,9 @@ async def test_the_host_is_left_alone(project: Project, capfd: pytest.CaptureFix
 
 
 @pytest.mark.fault(14)
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/x", "x" * 256, "a\nb", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/x", "x" * 256, "a\nb", "\x1b[31m"]
+)
 async def test_unusable_names_are_refused(project: Project, name: str) -> None:
     project.write("job.sh", "")
     before = project.tree(project.path.parent).keys() | {"project/x.hermes"}
@@ -1225,7 +1436,9 @@ async def test_usable_names_are_used(project: Project, name: str) -> None:
     assert project.experiment().directory.parent.name == name
 
 
-async def test_no_job_outlives_a_run_that_fails_itself(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_job_outlives_a_run_that_fails_itself(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare = starting.Starter.prepare
 
     def fail_at_third(starter: starting.Starter, pending: Pending) -> starting.Running:

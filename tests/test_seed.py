@@ -73,7 +73,11 @@ def desk(make_desk: MakeDesk) -> Desk:
     desk.write("networks/cnn.py", CNN)
     desk.write(".gitignore", "experiments\nrunning\nmet\n__pycache__\n")
     (desk.path / "running").mkdir()
-    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "agents"]):
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "agents"],
+    ):
         subprocess.run(["git", *words], cwd=desk.path, check=True)
     return desk
 
@@ -99,9 +103,18 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
     assert (dqn.name, ac.name) == ("test_agents", "test_agents")
 
     # "executes the following jobs", the identifier first, then what STD-E gives to each script, then the job's own arguments
-    assert " ".join(dqn.argv) == f"python train_dqn.py {dqn.identifier} -gamma 0.995 --env cartpole -lr 0.001"
-    assert " ".join(ac.argv) == f"python train_ac.py {ac.identifier} -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001"
-    told = {each.script: json.loads((each.directory / f"told_{each.identifier}.json").read_text()) for each in (dqn, ac)}
+    assert (
+        " ".join(dqn.argv)
+        == f"python train_dqn.py {dqn.identifier} -gamma 0.995 --env cartpole -lr 0.001"
+    )
+    assert (
+        " ".join(ac.argv)
+        == f"python train_ac.py {ac.identifier} -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001"
+    )
+    told = {
+        each.script: json.loads((each.directory / f"told_{each.identifier}.json").read_text())
+        for each in (dqn, ac)
+    }
     for each in (dqn, ac):
         assert each.status == "finished"
         assert told[each.script]["arguments"] == list(each.argv[1:])
@@ -110,7 +123,9 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
     assert max(each["together"] for each in told.values()) == 2
 
     # "Before experiments are executed, hermes creates a unique experiment identifier": the date, and the end of the commit
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=desk.path, check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=desk.path, check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert dqn.identifier != ac.identifier
     for each in (dqn, ac):
         assert IDENTIFIER.fullmatch(each.identifier)
@@ -121,7 +136,9 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
     # "as well as an experiment directory for them"; with path_to_experiments ".", in quotes like those, "these directories are ..."
     assert dqn.directory == desk.path / "experiments" / "train_dqn" / "test_agents" / dqn.identifier
     assert ac.directory == desk.path / "experiments" / "train_ac" / "test_agents" / ac.identifier
-    assert told["train_dqn"]["directory"] is told["train_ac"]["directory"] is True, "they are there when the job starts"
+    assert told["train_dqn"]["directory"] is told["train_ac"]["directory"] is True, (
+        "they are there when the job starts"
+    )
 
     # "hermes is instructed to copy those files into the experiment directories after the jobs are finished"
     for each in (dqn, ac):
@@ -129,16 +146,33 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
         assert {"cnn.py", script} & set(told[each.script]["before"]) == set()
         assert (each.directory / "cnn.py").read_text() == CNN
         assert (each.directory / script).read_text() == TRAIN
-        assert {file.path for file in each.files if file.origin == "copied-after"} == {"cnn.py", script}
+        assert {file.path for file in each.files if file.origin == "copied-after"} == {
+            "cnn.py",
+            script,
+        }
         assert not (each.directory / ("train_ac.py" if each is dqn else "train_dqn.py")).exists()
 
     # "Hermes is also able to automatically move files that are created within the working directory", by the identifier in their names
     for each in (dqn, ac):
-        collected = {f"weights_{each.identifier}.json", f"told_{each.identifier}.json", f"plots/{each.identifier}_curve.csv"}
+        collected = {
+            f"weights_{each.identifier}.json",
+            f"told_{each.identifier}.json",
+            f"plots/{each.identifier}_curve.csv",
+        }
         assert {file.path for file in each.files if file.origin == "collected"} == collected
-        assert json.loads((each.directory / f"weights_{each.identifier}.json").read_text()) == [8, 4, 4]
-        assert (each.directory / "plots" / f"{each.identifier}_curve.csv").read_text() == "step,return\n"
-    after = {path: content for path, content in desk.tree(desk.path).items() if path.split("/")[0] != "experiments"}
+        assert json.loads((each.directory / f"weights_{each.identifier}.json").read_text()) == [
+            8,
+            4,
+            4,
+        ]
+        assert (
+            each.directory / "plots" / f"{each.identifier}_curve.csv"
+        ).read_text() == "step,return\n"
+    after = {
+        path: content
+        for path, content in desk.tree(desk.path).items()
+        if path.split("/")[0] != "experiments"
+    }
     after = {path: content for path, content in after.items() if "__pycache__" not in path}
     # Moved, not copied: but for what bears no identifier in its name, the folder is as it was
     assert after == before | {"plots": "/", "met": ""}
@@ -166,7 +200,10 @@ def test_at_most_two_at_the_same_time(desk: Desk, path_with_python: dict[str, st
     desk.write("example_file.hermes", EXAMPLE + entries + entries)
     desk.hermes("exec", "-f", "example_file.hermes", "-n", "test_agents", env=path_with_python)
     experiments = desk.experiments()
-    together = [json.loads((each.directory / f"told_{each.identifier}.json").read_text())["together"] for each in experiments]
+    together = [
+        json.loads((each.directory / f"told_{each.identifier}.json").read_text())["together"]
+        for each in experiments
+    ]
     assert len(together) == 6
     assert max(together) == 2
     # "a unique experiment identifier"
@@ -179,7 +216,9 @@ def test_all_kinds_of_files_can_be_copied(desk: Desk) -> None:
     desk.write("empty", "")
     desk.write("results/a/b.txt", "b")
     desk.write("save.py", "")
-    desk.write("x.hermes", f"STD-H\n-ca data.bin -ca empty\nEXEC\n[[{PYTHON}, save.py],[-ca results]]\n")
+    desk.write(
+        "x.hermes", f"STD-H\n-ca data.bin -ca empty\nEXEC\n[[{PYTHON}, save.py],[-ca results]]\n"
+    )
     desk.hermes("exec", "-f", "x.hermes")
     copied = desk.tree(desk.experiment().directory, own=True)
     assert copied.pop("data.bin").encode("utf-8", "surrogateescape") == bytes(range(256))

@@ -23,10 +23,18 @@ import pytest
 
 import hermes
 from hermes import Status
-from hermes.executors import slurm as slurm_module
 from hermes.executors.processes import processes_of
-from hermes.executors.slurm import judged
-from hermes.executors.slurm_commands import Limits, Row, cause_in, last_line, parse_duration, parse_limits, parse_queue
+from hermes.executors.slurm import executor as slurm_module
+from hermes.executors.slurm.commands import (
+    Limits,
+    Row,
+    cause_in,
+    last_line,
+    parse_duration,
+    parse_limits,
+    parse_queue,
+)
+from hermes.executors.slurm.executor import judged
 from hermes.model import Outcome
 
 from .cluster import NODES, Cluster
@@ -207,7 +215,9 @@ def controller_of(cluster: Cluster) -> int:
     return cluster._daemons["slurmctld"].pid
 
 
-def test_accepted_though_it_timed_out(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_though_it_timed_out(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A controller that hangs takes the job when it goes on; `sbatch` has given up by then."""
     pid = controller_of(own)
     trap(desk, monkeypatch, f"kill -STOP {pid}; (sleep 4; kill -CONT {pid}) >/dev/null 2>&1 &")
@@ -218,7 +228,9 @@ def test_accepted_though_it_timed_out(desk: Desk, own: Cluster, monkeypatch: pyt
     assert len(arrays(desk, own)) == 1
 
 
-def test_accepted_and_nobody_said_so(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_and_nobody_said_so(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trap(
         desk,
         monkeypatch,
@@ -230,7 +242,9 @@ def test_accepted_and_nobody_said_so(desk: Desk, own: Cluster, monkeypatch: pyte
     assert len(arrays(desk, own)) == 1
 
 
-def test_accepted_so_late_that_it_was_submitted_again(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_so_late_that_it_was_submitted_again(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late = '(sleep 7; REAL "$@") >/dev/null 2>&1 & echo "sbatch: error: Batch job submission failed: Socket timed out" >&2; exit 1'
     trap(desk, monkeypatch, late)
     desk.write("job.sh", JOB.replace('while [ -e "hold$2" ]; do sleep 0.02; done', "sleep 1"))
@@ -240,7 +254,9 @@ def test_accepted_so_late_that_it_was_submitted_again(desk: Desk, own: Cluster, 
     check_once(desk, 6)
 
 
-def test_a_client_killed_while_it_submits(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_killed_while_it_submits(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The `sbatch` that it has started goes on, and nobody takes the id."""
     pid = controller_of(own)
     trap(desk, monkeypatch, f"kill -STOP {pid}; (sleep 3; kill -CONT {pid}) >/dev/null 2>&1 &")
@@ -253,7 +269,9 @@ def test_a_client_killed_while_it_submits(desk: Desk, own: Cluster, monkeypatch:
     check_once(desk, 3)
 
 
-def test_the_controller_is_down_when_jobs_are_submitted(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_controller_is_down_when_jobs_are_submitted(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trap(desk, monkeypatch, f"kill -KILL {controller_of(own)}; sleep 0.2")
     sweep(desk, 3)
     with desk.started("exec", "-f", "x.hermes") as client:
@@ -267,7 +285,9 @@ def test_the_controller_is_down_when_jobs_are_submitted(desk: Desk, own: Cluster
     check_once(desk, 3)
 
 
-def test_a_controller_that_forgets_what_it_took(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controller_that_forgets_what_it_took(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed right after it has said yes. Its next job gets the same id."""
     monkeypatch.setattr(slurm_module, "LOST_AFTER", 2.0)
     trap(desk, monkeypatch, f'REAL "$@"; kill -KILL {controller_of(own)}; exit 0')
@@ -275,7 +295,9 @@ def test_a_controller_that_forgets_what_it_took(desk: Desk, own: Cluster, monkey
 
     async def execute() -> hermes.RunResult:
         with anyio.fail_after(WAIT):
-            async with hermes.open_run(desk.path / "x.hermes", working_directory=desk.path, root=desk.path) as run:
+            async with hermes.open_run(
+                desk.path / "x.hermes", working_directory=desk.path, root=desk.path
+            ) as run:
                 await anyio.sleep(2)
                 own.stop_controller()
                 shutil.rmtree(own.folder / "state")
@@ -301,8 +323,13 @@ def test_without_slurm_that_is_told(desk: Desk) -> None:
     (desk.path.parent / "empty").mkdir()
     for program in ("sh", "python3"):
         (desk.path.parent / "empty" / program).symlink_to(shutil.which(program) or "")
-    told = desk.hermes("exec", "-f", "x.hermes", code=2, env={"PATH": str(desk.path.parent / "empty")}).stderr
-    assert told == "error: `sbatch` was not found on PATH: there is no Slurm here\nhint: `executor: local` runs jobs on this machine\n"
+    told = desk.hermes(
+        "exec", "-f", "x.hermes", code=2, env={"PATH": str(desk.path.parent / "empty")}
+    ).stderr
+    assert (
+        told
+        == "error: `sbatch` was not found on PATH: there is no Slurm here\nhint: `executor: local` runs jobs on this machine\n"
+    )
     assert not desk.experiments_folder.exists()
 
 
@@ -316,7 +343,10 @@ def test_without_slurm_that_is_told(desk: Desk) -> None:
     ],
 )
 def test_options_that_slurm_refuses(desk: Desk, cluster: Cluster, options: str, said: str) -> None:
-    desk.write("x.hermes", f"PRE\nexecutor: slurm\nEXEC\n[[sh, job.sh, 1]]\n[[sh, job.sh, 2],[-s '{options}']]\n")
+    desk.write(
+        "x.hermes",
+        f"PRE\nexecutor: slurm\nEXEC\n[[sh, job.sh, 1]]\n[[sh, job.sh, 2],[-s '{options}']]\n",
+    )
     before = arrays(desk, cluster)
     told = desk.hermes("exec", "-f", "x.hermes", code=2).stderr
     assert told.startswith(f"error: Slurm refuses `{options}`: ")
@@ -326,7 +356,9 @@ def test_options_that_slurm_refuses(desk: Desk, cluster: Cluster, options: str, 
     assert arrays(desk, cluster) == before
 
 
-def test_options_are_passed_on_and_group_the_jobs(desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_passed_on_and_group_the_jobs(
+    desk: Desk, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What Hermes relies upon cannot be changed by the environment
     for name, value in (
         ("SBATCH_ARRAY_INX", "0-3"),
@@ -343,20 +375,32 @@ def test_options_are_passed_on_and_group_the_jobs(desk: Desk, cluster: Cluster, 
         "[[sh, job.sh, 0],[-s '--cpus-per-task=2 --nice=7']]\n[[sh, job.sh, 1]]\n[[sh, job.sh, 2],[--slurm=--time=7]]\n[[sh, job.sh, 3]]\n",
     )
     desk.hermes("exec", "-f", "x.hermes", timeout=WAIT)
-    shown = {each.argv[-1]: dict(re.findall(r"(\w+)=(\S*)", each.stdout)) for each in desk.experiments()}
-    assert [shown[str(n)]["TimeLimit"] for n in range(4)] == ["00:06:00", "00:06:00", "00:07:00", "00:06:00"]
+    shown = {
+        each.argv[-1]: dict(re.findall(r"(\w+)=(\S*)", each.stdout)) for each in desk.experiments()
+    }
+    assert [shown[str(n)]["TimeLimit"] for n in range(4)] == [
+        "00:06:00",
+        "00:06:00",
+        "00:07:00",
+        "00:06:00",
+    ]
     assert [shown[str(n)]["NumCPUs"] for n in range(4)] == ["2", "1", "1", "1"]
     assert len({shown[str(n)]["ArrayJobId"] for n in range(4)}) == 3
     assert shown["1"]["ArrayJobId"] == shown["3"]["ArrayJobId"]
     options = {each.argv[-1]: each.metadata["options"]["slurm"] for each in desk.experiments()}
     assert options["0"] == ["--time=6", "--cpus-per-task=2 --nice=7"]
-    again = next(each.directory for each in desk.experiments() if each.argv[-1] == "0") / "re_execution.hermes"
+    again = (
+        next(each.directory for each in desk.experiments() if each.argv[-1] == "0")
+        / "re_execution.hermes"
+    )
     plan = hermes.compile_file(again, working_directory=desk.path)
     assert [job.options.slurm for job in plan.jobs] == [("--time=6", "--cpus-per-task=2 --nice=7")]
     assert plan.settings.slurm == "--time=5 --comment='from PRE'"
 
 
-def test_arrays_are_split_and_still_keep_to_threads(desk: Desk, slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_are_split_and_still_keep_to_threads(
+    desk: Desk, slurm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     count = 'mkdir -p running; touch "running/$1"; ls running | wc -l; sleep 0.4; rm "running/$1"\n'
     desk.write("job.sh", count + JOB.replace('while [ -e "hold$2" ]; do sleep 0.02; done', ":"))
     sweep(desk, 8, threads=2)
@@ -382,7 +426,11 @@ def test_a_node_that_fails_gives_its_job_to_another(desk: Desk, own: Cluster) ->
     other = next(each for each in NODES if each != node[1])
     experiment = desk.experiment()
     assert experiment.stdout == f"attempt on {node[1]}\nattempt on {other}\ngoes on\n"
-    assert (experiment.status, experiment.metadata["attempts"], experiment.metadata["slurm"]["node"]) == ("finished", 2, other)
+    assert (
+        experiment.status,
+        experiment.metadata["attempts"],
+        experiment.metadata["slurm"]["node"],
+    ) == ("finished", 2, other)
     assert ended(desk) == ["0"]
     assert desk.leftovers(experiment.identifier) == []
     assert set(desk.tree(experiment.directory, own=True)) == {f"state_{experiment.identifier}.txt"}
@@ -463,11 +511,19 @@ def test_a_requeued_job_goes_on_in_its_directory(desk: Desk, cluster: Cluster) -
     assert client.returncode == 0, told
     experiment = desk.experiment()
     assert experiment.identifier == first.identifier
-    assert (experiment.status, experiment.exit_code, experiment.metadata["attempts"]) == ("finished", 0, 2)
+    assert (experiment.status, experiment.exit_code, experiment.metadata["attempts"]) == (
+        "finished",
+        0,
+        2,
+    )
     assert experiment.stdout.count("attempt on") == 2
     assert experiment.stdout.endswith("goes on\n")
-    assert set(desk.tree(experiment.directory, own=True)) == {f"{kind}_{experiment.identifier}.txt" for kind in ("state", "saved")}
-    assert {file.path for file in experiment.files} == set(desk.tree(experiment.directory, own=True))
+    assert set(desk.tree(experiment.directory, own=True)) == {
+        f"{kind}_{experiment.identifier}.txt" for kind in ("state", "saved")
+    }
+    assert {file.path for file in experiment.files} == set(
+        desk.tree(experiment.directory, own=True)
+    )
     assert desk.leftovers(experiment.identifier) == []
 
 
@@ -509,7 +565,9 @@ def test_the_warning_before_a_time_limit_is_passed_on(desk: Desk, cluster: Clust
     assert "1 timeout" in desk.hermes("exec", "-f", "x.hermes", code=1, timeout=120).stderr
     experiment = desk.experiment()
     assert (experiment.status, experiment.exit_code) == (Status.TIMEOUT, 143)
-    assert set(desk.tree(experiment.directory, own=True)) == {f"{kind}_{experiment.identifier}.txt" for kind in ("state", "saved")}
+    assert set(desk.tree(experiment.directory, own=True)) == {
+        f"{kind}_{experiment.identifier}.txt" for kind in ("state", "saved")
+    }
 
 
 EATER = "import sys\nopen('part_' + sys.argv[1], 'w').close()\nwanted = b'x' * (600 << 20)\nimport time\ntime.sleep(60)\n"
@@ -522,7 +580,9 @@ def execute_with_an_impatient_client(desk: Desk) -> hermes.RunResult:
         with anyio.fail_after(WAIT), pytest.MonkeyPatch.context() as patch:
             patch.setattr(slurm_module, "ALIVE", 3.0)
             patch.setattr(slurm_module, "LAST_ASK", 3.0)
-            return await hermes.run_file(desk.path / "x.hermes", working_directory=desk.path, root=desk.path)
+            return await hermes.run_file(
+                desk.path / "x.hermes", working_directory=desk.path, root=desk.path
+            )
 
     return anyio.run(execute)
 
@@ -532,7 +592,10 @@ def check_out_of_memory(desk: Desk) -> None:
     desk.write("x.hermes", "PRE\nexecutor: slurm\nslurm: --mem=200\nEXEC\n[[python, eat.py]]\n")
     execute_with_an_impatient_client(desk)
     experiment = desk.experiment()
-    assert (experiment.status, experiment.problems) == (Status.FAILED, ("out of memory: Slurm killed it",))
+    assert (experiment.status, experiment.problems) == (
+        Status.FAILED,
+        ("out of memory: Slurm killed it",),
+    )
     assert set(desk.tree(experiment.directory, own=True)) == {f"part_{experiment.identifier}"}
     assert desk.leftovers(experiment.identifier) == []
 
@@ -541,14 +604,20 @@ def test_out_of_memory_kills_the_node_s_process_too(desk: Desk, cluster: Cluster
     check_out_of_memory(desk)
 
 
-@pytest.mark.skipif(Cluster.no_memory_cgroups() is not None, reason=str(Cluster.no_memory_cgroups()))
-def test_out_of_memory_in_a_cgroup(desk: Desk, slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    Cluster.no_memory_cgroups() is not None, reason=str(Cluster.no_memory_cgroups())
+)
+def test_out_of_memory_in_a_cgroup(
+    desk: Desk, slurm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Cluster(memory_cgroups=True) as cluster:
         use(cluster, monkeypatch)
         check_out_of_memory(desk)
 
 
-def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_says_nothing_any_more(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What watches the job is killed with it, and Slurm goes on to say that it runs."""
     monkeypatch.setattr(slurm_module, "STALE", 3.0)
     monkeypatch.setattr(slurm_module, "ALIVE", 2.0)
@@ -558,7 +627,9 @@ def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch
 
     async def execute() -> hermes.RunResult:
         with anyio.fail_after(WAIT):
-            async with hermes.open_run(desk.path / "x.hermes", working_directory=desk.path, root=desk.path) as run:
+            async with hermes.open_run(
+                desk.path / "x.hermes", working_directory=desk.path, root=desk.path
+            ) as run:
                 await desk.until(lambda: started(desk))
                 alive = processes_of("SLURM_CONF")
                 pids = {pid for node in NODES for pid in alive.get(f"{own.folder}/{node}.conf", ())}
@@ -569,15 +640,22 @@ def test_a_node_that_says_nothing_any_more(desk: Desk, own: Cluster, monkeypatch
     result = anyio.run(execute)
     (outcome,) = result.outcomes
     assert outcome.status == Status.LOST
-    assert set(desk.tree(desk.experiment().directory, own=True)) == {f"state_{outcome.identifier}.txt"}
+    assert set(desk.tree(desk.experiment().directory, own=True)) == {
+        f"state_{outcome.identifier}.txt"
+    }
 
 
 def test_a_node_that_cannot_start_a_job_says_why(desk: Desk, cluster: Cluster) -> None:
     sweep(desk, 1)
     desk.write("broken/anyio.py", "raise SystemExit('this node is not as the client is')\n")
-    desk.write("sitecustomize.py", "import os, sys\nif 'SLURM_JOB_ID' in os.environ: sys.path.insert(0, 'broken')\n")
+    desk.write(
+        "sitecustomize.py",
+        "import os, sys\nif 'SLURM_JOB_ID' in os.environ: sys.path.insert(0, 'broken')\n",
+    )
     path = os.pathsep.join(filter(None, [str(desk.path), os.environ.get("PYTHONPATH")]))
-    told = desk.hermes("exec", "-f", "x.hermes", code=1, env={"PYTHONPATH": path}, timeout=WAIT).stderr
+    told = desk.hermes(
+        "exec", "-f", "x.hermes", code=1, env={"PYTHONPATH": path}, timeout=WAIT
+    ).stderr
     assert "problem: the node could not start it: this node is not as the client is" in told
     assert "Traceback" not in told
 
@@ -587,7 +665,9 @@ def test_a_node_that_cannot_start_a_job_says_why(desk: Desk, cluster: Cluster) -
 
 @pytest.mark.skipif(not LONG, reason="takes two minutes: only in `nox -s faults`")
 @pytest.mark.timeout(300)
-def test_squeue_is_called_seldom(desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty) -> None:
+def test_squeue_is_called_seldom(
+    desk: Desk, own: Cluster, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty
+) -> None:
     real = shutil.which("squeue")
     desk.program("bin/squeue", f'#!/bin/sh\necho >> {desk.path}/asked\nexec {real} "$@"\n')
     monkeypatch.setenv("PATH", f"{desk.path}/bin{os.pathsep}{os.environ['PATH']}")
@@ -688,7 +768,7 @@ def test_the_last_line_says_why(text: str, line: str) -> None:
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=1.batch. Some of the step tasks\n", "OUT_OF_MEMORY"),
         ("hello\n", None),
         # What an earlier start has left
-        ("*** JOB 7 ON n1 CANCELLED AT x DUE TO JOB REQUEUE ***\nhermes.node: 7_0 is task 0.0, start 2\n", None),
+        ("*** JOB 7 ON n1 CANCELLED AT x DUE TO JOB REQUEUE ***\nhermes.executors.slurm.node: 7_0 is task 0.0, start 2\n", None),
     ],
 )  # fmt: skip
 def test_why_slurm_ends_a_job(log: str, cause: str | None) -> None:
@@ -710,15 +790,26 @@ def test_why_slurm_ends_a_job(log: str, cause: str | None) -> None:
         (None, "lost", "Slurm does not know it any more"),
     ],
 )
-def test_what_becomes_of_a_job_that_its_node_could_not_finish(state: str | None, status: str, problem: str | None) -> None:
+def test_what_becomes_of_a_job_that_its_node_could_not_finish(
+    state: str | None, status: str, problem: str | None
+) -> None:
     outcome = judged(Outcome("x", "x", "/x", Status.LOST), state, "why")
     assert (outcome.status, outcome.problems) == (status, () if problem is None else (problem,))
     # Its own exit status says more
-    assert judged(Outcome("x", "x", "/x", Status.FINISHED, 0), state, "why").status == Status.FINISHED
+    assert (
+        judged(Outcome("x", "x", "/x", Status.FINISHED, 0), state, "why").status == Status.FINISHED
+    )
 
 
 def test_own_options_cannot_be_given(desk: Desk) -> None:
-    for option in ("--array=0-3", "-a 1", "--wrap=x", "-o x", "--job-name y", "--dependency=afterok:1"):
+    for option in (
+        "--array=0-3",
+        "-a 1",
+        "--wrap=x",
+        "-o x",
+        "--job-name y",
+        "--dependency=afterok:1",
+    ):
         desk.write("x.hermes", f"EXEC\n[[sh, job.sh],[-s '{option}']]\n")
         told = desk.hermes("exec", "-f", "x.hermes", code=2).stderr
         assert "is what Hermes itself gives to `sbatch`" in told

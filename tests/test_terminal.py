@@ -83,7 +83,9 @@ def test_a_run_from_start_to_end(desk: Desk) -> None:
         terminal.shows(r"^work  --name b  \d+\.\d s  bonjour$")
         order(desk, "b", "encore")
         terminal.shows(r"^work  --name b  \d+\.\d s  encore$")
-        assert len([line for line in terminal.screen.lines if "running" in line]) == 1, "it is drawn in place"
+        assert len([line for line in terminal.screen.lines if "running" in line]) == 1, (
+            "it is drawn in place"
+        )
         assert not terminal.screen.cursor_shown
         order(desk, "a", "0")
         terminal.shows(r"1/3 done  2 running  0 failed  .*, about .* left$")
@@ -95,21 +97,31 @@ def test_a_run_from_start_to_end(desk: Desk) -> None:
         terminal.shows(r"command: .*work\.py .* --name b --lr 0\.1$")
         terminal.shows(rf"directory: .*/{failed}$")
         terminal.shows(r"run again: hermes exec -f .* -n shown$")
-        last = next(index for index, line in enumerate(terminal.screen.lines) if "run again" in line)
+        last = next(
+            index for index, line in enumerate(terminal.screen.lines) if "run again" in line
+        )
         assert "2/3 done" in terminal.screen.lines[last + 1]
         order(desk, "c", "0")
         assert terminal.end() == 1
         # What stays: the failure and a summary
         shown = [line for line in terminal.screen.lines if line]
-        assert re.fullmatch(r"shown: 3 jobs in .*: 2 finished, 1 failed; results in experiments", shown[-1])
+        assert re.fullmatch(
+            r"shown: 3 jobs in .*: 2 finished, 1 failed; results in experiments", shown[-1]
+        )
         assert "━" not in terminal.screen.text
         assert "running" not in terminal.screen.text
         assert terminal.screen.cursor_shown
-    assert sorted(experiment.status for experiment in desk.experiments()) == ["failed", "finished", "finished"]
+    assert sorted(experiment.status for experiment in desk.experiments()) == [
+        "failed",
+        "finished",
+        "finished",
+    ]
 
 
 def test_live_output_stands_above_the_drawing(desk: Desk) -> None:
-    desk.hermes_file(f"[[{PYTHON}, work.py, a],[-l false]]", f"[[{PYTHON}, work.py, b]]", settings={"threads": 2})
+    desk.hermes_file(
+        f"[[{PYTHON}, work.py, a],[-l false]]", f"[[{PYTHON}, work.py, b]]", settings={"threads": 2}
+    )
     with desk.terminal("exec", "-f", "x.hermes") as terminal:
         terminal.shows("0/2 done  2 running")
         for word in ("one", "two", "three"):
@@ -131,7 +143,10 @@ def test_many_jobs_on_a_small_terminal(desk: Desk) -> None:
     desk.write("orders/none")
     name = "a" * 30
     desk.write(f"{name}.py", WORK)
-    desk.hermes_file(f"PROD([[{PYTHON}, {name}.py, --note {'b' * 40} --seed {{seed}}]], seed=RANGE[0, 14])", settings={"threads": 14})
+    desk.hermes_file(
+        f"PROD([[{PYTHON}, {name}.py, --note {'b' * 40} --seed {{seed}}]], seed=RANGE[0, 14])",
+        settings={"threads": 14},
+    )
     with desk.terminal("exec", "-f", "x.hermes", rows=10, columns=40) as terminal:
         terminal.shows("^0/14 done  14 running")
         terminal.shows("^and 7 more running$")
@@ -164,7 +179,10 @@ def test_arguments_that_all_jobs_share_are_not_shown(desk: Desk) -> None:
 
 @pytest.mark.fault(22)
 def test_escapes_of_jobs_do_not_reach_the_terminal(desk: Desk) -> None:
-    desk.write("nasty.py", "import sys, time\nprint('\\x1b[2J\\x1b]0;title\\x07 [red]x', flush=True)\nopen('said', 'w')\ntime.sleep(600)\n")
+    desk.write(
+        "nasty.py",
+        "import sys, time\nprint('\\x1b[2J\\x1b]0;title\\x07 [red]x', flush=True)\nopen('said', 'w')\ntime.sleep(600)\n",
+    )
     desk.hermes_file(f"[[{PYTHON}, nasty.py],[-l false]]")
     with desk.terminal("exec", "-f", "x.hermes") as terminal:
         terminal.shows(r"^\\x1b\[2J\\x1b\]0;title\\x07 \[red\]x$")
@@ -196,7 +214,12 @@ def test_a_terminal_without_abilities_gets_lines(desk: Desk) -> None:
     with desk.terminal("exec", "-f", "x.hermes", env={"TERM": "dumb"}) as terminal:
         assert terminal.end() == 0
         assert b"\x1b" not in terminal.raw
-        assert [line.split()[0] for line in terminal.screen.lines if line] == ["x:", "started", "[1/1]", "x:"]
+        assert [line.split()[0] for line in terminal.screen.lines if line] == [
+            "x:",
+            "started",
+            "[1/1]",
+            "x:",
+        ]
 
 
 # How it ends
@@ -204,7 +227,10 @@ def test_a_terminal_without_abilities_gets_lines(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=pytest.mark.fault(row)) for key, row in (("Ctrl-C", 3), ("SIGINT", 3), ("SIGTERM", 4), ("SIGHUP", 4))],
+    [
+        pytest.param(key, marks=pytest.mark.fault(row))
+        for key, row in (("Ctrl-C", 3), ("SIGINT", 3), ("SIGTERM", 4), ("SIGHUP", 4))
+    ],
 )
 def test_one_signal_ends_jobs_gently(desk: Desk, key: str) -> None:
     desk.write("patient.py", PATIENT)
@@ -220,7 +246,10 @@ def test_one_signal_ends_jobs_gently(desk: Desk, key: str) -> None:
         assert terminal.end() == 128 + number
         assert terminal.process.signalstatus == number, "it has ended by the signal itself"
         assert terminal.screen.cursor_shown
-        assert re.search(r"2 jobs in .*: 1 cancelled, 1 never started; results in experiments", terminal.screen.text)
+        assert re.search(
+            r"2 jobs in .*: 1 cancelled, 1 never started; results in experiments",
+            terminal.screen.text,
+        )
         assert "━" not in terminal.screen.text, "nor did the terminal's own ^C disturb the drawing"
         assert "Traceback" not in terminal.screen.text
     assert not is_alive(job)
@@ -249,7 +278,9 @@ def test_a_second_signal_kills(desk: Desk) -> None:
     assert not is_alive(job)
     experiment = desk.experiment()
     assert (experiment.status, experiment.signal) == ("cancelled", signal.SIGKILL)
-    assert sorted(desk.tree(experiment.directory, own=True)) == [f"{word}_{experiment.identifier}" for word in ("ended", "partial")]
+    assert sorted(desk.tree(experiment.directory, own=True)) == [
+        f"{word}_{experiment.identifier}" for word in ("ended", "partial")
+    ]
     assert desk.leftovers(experiment.identifier) == []
 
 
@@ -310,7 +341,10 @@ if sys.argv[2] == "0":
 def flood(desk: Desk) -> None:
     desk.write("flood.py", FLOOD)
     # Each in a slot of its own after the first: they start while its lines are waiting
-    desk.hermes_file(f"PROD([[{PYTHON}, flood.py, {{identifier}} {{n}}],[-l false]], n=RANGE[0, 6])", settings={"threads": 1})
+    desk.hermes_file(
+        f"PROD([[{PYTHON}, flood.py, {{identifier}} {{n}}],[-l false]], n=RANGE[0, 6])",
+        settings={"threads": 1},
+    )
 
 
 def all_have_run(desk: Desk) -> bool:
@@ -331,13 +365,20 @@ def test_a_pipe_that_nobody_reads_holds_no_job_up(desk: Desk, options: tuple[str
 
 def test_a_pipe_that_nobody_reads_holds_no_signal_up(desk: Desk) -> None:
     flood(desk)
-    desk.hermes_file(f"[[{PYTHON}, flood.py, {{identifier}} 0],[-l false]]", f"[[{PYTHON}, work.py]]", settings={"threads": 1})
+    desk.hermes_file(
+        f"[[{PYTHON}, flood.py, {{identifier}} 0],[-l false]]",
+        f"[[{PYTHON}, work.py]]",
+        settings={"threads": 1},
+    )
     with desk.started("exec", "-f", "x.hermes") as process:
         until(lambda: len(desk.experiments()) == 2 and desk.experiments()[1].metadata.get("pid"))
         process.send_signal(signal.SIGTERM)
         until(lambda: process.poll() is not None)
         assert process.returncode == -signal.SIGTERM
-    assert sorted(experiment.status for experiment in desk.experiments()) == ["cancelled", "finished"]
+    assert sorted(experiment.status for experiment in desk.experiments()) == [
+        "cancelled",
+        "finished",
+    ]
 
 
 def test_a_terminal_that_has_stopped_holds_no_job_up(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol, TextIO
 import anyio
 
 import hermes
-from hermes import report
+from hermes.show import text as report
 
 ROOM = 2**20
 """Characters that may wait for a slow reader; then events wait in the run, which makes the logs wait on the disk."""
@@ -103,19 +103,27 @@ class PlainDisplay:
     def _tell(self, run: hermes.Run, event: hermes.Event) -> None:
         match event:
             case hermes.RunStarted():
-                self._change(f"{event.name}: {report.jobs(event.total)}, at most {event.threads} at the same time")
+                self._change(
+                    f"{event.name}: {report.jobs(event.total)}, at most {event.threads} at the same time"
+                )
             case hermes.JobStarted():
-                self._change(f"started {event.script} {event.identifier}  {shlex.join(event.arguments)}".rstrip())
+                self._change(
+                    f"started {event.script} {event.identifier}  {shlex.join(event.arguments)}".rstrip()
+                )
             case hermes.JobEnded(outcome=outcome) if not report.is_failure(outcome):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
-                self._change(f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}")
+                self._change(
+                    f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}"
+                )
             case hermes.JobEnded(outcome=outcome):
                 self.failure(report.failure(outcome, run.name, self.plan))
             case hermes.QueueChanged() if event.reason != self._reason:
                 # Every change of the figures would be a line a job
                 self._reason = event.reason
                 if event.reason:
-                    self._change(f"{event.pending} queued ({event.reason}), {event.running} running")
+                    self._change(
+                        f"{event.pending} queued ({event.reason}), {event.running} running"
+                    )
             case hermes.RunWarning():
                 self.note(f"warning: {event.message}")
 

@@ -25,9 +25,20 @@ app = typer.Typer(
 
 Comments = Annotated[
     list[str] | None,
-    typer.Option("-c", "--comment", metavar="TEXT", help="Store a comment with every experiment; repeatable.", show_default=False),
+    typer.Option(
+        "-c",
+        "--comment",
+        metavar="TEXT",
+        help="Store a comment with every experiment; repeatable.",
+        show_default=False,
+    ),
 ]
-Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder that experiments/ goes into.", show_default=False)]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", metavar="DIR", help="Folder that experiments/ goes into.", show_default=False
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print failures and nothing else.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
@@ -40,32 +51,74 @@ def _version(wanted: bool) -> None:
 
 @app.callback(no_args_is_help=True, invoke_without_command=True)
 def _hermes(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Run the jobs of a hermes file, each with an identifier, a directory and logs of its own."""
 
 
 @app.command("exec")
 def execute(
-    file: Annotated[str | None, typer.Option("-f", "--file", metavar="FILE", help="Hermes file to execute.", show_default=False)] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "-f", "--file", metavar="FILE", help="Hermes file to execute.", show_default=False
+        ),
+    ] = None,
     command: Annotated[
-        str | None, typer.Option("-e", "--execute", metavar="COMMAND", help="Execute this one command.", show_default=False)
+        str | None,
+        typer.Option(
+            "-e",
+            "--execute",
+            metavar="COMMAND",
+            help="Execute this one command.",
+            show_default=False,
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Name that groups the experiments.  [default: FILE's stem]", show_default=False),
+        typer.Option(
+            "-n",
+            "--name",
+            metavar="NAME",
+            help="Name that groups the experiments.  [default: FILE's stem]",
+            show_default=False,
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", metavar="N", help="Most jobs at the same time.", show_default=False)] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", metavar="N", help="Most jobs at the same time.", show_default=False
+        ),
+    ] = None,
     executor: Annotated[
-        str | None, typer.Option("--executor", metavar="NAME", help="Where jobs run: `local` or `slurm`.", show_default=False)
+        str | None,
+        typer.Option(
+            "--executor",
+            metavar="NAME",
+            help="Where jobs run: `local` or `slurm`.",
+            show_default=False,
+        ),
     ] = None,
     slurm: Annotated[
-        str | None, typer.Option("--slurm", metavar="OPTIONS", help="Options of `sbatch` for every job.", show_default=False)
+        str | None,
+        typer.Option(
+            "--slurm",
+            metavar="OPTIONS",
+            help="Options of `sbatch` for every job.",
+            show_default=False,
+        ),
     ] = None,
     comments: Comments = None,
     root: Root = None,
-    compile_only: Annotated[bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Run only jobs that have not succeeded under this name yet.")] = False,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="Print the commands and execute nothing.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Run only jobs that have not succeeded under this name yet."),
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,18 +128,37 @@ def execute(
     128+n: ended by signal n.
     """
     if (file is None) == (command is None):
-        raise hermes.HermesError("expected either `-f FILE` or `-e COMMAND`", hint="`hermes exec -f sweep.hermes -n first_try`")
+        raise hermes.HermesError(
+            "expected either `-f FILE` or `-e COMMAND`",
+            hint="`hermes exec -f sweep.hermes -n first_try`",
+        )
     if command is not None:
-        plan = hermes.compile_command(command, root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
+        plan = hermes.compile_command(
+            command,
+            root=root,
+            comments=comments or (),
+            threads=threads,
+            executor=executor,
+            slurm=slurm,
+        )
     else:
-        plan = hermes.compile_file(file or "", root=root, comments=comments or (), threads=threads, executor=executor, slurm=slurm)
+        plan = hermes.compile_file(
+            file or "",
+            root=root,
+            comments=comments or (),
+            threads=threads,
+            executor=executor,
+            slurm=slurm,
+        )
     if compile_only:
         _print_plan(plan, as_json)
     else:
         from .run import run
 
         run(
-            lambda: hermes.open_run(plan, name, follow_logs="shown", follow_files=as_json, only_missing=resume),
+            lambda: hermes.open_run(
+                plan, name, follow_logs="shown", follow_files=as_json, only_missing=resume
+            ),
             quiet=quiet,
             as_json=as_json,
         )
@@ -94,9 +166,16 @@ def execute(
 
 @app.command("resume")
 def resume_(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False)] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Run the jobs that failed again, too.")] = False,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Run the jobs that failed again, too.")
+    ] = False,
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -109,7 +188,9 @@ def resume_(
     from .run import run
 
     run(
-        lambda: hermes.open_resumed(run_id or name, failed=failed, root=root, follow_logs="shown", follow_files=as_json),
+        lambda: hermes.open_resumed(
+            run_id or name, failed=failed, root=root, follow_logs="shown", follow_files=as_json
+        ),
         quiet=quiet,
         as_json=as_json,
     )
@@ -117,8 +198,13 @@ def resume_(
 
 @app.command()
 def stop(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False)] = None,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False),
+    ] = None,
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -129,12 +215,19 @@ def stop(
     """
     from .run import run
 
-    run(lambda: hermes.open_stopped(run_id or name, root=root), quiet=quiet, as_json=as_json, is_stop=True)
+    run(
+        lambda: hermes.open_stopped(run_id or name, root=root),
+        quiet=quiet,
+        as_json=as_json,
+        is_stop=True,
+    )
 
 
 @app.command("compile", short_help="Print the commands of a hermes file.")
 def compile_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Hermes file to compile.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Hermes file to compile.", show_default=False)
+    ],
     as_json: AsJson = False,
     root: Root = None,
 ) -> None:
@@ -147,9 +240,21 @@ def compile_(
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new file; `.hermes` is added.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the new file; `.hermes` is added.", show_default=False
+        ),
+    ],
     scripts: Annotated[
-        list[str] | None, typer.Option("-s", "--script", metavar="SCRIPT", help="Script to execute; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "-s",
+            "--script",
+            metavar="SCRIPT",
+            help="Script to execute; repeatable.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Write a commented hermes file to start from. Never overwrites."""
@@ -160,27 +265,38 @@ def create(
         with path.open("x", encoding="utf-8") as file:
             file.write(new_file(scripts or ()))
     except FileExistsError:
-        raise hermes.HermesError(f"`{hermes.escape(str(path))}` exists already, it was left as it is") from None
+        raise hermes.HermesError(
+            f"`{hermes.escape(str(path))}` exists already, it was left as it is"
+        ) from None
     except (OSError, ValueError) as exc:
         told = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise hermes.HermesError(f"cannot write `{hermes.escape(str(path))}`: {told}") from None
     print(path)
-    _say(f"edit it, look at it with `hermes compile {path}`, run it with `hermes exec -f {path} -n NAME`")
+    _say(
+        f"edit it, look at it with `hermes compile {path}`, run it with `hermes exec -f {path} -n NAME`"
+    )
 
 
 @app.command(short_help="Write a small example and run it.")
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path("hermes_demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path(
+        "hermes_demo"
+    ),
 ) -> None:
     """Write a small example, two agents that learn to balance a pole, and run it. Takes a few seconds."""
     from .run import run
     from .templates import write_demo
 
     write_demo(folder)
-    _say(f"the example is in `{folder}`: a hermes file, two training scripts and the network they share")
+    _say(
+        f"the example is in `{folder}`: a hermes file, two training scripts and the network they share"
+    )
     _say(f"$ cd {shlex.quote(str(folder))} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
-    run(lambda: hermes.open_run(plan, "test_agents", follow_logs="shown", follow_files=False), after=_show_results)
+    run(
+        lambda: hermes.open_run(plan, "test_agents", follow_logs="shown", follow_files=False),
+        after=_show_results,
+    )
 
 
 def _show_results(result: hermes.RunResult) -> None:
@@ -191,13 +307,18 @@ def _show_results(result: hermes.RunResult) -> None:
         if outcome.directory is not None:
             out.line(os.path.relpath(outcome.directory))
             for stored in hermes.load_experiment(outcome.directory).files:
-                out.line(f"    {hermes.escape(stored.path)}  ({stored.origin}, {stored.bytes} bytes)")
+                out.line(
+                    f"    {hermes.escape(stored.path)}  ({stored.origin}, {stored.bytes} bytes)"
+                )
 
 
 @app.command("help")
 def help_(
     context: typer.Context,
-    command: Annotated[str | None, typer.Argument(metavar="[COMMAND]", help="Command to explain.", show_default=False)] = None,
+    command: Annotated[
+        str | None,
+        typer.Argument(metavar="[COMMAND]", help="Command to explain.", show_default=False),
+    ] = None,
 ) -> None:
     """Show help for hermes or for one of its commands."""
     parent = context.parent
@@ -208,7 +329,10 @@ def help_(
     group = typer.main.get_command(app)
     found = getattr(group, "commands", {}).get(command)
     if found is None:
-        raise hermes.HermesError(f"no command `{command}`", hint=hermes.did_you_mean(command, getattr(group, "commands", {})))
+        raise hermes.HermesError(
+            f"no command `{command}`",
+            hint=hermes.did_you_mean(command, getattr(group, "commands", {})),
+        )
     with found.make_context(command, [], parent=parent, resilient_parsing=True) as own:
         print(own.get_help())
 
@@ -257,7 +381,11 @@ def main() -> NoReturn:
 
 
 def _coloured(text: str) -> str:
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+    if (
+        not sys.stderr.isatty()
+        or os.environ.get("NO_COLOR")
+        or os.environ.get("TERM", "dumb") == "dumb"
+    ):
         return text
     colours = {"error:": "\033[1;31merror:\033[0m", "hint:": "\033[1;36mhint:\033[0m"}
     lines = []

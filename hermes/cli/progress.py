@@ -15,7 +15,7 @@ import anyio.to_thread
 from rich.cells import cell_len, set_cell_size
 
 import hermes
-from hermes import report
+from hermes.show import text as report
 
 from .display import Output, PlainDisplay
 
@@ -76,7 +76,12 @@ class ProgressDisplay(PlainDisplay):
         self._screen.line(self._styled(hermes.escape(message), YELLOW))
 
     def summary(self, result: hermes.RunResult) -> None:
-        self._screen.line(self._styled(report.summary(result, self.plan, self.progress.elapsed), *([GREEN] if result.ok else [BOLD, RED])))
+        self._screen.line(
+            self._styled(
+                report.summary(result, self.plan, self.progress.elapsed),
+                *([GREEN] if result.ok else [BOLD, RED]),
+            )
+        )
 
     def leave(self) -> None:
         self._screen.leave()
@@ -95,11 +100,19 @@ class ProgressDisplay(PlainDisplay):
 
     def _drawing(self, run: hermes.Run, rows: Sequence[report.Row], width: int) -> list[str]:
         more = len(self.progress.running) - len(rows)
-        return [self._bar(run, width), *self._jobs(rows, width), *([self._styled(f"and {more} more running", DIM)] if more > 0 else [])]
+        return [
+            self._bar(run, width),
+            *self._jobs(rows, width),
+            *([self._styled(f"and {more} more running", DIM)] if more > 0 else []),
+        ]
 
     def _bar(self, run: hermes.Run, width: int) -> str:
         progress = self.progress
-        left = "" if progress.time_left is None or run.cancelled else f", about {report.duration(progress.time_left)} left"
+        left = (
+            ""
+            if progress.time_left is None or run.cancelled
+            else f", about {report.duration(progress.time_left)} left"
+        )
         parts = [
             (f"{progress.done}/{progress.total} done  {len(progress.running)} running  ", []),
             (_queued(progress.queue), []),
@@ -115,7 +128,11 @@ class ProgressDisplay(PlainDisplay):
             return figures
         done = room * progress.done // max(1, progress.total)
         # Without colours, only what is done
-        rest = self._styled(self._line * (room - done), DIM) if self._is_colourful or not done else " " * (room - done)
+        rest = (
+            self._styled(self._line * (room - done), DIM)
+            if self._is_colourful or not done
+            else " " * (room - done)
+        )
         return self._styled(self._line * done, MAGENTA) + rest + GAP + figures
 
     def _jobs(self, rows: Sequence[report.Row], width: int) -> list[str]:
@@ -124,11 +141,17 @@ class ProgressDisplay(PlainDisplay):
         durations = [report.duration(row.elapsed) for row in rows]
         longest = max(map(len, durations), default=0)
         lines = []
-        for row, script, difference, duration in zip(rows, scripts, differences, durations, strict=True):
+        for row, script, difference, duration in zip(
+            rows, scripts, differences, durations, strict=True
+        ):
             before = GAP.join([script, difference, duration.rjust(longest)])
             room = width - cell_len(before) - len(GAP)
             end = GAP + self._styled(_cut(row.line, room), DIM) if room > 0 else ""
-            lines.append(self._styled(script, CYAN) + _cut(before[len(script) :], width - cell_len(script)) + end)
+            lines.append(
+                self._styled(script, CYAN)
+                + _cut(before[len(script) :], width - cell_len(script))
+                + end
+            )
         return lines
 
     def _styled(self, text: str, *codes: int) -> str:
@@ -170,7 +193,11 @@ class _Screen:
 
     def show(self) -> None:
         # Who does not read this picture needs no other
-        if self._drawn is not None and not self._out.waiting and (self._lines or self._drawing != self._drawn):
+        if (
+            self._drawn is not None
+            and not self._out.waiting
+            and (self._lines or self._drawing != self._drawn)
+        ):
             self._write(self._drawing)
 
     def leave(self) -> None:

@@ -33,7 +33,9 @@ def run(
 
     With `is_stop` all goes well if the run ends.
     """
-    result, ended_by = anyio.run(_execute, opening, lambda plan: _display(plan, quiet or is_stop, as_json))
+    result, ended_by = anyio.run(
+        _execute, opening, lambda plan: _display(plan, quiet or is_stop, as_json)
+    )
     if result is not None and after is not None:
         after(result)
     _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
@@ -50,7 +52,8 @@ def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
 
 
 async def _execute(
-    opening: Callable[[], AbstractAsyncContextManager[hermes.Run]], display_of: Callable[[hermes.Plan], Display]
+    opening: Callable[[], AbstractAsyncContextManager[hermes.Run]],
+    display_of: Callable[[hermes.Plan], Display],
 ) -> tuple[hermes.RunResult | None, int | None]:
     """The result, None if there was none yet, and the signal that ended the run, if one did."""
     control = _Control()

@@ -39,12 +39,24 @@ EXEC
 #   ZIP([[python, train.py, --env {{env}} --steps {{steps}}]], env=[cartpole, pong], steps=[1000, 50000])
 """
 
-_PROGRAMS = {".py": "python", ".sh": "bash", ".R": "Rscript", ".r": "Rscript", ".jl": "julia", ".js": "node", ".pl": "perl", ".rb": "ruby"}
+_PROGRAMS = {
+    ".py": "python",
+    ".sh": "bash",
+    ".R": "Rscript",
+    ".r": "Rscript",
+    ".jl": "julia",
+    ".js": "node",
+    ".pl": "perl",
+    ".rb": "ruby",
+}
 
 
 def new_file(scripts: Sequence[str]) -> str:
     """A hermes file that executes `scripts`, each by the program that its suffix tells."""
-    jobs = "\n".join(f"[[{_command(script)}],[]]" for script in scripts) or "[[python, train.py, --lr 0.001],[]]"
+    jobs = (
+        "\n".join(f"[[{_command(script)}],[]]" for script in scripts)
+        or "[[python, train.py, --lr 0.001],[]]"
+    )
     return _NEW_FILE.format(name="FILE", jobs=jobs)
 
 
@@ -64,7 +76,10 @@ def write_demo(folder: Path) -> None:
     for path, data in found.items():
         target = folder / path
         if target.exists() and target.read_bytes() != data:
-            raise hermes.HermesError(f"`{target}` exists already, it was left as it is", hint="`hermes demo DIR` writes elsewhere")
+            raise hermes.HermesError(
+                f"`{target}` exists already, it was left as it is",
+                hint="`hermes demo DIR` writes elsewhere",
+            )
     try:
         for path, data in found.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -20,15 +20,14 @@ from typing import TypeVarTuple
 
 import anyio
 
-from ..collect import Collector
+from ..blocking import Bell, Mailbox, in_thread, shielded
+from ..collection.collector import Collector
 from ..events import JobStarted
-from ..files import FULL
+from ..experiments.files import FULL
+from ..experiments.provenance import process_start
+from ..experiments.store import now
 from ..model import Outcome, Status
-from ..provenance import process_start
-from ..resume import Leftover
-from ..store import now
-from ..threads import Bell, Mailbox, in_thread, shielded
-from . import Executor, Pending, Work
+from .base import Executor, Leftover, Pending, Work
 from .finishing import Finished, Finisher, left_behind, write
 from .processes import POLL, Ends, Group, LocalProcess, processes_of
 from .starting import RECORD_AFTER, Running, Starter, give_up
@@ -70,10 +69,15 @@ class LocalExecution:
         # Own limiters: a host that is busy with threads of its own cannot hold up the jobs
         self._file_work = anyio.CapacityLimiter(4)
         self._collector = Collector(
-            str(self._plan.working_directory), self._folder.experiments, self._collected_in_thread, self._warn_in_thread
+            str(self._plan.working_directory),
+            self._folder.experiments,
+            self._collected_in_thread,
+            self._warn_in_thread,
         )
         self._starter = Starter(self._folder, self._collector)
-        self._finisher = Finisher(self._folder, self._collector, self._stop, lambda: self._is_cancelled)
+        self._finisher = Finisher(
+            self._folder, self._collector, self._stop, lambda: self._is_cancelled
+        )
         self._ends = Ends[Running]()
 
         # The driving thread's own
@@ -170,7 +174,9 @@ class LocalExecution:
     async def _drive_in_thread(self) -> None:
         try:
             if self._work.leftovers:
-                self._alive = await in_thread(processes_of, "HERMES_IDENTIFIER", limiter=self._file_work)
+                self._alive = await in_thread(
+                    processes_of, "HERMES_IDENTIFIER", limiter=self._file_work
+                )
             await in_thread(self._drive, limiter=anyio.CapacityLimiter(1))
         except BaseException:
             self.cancel()
@@ -223,7 +229,14 @@ class LocalExecution:
                     or self._finish_over(1)
                 ):
                     continue
-                if not (self._running or self._over or self._tasks or self._driver or self._ready or self._upcoming()):
+                if not (
+                    self._running
+                    or self._over
+                    or self._tasks
+                    or self._driver
+                    or self._ready
+                    or self._upcoming()
+                ):
                     break
                 self._rest()
         finally:
@@ -244,7 +257,10 @@ class LocalExecution:
 
     def _begin_next(self) -> bool:
         """Starts the next job if there is a slot for it."""
-        if not self._slots or len(self._over) + len(self._loop) + len(self._long) + len(self._finished) > FINISHING:
+        if (
+            not self._slots
+            or len(self._over) + len(self._loop) + len(self._long) + len(self._finished) > FINISHING
+        ):
             return False
         running, self._ready = self._ready, None
         if running is None:
@@ -269,7 +285,12 @@ class LocalExecution:
     def _prepare_next(self) -> bool:
         """Makes the next experiment while jobs run, if those are short: then its job can be started the sooner."""
         each = self._upcoming()
-        if self._ready or not self._are_short or not isinstance(each, Pending) or each.job.options.copy_before:
+        if (
+            self._ready
+            or not self._are_short
+            or not isinstance(each, Pending)
+            or each.job.options.copy_before
+        ):
             return False
         self._next.popleft()
         self._ready = self._prepare(each)
@@ -290,7 +311,10 @@ class LocalExecution:
             assert isinstance(running.process, LocalProcess)
             running.exit = running.process.fetch()
             self._has_ended(running)
-            if running.experiment.job.options.copy_after or running.experiment.job.options.move_after:
+            if (
+                running.experiment.job.options.copy_after
+                or running.experiment.job.options.move_after
+            ):
                 self._start_task(self._copy_after, running)
             else:
                 self._hand_over(running)
@@ -299,7 +323,10 @@ class LocalExecution:
     def _record_due(self) -> bool:
         """Records the processes of jobs that have run for some time."""
         due = False
-        while self._unrecorded and (self._unrecorded[0].exit is not None or self._unrecorded[0].began + RECORD_AFTER <= time.monotonic()):
+        while self._unrecorded and (
+            self._unrecorded[0].exit is not None
+            or self._unrecorded[0].began + RECORD_AFTER <= time.monotonic()
+        ):
             running = self._unrecorded.popleft()
             if running.exit is None:
                 assert running.process is not None
@@ -312,7 +339,11 @@ class LocalExecution:
         """Finishes the short jobs that have ended, if there are so many."""
         if len(self._over) < at_least or (self._running and time.monotonic() < self._look_after):
             return False
-        lingering = [running for running in self._over if running.process is not None and running.process.left_behind()]
+        lingering = [
+            running
+            for running in self._over
+            if running.process is not None and running.process.left_behind()
+        ]
         over, self._over = [running for running in self._over if running not in lingering], []
         self._loop.ask(self._take_in, self._finisher.finish(over) if over else [], lingering)
         self._look_after = time.monotonic() + self._collector.look_took / LOOKING
@@ -353,7 +384,15 @@ class LocalExecution:
             else:
                 where = f" `{exc.filename}`" if exc.filename else ""
                 problem = f"the experiment directory could not be made: {exc.strerror}{where}"
-                self._loop.ask(self._take_in, [Finished(pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem))], [])
+                self._loop.ask(
+                    self._take_in,
+                    [
+                        Finished(
+                            pending.index, Outcome.not_begun(pending.job, Status.FAILED, problem)
+                        )
+                    ],
+                    [],
+                )
             return None
 
     def _stop(self) -> None:
@@ -363,7 +402,9 @@ class LocalExecution:
     async def _begin_patiently(self, pending: Pending, slot: int) -> None:
         """Begins a job for which something is to be copied before."""
         with anyio.CancelScope(shield=True):
-            running, is_started = await in_thread(self._begin_with_copies, pending, slot, limiter=self._file_work)
+            running, is_started = await in_thread(
+                self._begin_with_copies, pending, slot, limiter=self._file_work
+            )
         if running is None:
             self._driver.ask(heapq.heappush, self._slots, slot)
         elif is_started:
@@ -387,7 +428,9 @@ class LocalExecution:
                 await anyio.sleep(pause)
                 pause = min(1.0, 2 * pause)
                 with anyio.CancelScope(shield=True):
-                    is_started = await in_thread(self._starter.start, running, limiter=self._file_work)
+                    is_started = await in_thread(
+                        self._starter.start, running, limiter=self._file_work
+                    )
             if not is_started:
                 give_up(running, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
         finally:
@@ -475,7 +518,9 @@ class LocalExecution:
         So is one that failed for lack of room, if failed ones are to be run again.
         """
         with anyio.CancelScope(shield=True):
-            running = await in_thread(self._starter.adopt, leftover, slot, self._alive, limiter=self._file_work)
+            running = await in_thread(
+                self._starter.adopt, leftover, slot, self._alive, limiter=self._file_work
+            )
         if running is None:
             self._driver.ask(self._next.appendleft, self._work.again(leftover))
             self._driver.ask(heapq.heappush, self._slots, slot)

@@ -15,8 +15,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import anyio
 
-from ..provenance import boot_id, process_start
-from ..threads import Bell, in_thread, wait_for
+from ..blocking import Bell, in_thread, wait_for
+from ..experiments.provenance import boot_id, process_start
 
 T = TypeVar("T")
 
@@ -107,7 +107,9 @@ def start(launch: Launch) -> LocalProcess:
         if exc.errno != errno.ENOEXEC:
             raise
     # A script without `#!`: as `execvp` and every shell do
-    return LocalProcess(_popen(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch), launch.exit_file)
+    return LocalProcess(
+        _popen(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch), launch.exit_file
+    )
 
 
 def _popen(command: Sequence[str | bytes], launch: Launch) -> subprocess.Popen[bytes]:
@@ -130,7 +132,9 @@ def adopt(trace: Trace, alive: Mapping[str, Sequence[int]]) -> AdoptedProcess | 
     """
     leaders = [pid for pid in alive.get(trace.identifier, ()) if _group_of(pid) == pid]
     if leaders:
-        return AdoptedProcess(trace.identifier, leaders[0], process_start(leaders[0]), trace.exit_file)
+        return AdoptedProcess(
+            trace.identifier, leaders[0], process_start(leaders[0]), trace.exit_file
+        )
     pid = trace.pid or recorded_pid(trace.exit_file)
     if pid is None:
         return None
@@ -197,7 +201,9 @@ class Group:
         with contextlib.suppress(OSError), open(exit_file, "a") as file:
             if file.tell() == 0:
                 # Without a supervisor, in the words that one would have left
-                status = f"{exit_.code}" if exit_.signal is None else f"signal\n{128 + exit_.signal}"
+                status = (
+                    f"{exit_.code}" if exit_.signal is None else f"signal\n{128 + exit_.signal}"
+                )
                 file.write(f"{self.pid}\n{status}\n")
             if exit_.no_room:
                 file.write(f"{NO_ROOM}\n")
@@ -244,14 +250,18 @@ class LocalProcess(Group):
             return False
         # Between its fork and its execution a job is a copy of the supervisor, and for a moment has no command at all
         members, own = group_members(self.pid), _command_of(self.pid)
-        return self.pid in members and all(_command_of(pid) in (own, b"") for pid in members if pid != self.pid)
+        return self.pid in members and all(
+            _command_of(pid) in (own, b"") for pid in members if pid != self.pid
+        )
 
 
 class Ends(Generic[T]):
     """Tells which of many processes have ended. One thread waits for them all together; others may wake it."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll() if hasattr(select, "epoll") and hasattr(os, "pidfd_open") else None
+        self._epoll = (
+            select.epoll() if hasattr(select, "epoll") and hasattr(os, "pidfd_open") else None
+        )
         self._bell = Bell()
         self._by_fd: dict[int, T] = {}
         self._others: list[tuple[LocalProcess, T]] = []
@@ -413,9 +423,15 @@ def group_members(group: int) -> list[int]:
     """The processes of a group that have not ended; zombies that nobody has fetched yet do not count."""
     if os.path.isdir("/proc/self"):
         return [pid for pid in _pids() if _is_alive_in(pid, group)]
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=False
+    ).stdout
     rows = (line.split() for line in listed.splitlines())
-    return sorted(int(row[0]) for row in rows if len(row) == 3 and int(row[1]) == group and not row[2].startswith("Z"))
+    return sorted(
+        int(row[0])
+        for row in rows
+        if len(row) == 3 and int(row[1]) == group and not row[2].startswith("Z")
+    )
 
 
 def _is_alive_in(pid: int, group: int) -> bool:
@@ -429,7 +445,11 @@ def _is_alive_in(pid: int, group: int) -> bool:
 
 def hidden_from_shells(environment: Mapping[bytes, bytes]) -> list[bytes]:
     """The variables that a shell would change or not pass on, such as the functions that bash exports."""
-    return [b"%s=%s" % item for item in environment.items() if item[0] == b"IFS" or not _VARIABLE.fullmatch(item[0])]
+    return [
+        b"%s=%s" % item
+        for item in environment.items()
+        if item[0] == b"IFS" or not _VARIABLE.fullmatch(item[0])
+    ]
 
 
 def _around_shell(launch: Launch) -> list[str | bytes]:
@@ -437,4 +457,8 @@ def _around_shell(launch: Launch) -> list[str | bytes]:
     if not launch.hidden:
         return []
     # `env` would take a program with such a path for one more variable
-    return ["/usr/bin/env", *launch.hidden, *(["/usr/bin/nice", "-n", "0"] if "=" in launch.argv[0] else [])]
+    return [
+        "/usr/bin/env",
+        *launch.hidden,
+        *(["/usr/bin/nice", "-n", "0"] if "=" in launch.argv[0] else []),
+    ]

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..collect import Collector
-from ..copies import Stowage
-from ..files import remove_parts
-from ..plan import find_program
-from ..resume import Leftover
-from ..store import Experiment, RunFolder, now
-from . import Pending
+from ..collection.collector import Collector
+from ..collection.copies import Stowage
+from ..experiments.files import remove_parts
+from ..experiments.store import Experiment, RunFolder, now
+from ..language.plan import find_program
+from .base import Leftover, Pending
 from .processes import BUSY, Exit, Group, Launch, Trace, adopt, hidden_from_shells, start
 
 RECORD_AFTER = 0.05
@@ -61,7 +60,9 @@ class Starter:
         if not self._folder.has_room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         experiment = self._folder.experiment(pending.job, pending.key, pending.attempt)
-        self._collector.add(experiment.identifier, experiment.directory, adopted=experiment.is_continued)
+        self._collector.add(
+            experiment.identifier, experiment.directory, adopted=experiment.is_continued
+        )
         return Running(pending, experiment, prepared=time.monotonic())
 
     def discard(self, running: Running) -> None:
@@ -71,10 +72,14 @@ class Starter:
 
     def copy_before(self, running: Running) -> None:
         if not running.experiment.is_continued:
-            running.experiment.files += [stowed._asdict() for stowed in self._stowage(running.experiment).before()]
+            running.experiment.files += [
+                stowed._asdict() for stowed in self._stowage(running.experiment).before()
+            ]
 
     def copy_after(self, running: Running) -> None:
-        running.experiment.files += [stowed._asdict() for stowed in self._stowage(running.experiment).after()]
+        running.experiment.files += [
+            stowed._asdict() for stowed in self._stowage(running.experiment).after()
+        ]
 
     def _stowage(self, experiment: Experiment) -> Stowage:
         return Stowage(
@@ -105,7 +110,9 @@ class Starter:
         if program == "python":
             program = find_program("python", self._plan.working_directory) or "python"
         stdout, stderr = experiment.logs
-        exit_file = self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
+        exit_file = (
+            self._folder.exit_file(experiment.identifier) if self._plan.settings.supervise else None
+        )
         return Launch(
             [program, *words],
             self._collector.top,
@@ -117,7 +124,9 @@ class Starter:
             self._empty,
         )
 
-    def adopt(self, leftover: Leftover, slot: int, alive: Mapping[str, Sequence[int]]) -> Running | None:
+    def adopt(
+        self, leftover: Leftover, slot: int, alive: Mapping[str, Sequence[int]]
+    ) -> Running | None:
         """What can be followed or finished of a job of an earlier runner. None if it was only prepared; then nothing is left of that.
 
         `alive` are the live processes of jobs by identifier, as `processes_of` gives them.
@@ -128,10 +137,21 @@ class Starter:
         remove_parts(experiment.directory)
         self._collector.add(experiment.identifier, experiment.directory, adopted=True)
         running = Running(leftover, experiment, slot, adopted=True)
-        trace = Trace(experiment.identifier, metadata.get("pid"), metadata.get("pid_start"), metadata.get("boot_id"), exit_file)
+        trace = Trace(
+            experiment.identifier,
+            metadata.get("pid"),
+            metadata.get("pid_start"),
+            metadata.get("boot_id"),
+            exit_file,
+        )
         running.process = adopt(trace, alive)
         # The first that a supervisor does is to make its file
-        if running.process is None and leftover.again and self._plan.settings.supervise and not os.path.exists(exit_file):
+        if (
+            running.process is None
+            and leftover.again
+            and self._plan.settings.supervise
+            and not os.path.exists(exit_file)
+        ):
             claim = self._collector.finish([experiment.identifier])[experiment.identifier]
             if experiment.state["start"] is None and not claim.taken and experiment.is_untouched:
                 experiment.discard()

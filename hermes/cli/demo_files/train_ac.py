@@ -14,7 +14,9 @@ from networks.cnn import ENVIRONMENTS, Cnn, Window
 BATCH = 16  # steps between two updates
 LAMBDA = 0.95  # how far advantages look ahead (Schulman et al., 2016)
 
-Transition = tuple[Window, int, Window, bool, bool]  # seen, done, seen then, pole fell, episode over
+Transition = tuple[
+    Window, int, Window, bool, bool
+]  # seen, done, seen then, pole fell, episode over
 
 
 def policy(actor: Cnn, window: Window) -> list[float]:
@@ -24,7 +26,9 @@ def policy(actor: Cnn, window: Window) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def learn(actor: Cnn, critic: Cnn, batch: list[Transition], gamma: float, rates: tuple[float, float]) -> None:
+def learn(
+    actor: Cnn, critic: Cnn, batch: list[Transition], gamma: float, rates: tuple[float, float]
+) -> None:
     """Make actions that turned out better than the critic thought more likely, others less; then correct the critic."""
     advantage = 0.0
     for window, action, after, failed, over in reversed(batch):
@@ -33,7 +37,9 @@ def learn(actor: Cnn, critic: Cnn, batch: list[Transition], gamma: float, rates:
         advantage = goal - value + (0.0 if over else gamma * LAMBDA * advantage)
         critic.backward([-advantage / len(batch)])
         chances = policy(actor, window)
-        actor.backward([advantage * (chance - (i == action)) / len(batch) for i, chance in enumerate(chances)])
+        actor.backward(
+            [advantage * (chance - (i == action)) / len(batch) for i, chance in enumerate(chances)]
+        )
     actor.update(rates[0])
     critic.update(rates[1])
 

@@ -40,9 +40,16 @@ class CartPole:
     def step(self, action: int) -> tuple[Window, bool]:
         """Push once; gives what is seen then, and whether the pole has fallen (or the cart has left the track)."""
         force = self.force if action else -self.force
-        sin, cos, total, lever = math.sin(self.angle), math.cos(self.angle), self.cart + self.pole, self.pole * self.half_length
+        sin, cos, total, lever = (
+            math.sin(self.angle),
+            math.cos(self.angle),
+            self.cart + self.pole,
+            self.pole * self.half_length,
+        )
         push = (force + lever * self.spin**2 * sin) / total
-        spin_rate = (self.gravity * sin - cos * push) / (self.half_length * (4 / 3 - self.pole * cos**2 / total))
+        spin_rate = (self.gravity * sin - cos * push) / (
+            self.half_length * (4 / 3 - self.pole * cos**2 / total)
+        )
         v_rate = push - lever * spin_rate * cos / total
         self.x += self.seconds * self.v
         self.v += self.seconds * v_rate
@@ -71,10 +78,14 @@ class Cnn:
     def __init__(self, outputs: int, rng: random.Random) -> None:
         self.starts = range(0, FRAMES * SIZE - self.width + 1, self.stride)
         spread = math.sqrt(2 / self.width)  # He et al., 2015
-        self.kernels = [[rng.gauss(0, spread) for _ in range(self.width)] + [0.0] for _ in range(self.channels)]
+        self.kernels = [
+            [rng.gauss(0, spread) for _ in range(self.width)] + [0.0] for _ in range(self.channels)
+        ]
         self.heads = [[0.0] * (self.channels * len(self.starts) + 1) for _ in range(outputs)]
         self.rows = self.kernels + self.heads
-        self.gradients, self.means, self.squares = ([[0.0] * len(row) for row in self.rows] for _ in range(3))
+        self.gradients, self.means, self.squares = (
+            [[0.0] * len(row) for row in self.rows] for _ in range(3)
+        )
         self.updates = 0
 
     def forward(self, window: Window) -> list[float]:
@@ -91,14 +102,20 @@ class Cnn:
     def backward(self, slopes: Sequence[float]) -> None:
         """Add up the gradient of a loss, given its slope at each output of the last `forward`."""
         down = [0.0] * len(self.features)
-        for head, gradient, slope in zip(self.heads, self.gradients[self.channels :], slopes, strict=True):
+        for head, gradient, slope in zip(
+            self.heads, self.gradients[self.channels :], slopes, strict=True
+        ):
             if slope:
                 for i, feature in enumerate(self.features):
                     gradient[i] += slope * feature
                     down[i] += slope * head[i]
         for i, feature in enumerate(self.features[:-1]):
             if feature > 0.0:  # else the ReLU lets nothing through
-                patch, gradient, slope = self.patches[i // self.channels], self.gradients[i % self.channels], down[i]
+                patch, gradient, slope = (
+                    self.patches[i // self.channels],
+                    self.gradients[i % self.channels],
+                    down[i],
+                )
                 for j, value in enumerate(patch):
                     gradient[j] += slope * value
 
@@ -106,7 +123,9 @@ class Cnn:
         """Take one Adam step down the gradients added up since the last one."""
         self.updates += 1
         rate *= math.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
-        for row, gradient, mean, square in zip(self.rows, self.gradients, self.means, self.squares, strict=True):
+        for row, gradient, mean, square in zip(
+            self.rows, self.gradients, self.means, self.squares, strict=True
+        ):
             for i, slope in enumerate(gradient):
                 mean[i] += 0.1 * (slope - mean[i])
                 square[i] += 0.001 * (slope * slope - square[i])

@@ -18,10 +18,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .errors import HermesError, HermesFileError, PlanError, did_you_mean, escape
-from .model import PLACEHOLDER, Job, Options, shell_line
+from ..errors import HermesError, HermesFileError, PlanError, did_you_mean, escape
+from ..model import PLACEHOLDER, Job, Options, shell_line
 from .settings import Settings, find_root, layered, parse_bool, parse_sbatch_options
-from .sweeps import JobTemplate, Sweep, Template, Tree, Values, build, count, distinct, expand, templates
+from .sweeps import (
+    JobTemplate,
+    Sweep,
+    Template,
+    Tree,
+    Values,
+    build,
+    count,
+    distinct,
+    expand,
+    templates,
+)
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES, Document, Source, Span, Word, parse
 
 INTERPRETERS = frozenset({
@@ -65,8 +76,14 @@ def compile_file(
     try:
         data = base.joinpath(path).read_bytes()
     except OSError as exc:
-        hint = "`hermes create NAME` writes one to start from" if isinstance(exc, FileNotFoundError) else None
-        raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc.strerror}", hint=hint) from None
+        hint = (
+            "`hermes create NAME` writes one to start from"
+            if isinstance(exc, FileNotFoundError)
+            else None
+        )
+        raise HermesError(
+            f"cannot read `{escape(os.fspath(path))}`: {exc.strerror}", hint=hint
+        ) from None
     except ValueError as exc:
         raise HermesError(f"cannot read `{escape(os.fspath(path))}`: {exc}") from None
     arguments = {
@@ -132,7 +149,12 @@ def _items(words: list[str]) -> list[list[str]]:
 
 
 def _compile(
-    path: str | None, data: bytes, base: Path, root: str | os.PathLike[str] | None, comments: Sequence[str], arguments: dict[str, Any]
+    path: str | None,
+    data: bytes,
+    base: Path,
+    root: str | os.PathLike[str] | None,
+    comments: Sequence[str],
+    arguments: dict[str, Any],
 ) -> Plan:
     base = Path(os.path.abspath(base))
     source = Source.of(path or "<command>", data)
@@ -160,7 +182,9 @@ def _compile(
 def from_recipe(recipe: dict[str, Any]) -> Plan:
     """Makes a plan again from its `Plan.recipe`. Raises `KeyError`, `TypeError` or `HermesError` for a foreign one."""
     base, root = Path(recipe["working_directory"]), recipe["root"]
-    return _compile(recipe["path"], recipe["text"].encode(), base, root, recipe["comments"], recipe["settings"])
+    return _compile(
+        recipe["path"], recipe["text"].encode(), base, root, recipe["comments"], recipe["settings"]
+    )
 
 
 @dataclass(frozen=True)
@@ -225,7 +249,11 @@ class Plan:
         for binder, above, values in self._binders():
             for _ in islice(distinct(binder.head_slots, above, values), CHECK_LIMIT):
                 script = binder.script(values)
-                if script.position == 0 and script.is_interpreter and not binder.places_identifier(values):
+                if (
+                    script.position == 0
+                    and script.is_interpreter
+                    and not binder.places_identifier(values)
+                ):
                     place = self._document.source.place(binder.words[0].word.span)
                     found.setdefault(
                         f"{escape(place.path)}:{place.line}: `{escape(script.word)}` itself gets the identifier as its first argument; "
@@ -248,7 +276,10 @@ class Plan:
             for flag, template in binder.options.maybe_empty:
                 for _ in islice(distinct(template.slots, above, values), CHECK_LIMIT):
                     if not template.fill(values):
-                        raise self._document.source.error(f"`{flag}` needs a path, a value of the sweep gives none", template.word.span)
+                        raise self._document.source.error(
+                            f"`{flag}` needs a path, a value of the sweep gives none",
+                            template.word.span,
+                        )
 
     def check(self, name: str | None = None) -> None:
         """Looks whether the jobs can start: programs, scripts, paths to copy before, and names.
@@ -259,13 +290,19 @@ class Plan:
 
         def report(message: str, word: Word, near: str | None = None) -> None:
             if message not in problems:
-                hint = self._near(near) if near is not None and len(problems) < PlanError.SHOWN else None
+                hint = (
+                    self._near(near)
+                    if near is not None and len(problems) < PlanError.SHOWN
+                    else None
+                )
                 problems[message] = self._document.source.error(message, word.span, hint=hint)
 
         unusable = why_unusable(self.default_name if name is None else name)
         if unusable:
             shown = escape(self.default_name if name is None else name)
-            problems[""] = HermesError(f"the name `{shown}` {unusable}", hint="`-n NAME` names a folder")
+            problems[""] = HermesError(
+                f"the name `{shown}` {unusable}", hint="`-n NAME` names a folder"
+            )
         for binder, above, values in self._binders():
             for _ in islice(distinct(binder.head_slots, above, values), CHECK_LIMIT):
                 self._check_head(binder, values, report)
@@ -279,7 +316,9 @@ class Plan:
         """The distinct `sbatch` options that jobs have, each with the line of an entry that has them."""
         found: set[tuple[str, ...]] = set()
         for binder, above, values in self._binders():
-            slots = frozenset[int]().union(*(template.slots for template in binder.options.fields["slurm"]))
+            slots = frozenset[int]().union(
+                *(template.slots for template in binder.options.fields["slurm"])
+            )
             for _ in islice(distinct(slots, above, values), CHECK_LIMIT):
                 words = sbatch_words(self.settings, binder.options.bind(values))
                 if words not in found:
@@ -310,7 +349,10 @@ class Plan:
         if PLACEHOLDER in path:
             return
         whole = self.working_directory / path
-        if not os.path.lexists(whole) and not (glob.has_magic(path) and glob.glob(path, root_dir=self.working_directory, recursive=True)):
+        if not os.path.lexists(whole) and not (
+            glob.has_magic(path)
+            and glob.glob(path, root_dir=self.working_directory, recursive=True)
+        ):
             report(f"`-cb {escape(path)}`: no such file or directory", word, path)
 
     def _near(self, path: str) -> str | None:
@@ -361,7 +403,9 @@ class Jobs:
 
 def sbatch_words(settings: Settings, options: Options) -> tuple[str, ...]:
     """What `sbatch` is told for a job: later words overrule earlier ones."""
-    return tuple(word for text in (settings.slurm, *options.slurm) for word in parse_sbatch_options(text))
+    return tuple(
+        word for text in (settings.slurm, *options.slurm) for word in parse_sbatch_options(text)
+    )
 
 
 _SUFFIX = re.compile(r"[^/]\.[A-Za-z]\w*$")
@@ -406,7 +450,9 @@ def find_script(items: Sequence[Sequence[str]]) -> Script:
         return Script(second[0], len(first))
     if second and not second[0].startswith("-"):
         word = second[0]
-        return Script(word, len(first), is_file=interpreter or "/" in word or bool(_SUFFIX.search(word)))
+        return Script(
+            word, len(first), is_file=interpreter or "/" in word or bool(_SUFFIX.search(word))
+        )
     if interpreter and len(first) > 1 and not first[1].startswith("-"):
         return Script(first[1], 1, is_file=True)
     return Script(first[0], 0, is_interpreter=interpreter)
@@ -415,7 +461,9 @@ def find_script(items: Sequence[Sequence[str]]) -> Script:
 class _Binder:
     """Puts values into one job entry. What no value changes is worked out once."""
 
-    def __init__(self, document: Document, template: JobTemplate, comments: tuple[str, ...]) -> None:
+    def __init__(
+        self, document: Document, template: JobTemplate, comments: tuple[str, ...]
+    ) -> None:
         source = document.source
         self.words = [word for item in template.items for word in item]
         self.options = _OptionsTemplate(source, document.hermes_options, template.options, comments)
@@ -439,7 +487,15 @@ class _Binder:
 
     def job(self, values: Values) -> Job:
         argv, script = self.argv(values)
-        return Job(tuple(argv), script.folder, self.line, self.options.bind(values), script.position, self.lengths, self.standard)
+        return Job(
+            tuple(argv),
+            script.folder,
+            self.line,
+            self.options.bind(values),
+            script.position,
+            self.lengths,
+            self.standard,
+        )
 
     def argv(self, values: Values) -> tuple[list[str], Script]:
         """The words of the whole command."""
@@ -461,9 +517,21 @@ class _Binder:
 class _OptionsTemplate:
     """The hermes options of one job entry, before values are put in. Raises `HermesFileError` for unusable ones."""
 
-    def __init__(self, source: Source, standard: Sequence[Word], own: Sequence[Template], comments: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        standard: Sequence[Word],
+        own: Sequence[Template],
+        comments: tuple[str, ...],
+    ) -> None:
         self.source = source
-        self.fields: dict[str, list[Template]] = {"copy_after": [], "copy_before": [], "move_after": [], "comments": [], "slurm": []}
+        self.fields: dict[str, list[Template]] = {
+            "copy_after": [],
+            "copy_before": [],
+            "move_after": [],
+            "comments": [],
+            "slurm": [],
+        }
         self.maybe_empty: list[tuple[str, Template]] = []
         """The paths that values of a sweep can make empty, with their flags."""
         self.log: Template | None = None
@@ -473,13 +541,20 @@ class _OptionsTemplate:
         self.copy_before = self.fields["copy_before"]
         self.log_slots = self.log.slots if self.log else frozenset[int]()
         everything = [template for found in self.fields.values() for template in found]
-        self._bound = None if self.log_slots or any(template.slots for template in everything) else self._bind([])
+        self._bound = (
+            None
+            if self.log_slots or any(template.slots for template in everything)
+            else self._bind([])
+        )
 
     def bind(self, values: Values) -> Options:
         return self._bound or self._bind(values)
 
     def _bind(self, values: Values) -> Options:
-        filled = {name: tuple([template.fill(values) for template in found]) for name, found in self.fields.items()}
+        filled = {
+            name: tuple([template.fill(values) for template in found])
+            for name, found in self.fields.items()
+        }
         return Options(**filled, log=self._log(values))
 
     def _log(self, values: Values) -> bool:
@@ -489,14 +564,18 @@ class _OptionsTemplate:
         try:
             return parse_bool(text)
         except ValueError as exc:
-            raise self.source.error(f"bad value `{text}` for `-l`: {exc}", self.log.word.span) from None
+            raise self.source.error(
+                f"bad value `{text}` for `-l`: {exc}", self.log.word.span
+            ) from None
 
     def _parse(self, words: Sequence[Template]) -> None:
         index = 0
         while index < len(words):
             template = words[index]
             word = template.word
-            flag, equals, attached = word.text.partition("=") if word.text.startswith("--") else (word.text, "", "")
+            flag, equals, attached = (
+                word.text.partition("=") if word.text.startswith("--") else (word.text, "", "")
+            )
             if flag not in _FLAGS:
                 raise self._unknown(template)
             index += 1
@@ -509,7 +588,11 @@ class _OptionsTemplate:
             elif name == "legacy":
                 value = None
             else:
-                value = words[index] if index < len(words) and words[index].word.text not in _FLAGS else None
+                value = (
+                    words[index]
+                    if index < len(words) and words[index].word.text not in _FLAGS
+                    else None
+                )
                 index += 1
             self._set(name, flag, word, value)
 
@@ -520,7 +603,9 @@ class _OptionsTemplate:
             if value is None or not (value.word.text or name == "comments"):
                 what = {"comments": "a text", "slurm": "options of `sbatch`"}.get(name, "a path")
                 raise self.source.error(f"`{flag}` needs {what} after it", word.span)
-            if name not in ("comments", "slurm") and not any(part for part in value.parts if isinstance(part, str)):
+            if name not in ("comments", "slurm") and not any(
+                part for part in value.parts if isinstance(part, str)
+            ):
                 self.maybe_empty.append((flag, value))
             self.fields[name].append(value)
 
@@ -532,10 +617,14 @@ class _OptionsTemplate:
         word = template.word
         if word.text.startswith("-"):
             short = [flag for flag in _FLAGS if not flag.startswith("--")]
-            hint = (did_you_mean(word.text, short) if len(word.text) < 4 else None) or did_you_mean(word.text, _FLAGS)
+            hint = (did_you_mean(word.text, short) if len(word.text) < 4 else None) or did_you_mean(
+                word.text, _FLAGS
+            )
             return self.source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
         return self.source.error(
-            f"expected a hermes option, found `{word.text}`", word.span, hint="an option takes one word; quote a text that holds spaces"
+            f"expected a hermes option, found `{word.text}`",
+            word.span,
+            hint="an option takes one word; quote a text that holds spaces",
         )
 
 
@@ -604,7 +693,9 @@ def re_execution(job: Job, settings: Settings) -> str:
     """A hermes file that runs `job` again, with the settings in force."""
     items = ", ".join(" ".join(map(quote, item)) for item in job.items)
     arguments = f"STD-E\n{' '.join(map(quote, job.standard))}\n" if job.standard else ""
-    return f"{_settings_section(settings)}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
+    return (
+        f"{_settings_section(settings)}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
+    )
 
 
 # Nearly all jobs of a run share both
@@ -630,7 +721,9 @@ def _option_list(options: Options) -> str:
     )
     # A value that reads as an option would be taken for one
     words = [
-        quote(f"{long}={value}") if value in _FLAGS else f"{short} {quote(value)}" for short, long, values in named for value in values
+        quote(f"{long}={value}") if value in _FLAGS else f"{short} {quote(value)}"
+        for short, long, values in named
+        for value in values
     ]
     if not options.log:
         words.append("-l false")

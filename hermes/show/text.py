@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from .errors import escape
-from .events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
-from .model import Outcome, Status
-from .plan import Plan
-from .runner import RunResult
-from .store import STDERR, STDOUT, rerun_command
+from ..errors import escape
+from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
+from ..experiments.store import STDERR, STDOUT, rerun_command
+from ..language.plan import Plan
+from ..model import Outcome, RunResult, Status
 
 TAIL_LINES = 10
 """Lines of stderr that are shown of a failed job."""
@@ -90,7 +89,14 @@ class Progress:
         rows = []
         for event, since in list(islice(self.running.values(), room)):
             differences = " ".join(self._differences.of(event.script, event.arguments))
-            rows.append(Row(escape(event.script), escape(differences), now - since, last_line(event.directory)))
+            rows.append(
+                Row(
+                    escape(event.script),
+                    escape(differences),
+                    now - since,
+                    last_line(event.directory),
+                )
+            )
         return rows
 
 
@@ -113,7 +119,11 @@ class Differences:
     def of(self, script: str, arguments: Sequence[str]) -> list[str]:
         """The arguments, an option together with its values, that not all jobs have. All of them if the jobs do not differ."""
         groups = _grouped(arguments)
-        return [group for group in groups if group not in self._common.get(script, ())] if script in self._several else groups
+        return (
+            [group for group in groups if group not in self._common.get(script, ())]
+            if script in self._several
+            else groups
+        )
 
 
 def _grouped(arguments: Iterable[str]) -> list[str]:
@@ -136,19 +146,25 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     """All that somebody needs who comes back and sees that a job went wrong, line by line."""
     kind = "problems" if outcome.status is Status.FINISHED else outcome.status.value
     how = f": {outcome.how}," if outcome.how not in (kind, Status.FINISHED) else ""
-    lines = [f"{kind}: {escape(outcome.script)} {outcome.identifier}{how} after {duration(outcome.duration)}"]
+    lines = [
+        f"{kind}: {escape(outcome.script)} {outcome.identifier}{how} after {duration(outcome.duration)}"
+    ]
     lines += [f"    problem: {escape(problem)}" for problem in outcome.problems]
     if outcome.status is Status.CANCELLED:
         return lines
     lines.append(f"    command: {escape(shlex.join(outcome.argv))}")
     if outcome.directory is not None:
         if outcome.status is not Status.FINISHED:
-            lines += [f"    stderr | {line}" for line in tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)]
+            lines += [
+                f"    stderr | {line}" for line in tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)
+            ]
         lines.append(f"    directory: {escape(relative(outcome.directory))}")
         # The command is for the run's working directory, which need not be this one
         elsewhere = relative(plan.working_directory)
         change = f"cd {shlex.quote(elsewhere)} && " if elsewhere != "." else ""
-        lines.append(f"    run again: {escape(change + rerun_command(outcome.directory, name, plan))}")
+        lines.append(
+            f"    run again: {escape(change + rerun_command(outcome.directory, name, plan))}"
+        )
     return lines
 
 
@@ -156,7 +172,11 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     """The last line: what came of the run, and where it is."""
     counts: dict[str, int] = {}
     for outcome in result.outcomes:
-        kind = "finished with problems" if outcome.status is Status.FINISHED and outcome.problems else outcome.status.value
+        kind = (
+            "finished with problems"
+            if outcome.status is Status.FINISHED and outcome.problems
+            else outcome.status.value
+        )
         counts[kind] = counts.get(kind, 0) + 1
     if result.succeeded_before:
         counts["finished before"] = result.succeeded_before
@@ -164,14 +184,22 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["failed before"] = result.failed_before
     if result.left:
         counts["still with the cluster"] = result.left
-    never = plan.count - len(result.final) - result.succeeded_before - result.failed_before - result.left
+    never = (
+        plan.count
+        - len(result.final)
+        - result.succeeded_before
+        - result.failed_before
+        - result.left
+    )
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     go_on = "; `hermes resume` goes on" if result.cancelled else ""
     if result.stopped:
         go_on = "; make room, then `hermes resume --failed` goes on"
-    return escape(f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}{go_on}")
+    return escape(
+        f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}{go_on}"
+    )
 
 
 def relative(path: str | os.PathLike[str]) -> str:
@@ -214,7 +242,9 @@ def last_line(directory: str) -> str:
     """What the job of an experiment directory printed last, on stdout or stderr, whichever changed later."""
     logs = (f"{directory}/{STDOUT}", f"{directory}/{STDERR}")
     try:
-        latest = max((log for log in logs if os.path.getsize(log)), key=os.path.getmtime, default=None)
+        latest = max(
+            (log for log in logs if os.path.getsize(log)), key=os.path.getmtime, default=None
+        )
     except OSError:
         return ""
     return "".join(tail(latest, 1)) if latest else ""

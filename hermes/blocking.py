@@ -18,7 +18,9 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-async def in_thread(function: Callable[[*Ts], T], *arguments: *Ts, limiter: anyio.CapacityLimiter | None = None) -> T:
+async def in_thread(
+    function: Callable[[*Ts], T], *arguments: *Ts, limiter: anyio.CapacityLimiter | None = None
+) -> T:
     """Calls `function` in a worker thread, and waits for one while the system has none to give: it may in a moment."""
     pause = 0.05
     while True:

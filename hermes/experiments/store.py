@@ -21,14 +21,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .errors import HermesError, escape
+from .. import __version__
+from ..errors import HermesError, escape
 from .files import has_room, remove_parts, write_all, write_atomic
-from .model import Job, Options, Status
-from .plan import Plan, re_execution
+from ..model import Job, Options, Status
+from ..language.plan import Plan, re_execution
 from .provenance import Git, boot_id, machine, read_git
 from .records import LOCK, RECORDS, Record, lock, write_record
-from .settings import find_root
+from ..language.settings import find_root
 
 FORMAT = 1
 """Version of `hermes.json`. A reader takes what it knows and ignores other keys."""
@@ -423,6 +423,13 @@ def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, dict[s
         directory = os.path.dirname(path)
         with contextlib.suppress(HermesError):
             yield directory, read_metadata(directory)
+
+
+def experiments_of(run: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Directory and metadata of all experiments of a run, in the order of their starts."""
+    for directory, metadata in experiments_named(run.experiments, run.name):
+        if metadata.get("run_id") == run.run_id:
+            yield directory, metadata
 
 
 def _equip(folder: str, locked: int, git: Git) -> None:

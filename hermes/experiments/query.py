@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .model import Status
+from ..model import Status
 from .store import STDERR, STDOUT, read_metadata
 
 

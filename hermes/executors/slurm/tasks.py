@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..events import JobStarted
-from ..files import NO_LINKS, write_atomic
-from ..model import Outcome, Status
-from ..provenance import Git
-from ..records import STOP
+from ...events import JobStarted
+from ...experiments.files import NO_LINKS, write_atomic
+from ...experiments.provenance import Git
+from ...experiments.records import STOP
+from ...model import Outcome, Status
 
 FOLDER = "slurm"
 """The folder in a run's folder that holds these files."""
@@ -93,7 +93,12 @@ class TaskFolder:
 
     def submissions(self) -> Iterator[Submission]:
         """All submissions of the run, in their order."""
-        numbers = [int(stem) for name in self.names() for stem, dot, end in [name.partition(".")] if end == "json" and stem.isdigit()]
+        numbers = [
+            int(stem)
+            for name in self.names()
+            for stem, dot, end in [name.partition(".")]
+            if end == "json" and stem.isdigit()
+        ]
         for number in sorted(numbers):
             yield self.submission(number)
 
@@ -102,7 +107,15 @@ class TaskFolder:
         with open(self.path(f"{number}.json"), "rb") as file:
             data = json.load(file)
         tasks = tuple(Task(number, position, *each) for position, each in enumerate(data["tasks"]))
-        return Submission(number, data["name"], tuple(data["options"]), tasks, data["git"], data["has_patch"], data["grace"])
+        return Submission(
+            number,
+            data["name"],
+            tuple(data["options"]),
+            tasks,
+            data["git"],
+            data["has_patch"],
+            data["grace"],
+        )
 
     def names(self) -> set[str]:
         """The names of all these files, as they are now."""
@@ -150,7 +163,9 @@ class TaskFolder:
     def write(self, task: Task, kind: Kind, data: dict[str, Any]) -> None:
         """Raises `OSError` if that is not possible."""
         # What ends a task is on the disk before anybody relies on it
-        write_atomic(self.path(f"{task.name}.{kind}"), json.dumps(data).encode(), sync=kind == "ended")
+        write_atomic(
+            self.path(f"{task.name}.{kind}"), json.dumps(data).encode(), sync=kind == "ended"
+        )
 
     def read(self, task: Task, kind: Kind) -> dict[str, Any] | None:
         try:
@@ -225,11 +240,20 @@ def git_of(data: dict[str, Any], patch: bytes | None) -> Git:
 def started_event(data: dict[str, Any]) -> JobStarted:
     """The event of a `running` file."""
     event = data["event"]
-    return JobStarted(**event | {"argv": tuple(event["argv"]), "arguments": tuple(event["arguments"])})
+    return JobStarted(
+        **event | {"argv": tuple(event["argv"]), "arguments": tuple(event["arguments"])}
+    )
 
 
-def running_data(event: JobStarted, collected: Sequence[str], node: str, restarts: int) -> dict[str, Any]:
-    return {"event": asdict(event), "collected": list(collected), "node": node, "restarts": restarts}
+def running_data(
+    event: JobStarted, collected: Sequence[str], node: str, restarts: int
+) -> dict[str, Any]:
+    return {
+        "event": asdict(event),
+        "collected": list(collected),
+        "node": node,
+        "restarts": restarts,
+    }
 
 
 def outcome_of(data: dict[str, Any] | None) -> Outcome | None:
@@ -237,7 +261,11 @@ def outcome_of(data: dict[str, Any] | None) -> Outcome | None:
     if data is None or data["outcome"] is None:
         return None
     told = data["outcome"]
-    changes = {"status": Status(told["status"]), "problems": tuple(told["problems"]), "argv": tuple(told["argv"])}
+    changes = {
+        "status": Status(told["status"]),
+        "problems": tuple(told["problems"]),
+        "argv": tuple(told["argv"]),
+    }
     return Outcome(**told | changes)
 
 

@@ -9,8 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from .files import Report, copy, free_name, lstat, matches, move, real_folder, remove, same_content, size_of, unfinished
-from .model import PLACEHOLDER, Options
+from ..experiments.files import (
+    Report,
+    copy,
+    free_name,
+    lstat,
+    matches,
+    move,
+    real_folder,
+    remove,
+    same_content,
+    size_of,
+    unfinished,
+)
+from ..model import PLACEHOLDER, Options
 
 Origin = Literal["copied-before", "copied-after", "moved"]
 
@@ -58,7 +70,9 @@ class Stowage(NamedTuple):
             path = path.replace(PLACEHOLDER, self.identifier)
             found = self._found(path)
             # What a job wrote there itself, or a runner that is gone has moved, is not missing
-            there = origin == "moved" and os.path.lexists(f"{self.directory}/{os.path.basename(path)}")
+            there = origin == "moved" and os.path.lexists(
+                f"{self.directory}/{os.path.basename(path)}"
+            )
             if not found and path not in done and not there:
                 self.report(f"`{flag} {path}`: no such file or directory")
             for source in found:
@@ -95,10 +109,15 @@ class Stowage(NamedTuple):
     def _shared_names(self) -> set[str]:
         """Base names that different paths of this job have in common."""
         options = self.options
-        patterns = {p.replace(PLACEHOLDER, self.identifier) for p in (*options.copy_before, *options.copy_after, *options.move_after)}
+        patterns = {
+            p.replace(PLACEHOLDER, self.identifier)
+            for p in (*options.copy_before, *options.copy_after, *options.move_after)
+        }
         sources = {self._whole(each) for each in patterns if not glob.has_magic(each)}
         sources |= {source for pattern in patterns for source in self._found(pattern)}
-        return {name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1}
+        return {
+            name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1
+        }
 
     def _bring(self, source: str, under_relative_path: bool, origin: Origin) -> str | None:
         """Where `source` was stored, relative to the experiment directory; None if nothing of it could be."""
@@ -129,7 +148,13 @@ class Stowage(NamedTuple):
             within = f"{source}/".startswith(f"{self.experiments}/")
             part = unfinished(target)
             try:
-                copy(source, part, self.report, skip=self.directory if within else self.experiments, follow=True)
+                copy(
+                    source,
+                    part,
+                    self.report,
+                    skip=self.directory if within else self.experiments,
+                    follow=True,
+                )
                 os.rename(part, target)
             except OSError:
                 remove(part)

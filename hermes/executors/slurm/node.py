@@ -1,6 +1,6 @@
 """What runs on a cluster's node for one task: it does for its job what a local run does, and tells the client by files.
 
-Started by Slurm as `python -m hermes.node <run folder> <submission>`; SLURM_ARRAY_TASK_ID says which task.
+Started by Slurm as `python -m hermes.executors.slurm.node <run folder> <submission>`; SLURM_ARRAY_TASK_ID says which task.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from types import FrameType
 
 import anyio
 
-from .errors import HermesError
-from .events import JobStarted
-from .executors import Pending
-from .executors.local import LocalExecution
-from .executors.processes import group_members, processes_of, recorded_exit
-from .executors.slurm_commands import GOES_ON, MARK, Calls, cause_in, problem_of
-from .executors.tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
-from .model import Job, Outcome, Status
-from .plan import Plan
-from .records import read_record
-from .resume import Leftover, experiments_of
-from .store import PATCH, RunFolder, amend
-from .threads import in_thread
+from ...blocking import in_thread
+from ...errors import HermesError
+from ...events import JobStarted
+from ...experiments.records import read_record
+from ...experiments.store import PATCH, RunFolder, amend, experiments_of
+from ...language.plan import Plan
+from ...model import Job, Outcome, Status
+from ..base import Leftover, Pending
+from ..local import LocalExecution
+from ..processes import group_members, processes_of, recorded_exit
+from .commands import GOES_ON, MARK, Calls, cause_in, problem_of
+from .tasks import Submission, Task, TaskFolder, ended_data, git_of, running_data
 
 BEAT = 15.0
 """Seconds between two signs of life: Slurm itself does not notice when a job's processes are killed one by one."""
@@ -106,7 +105,15 @@ class Endings:
 class NodeWork:
     """The work of one job, which the local executor does; what it tells goes into files."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, grace: float, todo: Pending | Leftover, tell: Teller, endings: Endings) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        grace: float,
+        todo: Pending | Leftover,
+        tell: Teller,
+        endings: Endings,
+    ) -> None:
         self.plan, self.folder, self.grace = plan, folder, grace
         self.leftovers: Sequence[Leftover] = [todo] if isinstance(todo, Leftover) else []
         self.is_followed = True
@@ -170,7 +177,11 @@ class Teller:
         self._told = len(self.collected)
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         try:
-            self._folder.write(self._task, "running", running_data(self._event, self.collected, node, self._restarts))
+            self._folder.write(
+                self._task,
+                "running",
+                running_data(self._event, self.collected, node, self._restarts),
+            )
         except OSError as exc:
             print(f"cannot tell the client: {exc}", file=sys.stderr)
 
@@ -194,17 +205,30 @@ def main(arguments: Sequence[str]) -> int:
     plan = record.plan()
     if os.path.realpath(os.getcwd()) != os.path.realpath(plan.working_directory):
         # slurmd goes to /tmp then, and says so in this log
-        raise HermesError(f"the working directory `{plan.working_directory}` is not there on {socket.gethostname()}")
-    where = {"job": job, "task": task.name, "node": os.environ.get("SLURMD_NODENAME"), "cluster": os.environ.get("SLURM_CLUSTER_NAME")}
+        raise HermesError(
+            f"the working directory `{plan.working_directory}` is not there on {socket.gethostname()}"
+        )
+    where = {
+        "job": job,
+        "task": task.name,
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+    }
     patch = b"" if submission.has_patch and os.path.exists(f"{run_folder}/{PATCH}") else None
     run = RunFolder.attach(record, plan, git_of(submission.git, patch), {"slurm": where})
     the_job = next(islice(iter(plan.jobs), task.index, None))
     teller = Teller(folder, task, restarts)
-    todo = _todo(run, task, the_job, was_broken_off) if is_claimed else Pending(task.index, the_job, task.key, task.attempt)
+    todo = (
+        _todo(run, task, the_job, was_broken_off)
+        if is_claimed
+        else Pending(task.index, the_job, task.key, task.attempt)
+    )
     if isinstance(todo, Outcome):
         outcome: Outcome | None = todo
     else:
-        outcome = _run(NodeWork(plan, run, submission.grace, todo, teller, endings), teller, endings)
+        outcome = _run(
+            NodeWork(plan, run, submission.grace, todo, teller, endings), teller, endings
+        )
     if outcome is None and endings.cause is not None:
         # Before the job had begun
         outcome = Outcome.not_begun(the_job, Status(endings.cause.lower()))
@@ -226,19 +250,28 @@ def _submission(folder: TaskFolder, number: int) -> Submission:
         time.sleep(1)
 
 
-def _todo(run: RunFolder, task: Task, job: Job, was_broken_off: bool) -> Pending | Leftover | Outcome:
+def _todo(
+    run: RunFolder, task: Task, job: Job, was_broken_off: bool
+) -> Pending | Leftover | Outcome:
     """What a task still has to do that was started before, on this node or another.
 
     If Slurm broke it off to start it again, how it ended then counts for nothing: it was told to end.
     """
-    found = [each for each in experiments_of(run) if each[1].get("slurm", {}).get("task") == task.name]
+    found = [
+        each for each in experiments_of(run) if each[1].get("slurm", {}).get("task") == task.name
+    ]
     if not found:
         return Pending(task.index, job, task.key, task.attempt)
     directory, metadata = found[-1]
     exit_ = recorded_exit(run.exit_file(metadata["identifier"]))
     if metadata["status"] != Status.RUNNING and metadata.get("exit_code") is not None:
         return Outcome.from_metadata(job, directory, metadata)
-    if metadata["status"] == Status.RUNNING and exit_ is not None and exit_.code is not None and not was_broken_off:
+    if (
+        metadata["status"] == Status.RUNNING
+        and exit_ is not None
+        and exit_.code is not None
+        and not was_broken_off
+    ):
         # It came to its end, only nobody was left to finish it
         return Leftover(task.index, job, directory, metadata, again=False, failed=False)
     for pid in processes_of("HERMES_IDENTIFIER").get(metadata["identifier"], ()):

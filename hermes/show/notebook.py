@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from . import report
-from .events import Event, JobEnded
-from .runner import Run
+from ..events import Event, JobEnded
+from ..run.runner import Run
+from . import text as report
 
 REFRESH = 0.2
 """Seconds between two updates. An interrupted cell is noticed at the next one at the latest, for an idle event loop does not
@@ -65,8 +65,14 @@ class _Board:
         with anyio.CancelScope(shield=True):
             async for event in self._events:
                 self._progress.take(event)
-                if isinstance(event, JobEnded) and report.is_failure(event.outcome) and len(self._failures) < FAILURES:
-                    self._failures += ["\n".join(report.failure(event.outcome, self._run.name, self._run.plan))]
+                if (
+                    isinstance(event, JobEnded)
+                    and report.is_failure(event.outcome)
+                    and len(self._failures) < FAILURES
+                ):
+                    self._failures += [
+                        "\n".join(report.failure(event.outcome, self._run.name, self._run.plan))
+                    ]
         self.ended.set()
 
     async def keep_updating(self) -> None:
@@ -90,14 +96,25 @@ class _Board:
         progress = self._progress
         if progress.ended is not None:
             return report.summary(self._run.result, self._run.plan, progress.elapsed)
-        left = "" if progress.time_left is None else f", about {report.duration(progress.time_left)} left"
-        queued = f", {progress.queue.pending} queued" if progress.queue is not None and progress.queue.pending else ""
+        left = (
+            ""
+            if progress.time_left is None
+            else f", about {report.duration(progress.time_left)} left"
+        )
+        queued = (
+            f", {progress.queue.pending} queued"
+            if progress.queue is not None and progress.queue.pending
+            else ""
+        )
         counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running{queued}, {progress.failed} failed"
         then = ", stopping" if self._run.cancelled else left
         return f"{counts}; {report.duration(progress.elapsed)}{then}"
 
     def _text(self, rows: list[report.Row]) -> str:
-        lines = [f"{row.script}  {row.differences}  {report.duration(row.elapsed)}  {row.line}" for row in rows]
+        lines = [
+            f"{row.script}  {row.differences}  {report.duration(row.elapsed)}  {row.line}"
+            for row in rows
+        ]
         return "\n".join([self._status(), *lines, *self._failures])
 
     def _html(self, rows: list[report.Row]) -> str:
@@ -106,7 +123,9 @@ class _Board:
             f"<tr>{_cell(row.script)}{_cell(row.differences)}{_cell(report.duration(row.elapsed), 'right')}{_cell(row.line)}</tr>"
             for row in rows
         )
-        failures = "".join(f"<pre style='color:#b00020'>{html.escape(failure)}</pre>" for failure in self._failures)
+        failures = "".join(
+            f"<pre style='color:#b00020'>{html.escape(failure)}</pre>" for failure in self._failures
+        )
         bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}' style='width:16em'></progress>"
         return f"<div>{bar} {html.escape(self._status())}</div><table>{cells}</table>{failures}"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from .threads import Bell, wait_for
+from ..blocking import Bell, wait_for
 
 NAMES_ONLY = 0x040 | 0x080 | 0x100 | 0x200
 """IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE: what makes or takes away a name, and not what is written under it."""
@@ -64,7 +64,9 @@ class Inotify:
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         for folder in folders:
-            number = libc.inotify_add_watch(self._fd, os.fsencode(folder), NAMES_ONLY | DIRECTORIES_ONLY)
+            number = libc.inotify_add_watch(
+                self._fd, os.fsencode(folder), NAMES_ONLY | DIRECTORIES_ONLY
+            )
             if number < 0:
                 error = ctypes.get_errno()
                 self.close()

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import did_you_mean
-from .model import PLACEHOLDER
+from ..errors import did_you_mean
+from ..model import PLACEHOLDER
 from .syntax import Axis, Entry, JobEntry, Source, Span, SweepEntry, Word
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def count(tree: Tree) -> int:
     return 1 if isinstance(tree, JobTemplate) else tree.rounds * sum(map(count, tree.members))
 
 
-def templates(tree: Tree, above: tuple[Sweep, ...] = ()) -> Iterator[tuple[JobTemplate, tuple[Sweep, ...]]]:
+def templates(
+    tree: Tree, above: tuple[Sweep, ...] = ()
+) -> Iterator[tuple[JobTemplate, tuple[Sweep, ...]]]:
     """The jobs of a tree before any value is put in, each with the sweeps around it, outermost first."""
     if isinstance(tree, JobTemplate):
         yield tree, above
@@ -185,7 +187,9 @@ class _Builder:
         if isinstance(entry, SweepEntry):
             return self._sweep(entry, scope)
         items = tuple(tuple(self._template(word, scope) for word in item) for item in entry.items)
-        return JobTemplate(entry, items, tuple(self._template(word, scope) for word in entry.options))
+        return JobTemplate(
+            entry, items, tuple(self._template(word, scope) for word in entry.options)
+        )
 
     def _sweep(self, entry: SweepEntry, scope: dict[str, int]) -> Sweep:
         inner = dict(scope)
@@ -194,9 +198,13 @@ class _Builder:
             key = axis.key.text
             if key in inner:
                 where = "around it " if key in scope else ""
-                raise self.source.error(f"the sweep {where}already has the key `{key}`", axis.key.span)
+                raise self.source.error(
+                    f"the sweep {where}already has the key `{key}`", axis.key.span
+                )
             if key == "identifier":
-                raise self.source.error("`identifier` stands for the identifier, it cannot be a key", axis.key.span)
+                raise self.source.error(
+                    "`identifier` stands for the identifier, it cannot be a key", axis.key.span
+                )
             inner[key] = self.slots
             columns.append(Column(key, self.slots, self._values(axis)))
             self.slots += 1
@@ -204,7 +212,8 @@ class _Builder:
         if entry.kind == "ZIP" and len(set(lengths)) > 1:
             told = ", ".join(f"`{c.key}` has {n}" for c, n in zip(columns, lengths, strict=True))
             raise self.source.error(
-                f"the lists of a ZIP must be equally long: {told}", Span(entry.axes[0].key.span.start, entry.axes[-1].span.end)
+                f"the lists of a ZIP must be equally long: {told}",
+                Span(entry.axes[0].key.span.start, entry.axes[-1].span.end),
             )
         members = tuple(self.build(member, inner) for member in entry.entries)
         return Sweep(entry.kind == "ZIP", tuple(columns), members)
@@ -229,7 +238,8 @@ class _Builder:
                 raise self.source.error(
                     f"no sweep around this job gives `{match[0]}`, it gives {known}",
                     word.span,
-                    hint=did_you_mean(match[2], scope) or f"write `{{{match[0]}}}` for braces that are text",
+                    hint=did_you_mean(match[2], scope)
+                    or f"write `{{{match[0]}}}` for braces that are text",
                 )
         parts.append(word.text[end:])
         return Template(_joined(parts), word)
@@ -245,7 +255,10 @@ class _Builder:
         from fractions import Fraction
 
         if len(axis.values) not in (2, 3):
-            raise self.source.error(f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)}", axis.span)
+            raise self.source.error(
+                f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)}",
+                axis.span,
+            )
         numbers = [self._number(value) for value in axis.values]
         if len(numbers) == 2:
             numbers.append(Decimal(1))
@@ -255,9 +268,14 @@ class _Builder:
             raise self.source.error("the step of a RANGE must not be 0", axis.values[2].span)
         if start != stop and (stop > start) != (step > 0):
             away = axis.values[2] if len(axis.values) == 3 else axis.values[1]
-            raise self.source.error(f"this step never reaches {axis.values[1].text} from {axis.values[0].text}", away.span)
+            raise self.source.error(
+                f"this step never reaches {axis.values[1].text} from {axis.values[0].text}",
+                away.span,
+            )
         if start == stop:
-            raise self.source.error("the RANGE is empty: its start and stop are equal, and stop is excluded", axis.span)
+            raise self.source.error(
+                "the RANGE is empty: its start and stop are equal, and stop is excluded", axis.span
+            )
         if -((start - stop) // step) > 10**15:
             raise self.source.error("the RANGE has more than 10^15 values", axis.span)
         return Range(start, stop, step, decimals)
@@ -271,7 +289,10 @@ class _Builder:
             number = Decimal("nan")
         if not number.is_finite() or "_" in word.text:
             raise self.source.error(f"expected a number, found `{word.text}`", word.span)
-        if max(len(word.text), abs(number.adjusted()), abs(int(number.as_tuple().exponent))) > _EXPONENT_LIMIT:
+        if (
+            max(len(word.text), abs(number.adjusted()), abs(int(number.as_tuple().exponent)))
+            > _EXPONENT_LIMIT
+        ):
             raise self.source.error(f"the number has more than {_EXPONENT_LIMIT} digits", word.span)
         return number
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from .errors import HermesFileError, Place, did_you_mean
+from ..errors import HermesFileError, Place, did_you_mean
 
 SECTIONS = ("PRE", "STD-H", "STD-E", "EXEC")
 MAX_DEPTH = 100
@@ -43,7 +43,9 @@ class Source(NamedTuple):
             good = exc.object[: exc.start].decode("utf-8", "replace")
             source = cls._of_text(path, good + "\ufffd")
             at = Span(len(source.text) - 1, len(source.text))
-            raise source.error(f"not UTF-8: byte 0x{exc.object[exc.start]:02x}", at, hint="save the file as UTF-8") from None
+            raise source.error(
+                f"not UTF-8: byte 0x{exc.object[exc.start]:02x}", at, hint="save the file as UTF-8"
+            ) from None
         source = cls._of_text(path, text)
         nul = source.text.find("\0")
         if nul >= 0:
@@ -139,7 +141,9 @@ _SPACE = " \t\n\r\f\v"
 _BLANKS = re.compile(r"[^\S\n]+", re.ASCII)
 _FIRST_WORD = re.compile(r"\s*(\S+)", re.ASCII)
 _NAME = re.compile(r"[^\W\d]\w*")
-_HEADER = re.compile(r"[^\S\n]*(PRE|STD-H|STD-E|EXEC)[^\S\n]*(?:(?<=\s)(?:#|//)[^\n]*)?(?:\n|\Z)", re.ASCII)
+_HEADER = re.compile(
+    r"[^\S\n]*(PRE|STD-H|STD-E|EXEC)[^\S\n]*(?:(?<=\s)(?:#|//)[^\n]*)?(?:\n|\Z)", re.ASCII
+)
 _PLAIN = re.compile(r"[^\s,\[\](){}'\"\\]+", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 _COMMENT_IN_LINE = re.compile(r"(?<=\s)(?:#|//)", re.ASCII)
@@ -168,7 +172,11 @@ class _Parser:
             if header:
                 section = header[1]
                 if section in seen:
-                    raise self._error(f"section `{section}` appears twice, first on line {seen[section]}", header.start(1), header.end(1))
+                    raise self._error(
+                        f"section `{section}` appears twice, first on line {seen[section]}",
+                        header.start(1),
+                        header.end(1),
+                    )
                 seen[section] = self.source.line(self.pos)
                 self.pos = header.end()
             elif self._skip_blank_line():
@@ -190,7 +198,12 @@ class _Parser:
                 hint="the jobs to execute come after it",
             )
         if not document.entries:
-            raise self._error("the EXEC section is empty, expected a job", len(self.text), len(self.text), hint=_JOB_HINT)
+            raise self._error(
+                "the EXEC section is empty, expected a job",
+                len(self.text),
+                len(self.text),
+                hint=_JOB_HINT,
+            )
         return document
 
     def settings_only(self) -> list[Setting]:
@@ -203,7 +216,11 @@ class _Parser:
     def _not_a_header(self) -> HermesFileError:
         word = self._first_word()
         hint = did_you_mean(word.text.upper().rstrip(":"), SECTIONS)
-        return self.source.error("expected a section header: `PRE`, `STD-H`, `STD-E` or `EXEC`, alone on a line", word.span, hint=hint)
+        return self.source.error(
+            "expected a section header: `PRE`, `STD-H`, `STD-E` or `EXEC`, alone on a line",
+            word.span,
+            hint=hint,
+        )
 
     def _first_word(self) -> Word:
         match = _FIRST_WORD.match(self.text, self.pos)
@@ -214,7 +231,11 @@ class _Parser:
         """Skips the rest of this line if nothing but white space and a comment stands there."""
         blanks = _BLANKS.match(self.text, self.pos)
         start = blanks.end() if blanks else self.pos
-        if start < len(self.text) and self.text[start] != "\n" and not _COMMENT.match(self.text, start):
+        if (
+            start < len(self.text)
+            and self.text[start] != "\n"
+            and not _COMMENT.match(self.text, start)
+        ):
             return False
         self._skip_line()
         return True
@@ -225,11 +246,15 @@ class _Parser:
         end = self._line_end()
         colon = self.text.find(":", start, end)
         if colon < 0:
-            raise self.source.error("expected `key: value`", word.span, hint=did_you_mean(word.text.upper(), SECTIONS))
+            raise self.source.error(
+                "expected `key: value`", word.span, hint=did_you_mean(word.text.upper(), SECTIONS)
+            )
         key = self.text[start:colon].rstrip()
         if not key:
             raise self._error("expected a key before the `:`", colon, colon + 1)
-        setting = Setting(Word(key, Span(start, start + len(key))), self._setting_value(colon + 1, end))
+        setting = Setting(
+            Word(key, Span(start, start + len(key))), self._setting_value(colon + 1, end)
+        )
         self._skip_line()
         return setting
 
@@ -238,7 +263,14 @@ class _Parser:
             start += 1
         if _COMMENT.match(self.text, start, end) and self.text[start - 1] in _SPACE:
             end = start
-        quotes = next((kind for kind in (SINGLE_QUOTES, DOUBLE_QUOTES) if start < end and self.text[start] in kind), None)
+        quotes = next(
+            (
+                kind
+                for kind in (SINGLE_QUOTES, DOUBLE_QUOTES)
+                if start < end and self.text[start] in kind
+            ),
+            None,
+        )
         if quotes:
             stop = next((i for i in range(start + 1, end) if self.text[i] in quotes), -1)
             if stop < 0:
@@ -290,7 +322,9 @@ class _Parser:
             return self._sweep("PROD" if name[0] == "PROD" else "ZIP", start, depth)
         if name:
             hint = did_you_mean(name[0].upper(), ("PROD", "ZIP")) or _JOB_HINT
-            raise self._error(f"expected a job or a sweep, found `{name[0]}`", start, name.end(), hint=hint)
+            raise self._error(
+                f"expected a job or a sweep, found `{name[0]}`", start, name.end(), hint=hint
+            )
         raise self._unexpected("a job or a sweep", hint=_JOB_HINT)
 
     def _job(self) -> JobEntry:
@@ -302,7 +336,9 @@ class _Parser:
         first = self.pos
         items = self._list()
         if not any(items):
-            raise self._error("the job is empty, expected a program", first, self.pos, hint=_JOB_HINT)
+            raise self._error(
+                "the job is empty, expected a program", first, self.pos, hint=_JOB_HINT
+            )
         options: tuple[Word, ...] = ()
         self._skip_gaps()
         if self._peek() == ",":
@@ -342,9 +378,15 @@ class _Parser:
         self.pos += 1
         span = Span(start, self.pos)
         if not entries:
-            raise self.source.error(f"the {kind} has no job, expected `{kind}(job, key=values)`", span)
+            raise self.source.error(
+                f"the {kind} has no job, expected `{kind}(job, key=values)`", span
+            )
         if not axes:
-            raise self.source.error(f"the {kind} has no `key=values`", span, hint=f"for instance `{kind}(job, seed=[1, 2, 3])`")
+            raise self.source.error(
+                f"the {kind} has no `key=values`",
+                span,
+                hint=f"for instance `{kind}(job, seed=[1, 2, 3])`",
+            )
         return SweepEntry(kind, tuple(entries), tuple(axes), span)
 
     def _axis(self, name: re.Match[str]) -> Axis:
@@ -356,7 +398,9 @@ class _Parser:
             self.pos += len("RANGE")
             self._skip_gaps()
         if self._peek() != "[":
-            raise self._unexpected(f"`[value, ...]` or `RANGE[start, stop, step]` after `{name[0]}=`")
+            raise self._unexpected(
+                f"`[value, ...]` or `RANGE[start, stop, step]` after `{name[0]}=`"
+            )
         values = tuple(self._value(item) for item in self._list())
         span = Span(start, self.pos)
         if not values:
@@ -429,10 +473,17 @@ class _Parser:
         if char in "[({":
             nested.append(self.pos)
             if len(nested) > MAX_DEPTH:
-                raise self._error(f"brackets nested deeper than {MAX_DEPTH}", self.pos, self.pos + 1)
+                raise self._error(
+                    f"brackets nested deeper than {MAX_DEPTH}", self.pos, self.pos + 1
+                )
         elif char in "])}":
             if not nested:
-                raise self._error(f"`{char}` closes nothing", self.pos, self.pos + 1, hint="quote it if it is text")
+                raise self._error(
+                    f"`{char}` closes nothing",
+                    self.pos,
+                    self.pos + 1,
+                    hint="quote it if it is text",
+                )
             opening = self.text[nested[-1]]
             if _CLOSING[opening] != char:
                 at = self.source.place(Span(nested[-1], nested[-1] + 1))
@@ -449,15 +500,29 @@ class _Parser:
         pattern = _IN_SINGLE if quote == "'" else _IN_DOUBLE
         match = pattern.match(self.text, start)
         if not match or ("\n" in match[0] and not multiline):
-            raise self._error("the quote is never closed", start, start + 1, hint="write `\\'` for an apostrophe" if quote == "'" else None)
+            raise self._error(
+                "the quote is never closed",
+                start,
+                start + 1,
+                hint="write `\\'` for an apostrophe" if quote == "'" else None,
+            )
         self.pos = match.end()
-        return match[1] if quote == "'" else _ESCAPE_IN_DOUBLE.sub(lambda m: "" if m[1] == "\n" else m[1], match[1])
+        return (
+            match[1]
+            if quote == "'"
+            else _ESCAPE_IN_DOUBLE.sub(lambda m: "" if m[1] == "\n" else m[1], match[1])
+        )
 
     def _escaped(self, multiline: bool) -> str:
         follows = self.text[self.pos + 1 : self.pos + 2]
         if not follows or (follows == "\n" and not multiline):
             hint = "write `\\\\` for a backslash"
-            raise self._error("nothing comes after the `\\`, expected a character", self.pos, self.pos + 1, hint=hint)
+            raise self._error(
+                "nothing comes after the `\\`, expected a character",
+                self.pos,
+                self.pos + 1,
+                hint=hint,
+            )
         self.pos += 2
         return "" if follows == "\n" else follows
 
@@ -468,7 +533,9 @@ class _Parser:
                 self.pos += 1
             elif self.text.startswith("\\\n", self.pos):
                 self.pos += 2
-            elif _COMMENT.match(self.text, self.pos) and (after_entry or self.text[self.pos - 1] in _SPACE):
+            elif _COMMENT.match(self.text, self.pos) and (
+                after_entry or self.text[self.pos - 1] in _SPACE
+            ):
                 self._skip_line()
             else:
                 return
@@ -493,13 +560,19 @@ class _Parser:
 
     # Errors
 
-    def _error(self, message: str, start: int, end: int, *, hint: str | None = None) -> HermesFileError:
+    def _error(
+        self, message: str, start: int, end: int, *, hint: str | None = None
+    ) -> HermesFileError:
         return self.source.error(message, Span(start, end), hint=hint)
 
-    def _unexpected(self, expected: str, *, opened: int | None = None, hint: str | None = None) -> HermesFileError:
+    def _unexpected(
+        self, expected: str, *, opened: int | None = None, hint: str | None = None
+    ) -> HermesFileError:
         """What was expected here; at the end of the file, the place where the unfinished thing began is told instead."""
         if not self._at_end():
-            return self._error(f"expected {expected}, found `{self._peek()}`", self.pos, self.pos + 1, hint=hint)
+            return self._error(
+                f"expected {expected}, found `{self._peek()}`", self.pos, self.pos + 1, hint=hint
+            )
         at = self.pos if opened is None else opened
         return self._error(f"expected {expected}, found the end of the file", at, at + 1, hint=hint)
 

@@ -18,11 +18,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..blocking import Bell
+from ..experiments.files import (
+    NO_LINKS,
+    everything_below,
+    free_name,
+    is_folder,
+    kind_of,
+    lstat,
+    move,
+    size_of,
+    unfinished,
+)
+from ..model import IDENTIFIER
 from . import notify
-from .files import NO_LINKS, everything_below, free_name, is_folder, kind_of, lstat, move, size_of, unfinished
-from .model import IDENTIFIER
 from .notify import Watcher
-from .threads import Bell
 
 NOT_SEARCHED = frozenset({".git", "node_modules"})
 """Directories that are never searched, beside `experiments/` and virtual environments (known by their `pyvenv.cfg`)."""
@@ -198,7 +208,11 @@ class Collector:
             for each in [each for each in claim.links if each == path or each.startswith(below)]:
                 if not claim.links[each].inherited:
                     self._release(claim, each)
-            for folder in sorted((each for each in claim.made if each == path or each.startswith(below)), key=_depth, reverse=True):
+            for folder in sorted(
+                (each for each in claim.made if each == path or each.startswith(below)),
+                key=_depth,
+                reverse=True,
+            ):
                 if _remove_empty(f"{claim.directory}/{folder}"):
                     claim.made.discard(folder)
                     claim.known.discard(folder)
@@ -251,7 +265,11 @@ class Collector:
             self._look_again()
             can_grow = all_of_them or len(folders) < self._budget
             if not self._follow(
-                watcher, bell, 4 * (time.monotonic() - began), can_grow=can_grow, poll=not (all_of_them and watcher.is_complete)
+                watcher,
+                bell,
+                4 * (time.monotonic() - began),
+                can_grow=can_grow,
+                poll=not (all_of_them and watcher.is_complete),
             ):
                 watcher = None
         if watcher is not None:
@@ -281,7 +299,9 @@ class Collector:
         # The working directory itself may be reached by a link
         return os.access(absolute, os.R_OK) and (is_folder(absolute) or not folder)
 
-    def _follow(self, watcher: Watcher, bell: Bell, pause: float, *, can_grow: bool, poll: bool) -> bool:
+    def _follow(
+        self, watcher: Watcher, bell: Bell, pause: float, *, can_grow: bool, poll: bool
+    ) -> bool:
         """Handles notifications until other directories have to be watched. False if the watcher is of no more use."""
         # Setting new watches takes its time in a large tree; it must not take all of it
         now = time.monotonic()
@@ -323,8 +343,12 @@ class Collector:
         """The directories to watch, those near the top first, and whether these are all."""
         with self._lock:
             self._grown = False
-            folders = sorted(self._folders, key=lambda folder: (_depth(folder), folder))[: self._budget]
-            return [self._absolute(folder) for folder in folders], len(folders) == len(self._folders)
+            folders = sorted(self._folders, key=lambda folder: (_depth(folder), folder))[
+                : self._budget
+            ]
+            return [self._absolute(folder) for folder in folders], len(folders) == len(
+                self._folders
+            )
 
     def _look_again(self) -> None:
         """Looks for what has come and for what is gone."""
@@ -337,7 +361,9 @@ class Collector:
             self._announce()
 
     def _announce(self) -> None:
-        fresh = [(claim.identifier, path) for claim in self._claims.values() for path in claim.fresh]
+        fresh = [
+            (claim.identifier, path) for claim in self._claims.values() for path in claim.fresh
+        ]
         for claim in self._claims.values():
             claim.fresh.clear()
         if fresh:
@@ -377,14 +403,23 @@ class Collector:
             return False
         if claim is not None:
             self._follow_entry(claim, path, status)
-        if stat.S_ISDIR(status.st_mode) and path not in self._folders and (claim is not None or self._is_searched(path)):
+        if (
+            stat.S_ISDIR(status.st_mode)
+            and path not in self._folders
+            and (claim is not None or self._is_searched(path))
+        ):
             self._look_below(path)
         return True
 
     def _is_new_file(self, claim: Claim, path: str) -> bool:
         """Links what is most likely notified: a new file, in a place that is known. Floods are made of them."""
         folder, _, name = path.rpartition("/")
-        if path in claim.links or path in claim.made or claim.moving or (folder and folder not in claim.known):
+        if (
+            path in claim.links
+            or path in claim.made
+            or claim.moving
+            or (folder and folder not in claim.known)
+        ):
             return False
         try:
             self._make_folder(claim, folder)
@@ -404,7 +439,9 @@ class Collector:
             elif was_folder:
                 for each in [each for each in claim.links if each.startswith(below)]:
                     self._drop(claim, each)
-                self._drop_folders(claim, [each for each in claim.made if each == path or each.startswith(below)])
+                self._drop_folders(
+                    claim, [each for each in claim.made if each == path or each.startswith(below)]
+                )
 
     # Who owns what
 
@@ -426,7 +463,9 @@ class Collector:
             if (end == before and claim is not owner) or marked in self._contested:
                 self._contested.add(marked)
                 for each in self._claims_in(os.path.basename(marked)):
-                    each.problems[f"`{marked}` carries two live identifiers, it was left where it is"] = None
+                    each.problems[
+                        f"`{marked}` carries two live identifiers, it was left where it is"
+                    ] = None
                 return None
             owner = claim
         return owner
@@ -435,7 +474,9 @@ class Collector:
         if len(name) < SHORTEST:
             return []
         found = {match[1] for match in IDENTIFIER.finditer(name)}
-        return [self._claims[identifier] for identifier in sorted(found) if identifier in self._claims]
+        return [
+            self._claims[identifier] for identifier in sorted(found) if identifier in self._claims
+        ]
 
     def _absolute(self, path: str) -> str:
         return f"{self.top}/{path}" if path else self.top
@@ -472,11 +513,17 @@ class Collector:
         owner = self._owner(path) if path else None
         try:
             # Not through a link that stands here by now
-            fd = os.open(self._absolute(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW if path else os.O_RDONLY)
+            fd = os.open(
+                self._absolute(path),
+                os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW if path else os.O_RDONLY,
+            )
             try:
                 status, read_at = os.fstat(fd), time.time_ns()
                 with os.scandir(fd) as entries:
-                    found = [(entry.name, entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries]
+                    found = [
+                        (entry.name, entry.inode(), entry.is_dir(follow_symlinks=False))
+                        for entry in entries
+                    ]
             finally:
                 os.close(fd)
         except OSError:
@@ -514,7 +561,10 @@ class Collector:
         name = os.path.basename(path)
         if name in NOT_SEARCHED or self._claims_in(name):
             return False
-        return name != os.path.basename(self._excluded) or os.path.realpath(self._absolute(path)) != self._excluded
+        return (
+            name != os.path.basename(self._excluded)
+            or os.path.realpath(self._absolute(path)) != self._excluded
+        )
 
     def _forget(self, path: str) -> bool:
         """Knows nothing any more of a directory and those below it. False if it did not know it."""
@@ -617,7 +667,9 @@ class Collector:
                 claim.made.add(folder)
             except FileExistsError:
                 if not is_folder(target):
-                    raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken") from None
+                    raise OSError(
+                        errno.ENOTDIR, "its place in the experiment directory is taken"
+                    ) from None
             claim.known.add(folder)
 
     def _mode(self, folder: str) -> int:
@@ -650,7 +702,9 @@ class Collector:
     def _drop_folders(self, claim: Claim, folders: Iterable[str]) -> None:
         """Takes away those of the folders that collection has made, if their originals are gone and they hold nothing."""
         for folder in sorted(folders, key=_depth, reverse=True):
-            if not is_folder(self._absolute(folder)) and _remove_empty(f"{claim.directory}/{folder}"):
+            if not is_folder(self._absolute(folder)) and _remove_empty(
+                f"{claim.directory}/{folder}"
+            ):
                 claim.made.discard(folder)
                 claim.known.discard(folder)
 
@@ -740,7 +794,9 @@ class Collector:
                 self._take_file(claim, path, status)
             else:
                 self._release(claim, path)
-                claim.problems[f"`{path}` is {kind_of(status.st_mode)}, it was left where it is"] = None
+                claim.problems[
+                    f"`{path}` is {kind_of(status.st_mode)}, it was left where it is"
+                ] = None
         except OSError as exc:
             self._could_not(claim, path, exc)
 
@@ -853,7 +909,11 @@ def _inherited(claim: Claim, top: str) -> Iterator[tuple[str, Link]]:
     for absolute, status in everything_below(claim.directory):
         path = absolute[start:]
         if claim.identifier in path and not stat.S_ISDIR(status.st_mode):
-            key: Key = os.readlink(absolute) if stat.S_ISLNK(status.st_mode) else (status.st_dev, status.st_ino)
+            key: Key = (
+                os.readlink(absolute)
+                if stat.S_ISLNK(status.st_mode)
+                else (status.st_dev, status.st_ino)
+            )
             yield path, Link(key, path, inherited=not os.path.lexists(f"{top}/{path}"))
 
 

@@ -1,4 +1,4 @@
-"""Jobs as tasks of a Slurm cluster: this side submits them as job arrays and follows them; `hermes.node` executes them.
+"""Jobs as tasks of a Slurm cluster: this side submits them as job arrays and follows them; `hermes.executors.slurm.node` executes them.
 
 Nodes tell what happens by files, see `tasks`. Slurm itself is asked only about tasks of which no file tells the end, with one
 `squeue` for all of them at growing intervals. That it does not know a task, or does not answer, says nothing yet.
@@ -18,17 +18,16 @@ from itertools import islice
 
 import anyio
 
-from ..errors import HermesError, escape
-from ..events import JobStarted
-from ..files import FULL
-from ..model import Job, Outcome, Status
-from ..plan import Plan, sbatch_words
-from ..resume import Leftover, experiments_of
-from ..store import RunFolder, amend
-from ..threads import in_thread
-from . import Executor, Pending, Work
-from .local import LocalExecution
-from .slurm_commands import (
+from ...blocking import in_thread
+from ...errors import HermesError, escape
+from ...events import JobStarted
+from ...experiments.files import FULL
+from ...experiments.store import RunFolder, amend, experiments_of
+from ...language.plan import Plan, sbatch_words
+from ...model import Job, Outcome, Status
+from ..base import Executor, Leftover, Pending, Work
+from ..local import LocalExecution
+from .commands import (
     GONE,
     WAITING,
     Calls,
@@ -81,11 +80,15 @@ def check(plan: Plan) -> None:
             said = calls.test(words)
         except NoAnswerError as exc:
             raise HermesError(
-                f"Slurm does not answer: {exc}", hint="`sinfo` and `scontrol ping` tell whether the cluster is there"
+                f"Slurm does not answer: {exc}",
+                hint="`sinfo` and `scontrol ping` tell whether the cluster is there",
             ) from None
         if said is not None:
             options = f"`{escape(shlex.join(words))}`" if words else "jobs without options"
-            raise HermesError(f"Slurm refuses {options}: {said}", hint=f"the job of line {line} has these options of `sbatch`")
+            raise HermesError(
+                f"Slurm refuses {options}: {said}",
+                hint=f"the job of line {line} has these options of `sbatch`",
+            )
 
 
 @dataclass(slots=True)
@@ -183,7 +186,9 @@ class SlurmExecution:
                 await self._cancel_all()
                 return
             await self._finish_leftovers()
-            for number in sorted({each.task.submission for each in self._open.values()} - self._known.keys()):
+            for number in sorted(
+                {each.task.submission for each in self._open.values()} - self._known.keys()
+            ):
                 # An earlier client was killed while it submitted
                 if not await self._is_there(self._submissions[number]):
                     await self._send(self._submissions[number])
@@ -207,18 +212,25 @@ class SlurmExecution:
         """Submits jobs, those of equal options together in arrays."""
         groups: dict[tuple[str, ...], list[Pending]] = {}
         for pending in batch:
-            groups.setdefault(sbatch_words(self._plan.settings, pending.job.options), []).append(pending)
+            groups.setdefault(sbatch_words(self._plan.settings, pending.job.options), []).append(
+                pending
+            )
         for options, group in groups.items():
             for start in range(0, len(group), self._limits.array):
                 await self._submit_array(options, group[start : start + self._limits.array])
 
     async def _submit_array(self, options: tuple[str, ...], group: Sequence[Pending]) -> None:
         number = max(self._submissions, default=-1) + 1
-        tasks = tuple(Task(number, place, each.index, each.key, each.attempt) for place, each in enumerate(group))
+        tasks = tuple(
+            Task(number, place, each.index, each.key, each.attempt)
+            for place, each in enumerate(group)
+        )
         git = self._run_folder.git
         # The run's id is unique
         name = f"hermes-{self._run_folder.run_id}-{number}"
-        submission = Submission(number, name, options, tasks, git.as_json(), git.patch is not None, self._work.grace)
+        submission = Submission(
+            number, name, options, tasks, git.as_json(), git.patch is not None, self._work.grace
+        )
         # Before anybody else can take the same number: what is run again is submitted beside what is pending
         self._submissions[number] = submission
         try:
@@ -229,9 +241,13 @@ class SlurmExecution:
                 return
             for each in group:
                 problem = f"cannot write to `{self._run_folder.folder}`: {exc.strerror}"
-                await self._work.ended(each.index, Outcome.not_begun(each.job, Status.FAILED, problem))
+                await self._work.ended(
+                    each.index, Outcome.not_begun(each.job, Status.FAILED, problem)
+                )
             return
-        self._open |= {task.name: _Open(task, each.job) for task, each in zip(tasks, group, strict=True)}
+        self._open |= {
+            task.name: _Open(task, each.job) for task, each in zip(tasks, group, strict=True)
+        }
         await self._send(submission)
 
     async def _send(self, submission: Submission) -> None:
@@ -262,8 +278,23 @@ class SlurmExecution:
         """What follows `sbatch`. Later words overrule earlier ones: defaults, the user's, what Hermes relies upon."""
         threads, count = self._plan.settings.threads, len(submission.tasks)
         folder = os.path.dirname(self._folder.path("x"))
-        command = shlex.join([sys.executable, "-P", "-m", "hermes.node", self._run_folder.folder, str(submission.number)])
-        words = [f"--wrap=exec {command}", "--requeue", "--export=ALL", f"--signal=B:USR1@{WARNING}", *submission.options]
+        command = shlex.join(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "hermes.executors.slurm.node",
+                self._run_folder.folder,
+                str(submission.number),
+            ]
+        )
+        words = [
+            f"--wrap=exec {command}",
+            "--requeue",
+            "--export=ALL",
+            f"--signal=B:USR1@{WARNING}",
+            *submission.options,
+        ]
         words += [
             "--parsable", f"--job-name={submission.name}", f"--array=0-{count - 1}%{min(threads, count)}",
             f"--chdir={self._plan.working_directory}", f"--output={folder.replace('%', '%%')}/{submission.number}.%a.log",
@@ -310,7 +341,9 @@ class SlurmExecution:
         numbers = {each.task.submission for each in self._open.values()}
         while True:
             try:
-                await in_thread(self._calls.cancel_named, [self._submissions[number].name for number in numbers])
+                await in_thread(
+                    self._calls.cancel_named, [self._submissions[number].name for number in numbers]
+                )
                 # Also those of which nobody knows whether they have arrived
                 self._known = {number: self._known.get(number, set()) for number in numbers}
                 return
@@ -343,7 +376,9 @@ class SlurmExecution:
             await self._take_ended(each, data)
         return bool(running or ended)
 
-    def _read(self, looked: list[_Open]) -> tuple[list[tuple[_Open, dict[str, object]]], list[tuple[_Open, dict[str, object]]]]:
+    def _read(
+        self, looked: list[_Open]
+    ) -> tuple[list[tuple[_Open, dict[str, object]]], list[tuple[_Open, dict[str, object]]]]:
         names, now = self._folder.names(), time.monotonic()
         running, ended = [], []
         for each in looked:
@@ -387,7 +422,9 @@ class SlurmExecution:
             self._work.stop()
             await self._forget(each)
             return
-        if outcome.status is Status.FAILED and (outcome.signal == signal.SIGKILL or outcome.exit_code == 128 + signal.SIGKILL):
+        if outcome.status is Status.FAILED and (
+            outcome.signal == signal.SIGKILL or outcome.exit_code == 128 + signal.SIGKILL
+        ):
             outcome = await self._why_killed(each, outcome)
             if outcome is None:
                 return
@@ -424,14 +461,18 @@ class SlurmExecution:
     def _all_alive(self) -> bool:
         """Whether every task has given a sign of life, so that there is nothing to ask."""
         now = time.monotonic()
-        return self._all_submitted and all(each.alive and now - each.alive < ALIVE for each in self._open.values())
+        return self._all_submitted and all(
+            each.alive and now - each.alive < ALIVE for each in self._open.values()
+        )
 
     async def _ask(self) -> None:
         numbers = {each.task.submission for each in self._open.values()} & self._known.keys()
         if not numbers:
             return
         try:
-            rows = await in_thread(self._calls.queue, [self._submissions[number].name for number in sorted(numbers)])
+            rows = await in_thread(
+                self._calls.queue, [self._submissions[number].name for number in sorted(numbers)]
+            )
         except NoAnswerError as exc:
             if not self._silent:
                 self._work.warn(f"Slurm does not answer, asking again: {exc}")
@@ -440,8 +481,16 @@ class SlurmExecution:
             self._silent = False
             await self._take_rows(numbers, rows)
         self._pause = min(LAST_ASK, 2 * self._pause)
-        doubtful = any(each.gone is not None or each.missing is not None for each in self._open.values())
-        wait = FIRST_ASK if self._stopping else min(self._pause, LOST_AFTER / 3) if doubtful else self._pause
+        doubtful = any(
+            each.gone is not None or each.missing is not None for each in self._open.values()
+        )
+        wait = (
+            FIRST_ASK
+            if self._stopping
+            else min(self._pause, LOST_AFTER / 3)
+            if doubtful
+            else self._pause
+        )
         self._ask_at = time.monotonic() + wait
 
     async def _take_rows(self, numbers: set[int], rows: list[Row]) -> None:
@@ -493,7 +542,12 @@ class SlurmExecution:
             for each in self._open.values()
             if (each.gone is not None and now - each.gone > SETTLE)
             or (each.missing is not None and each.misses > 1 and now - each.missing > lost_after)
-            or (each.alive and each.row is not None and each.row.state == "RUNNING" and now - each.alive > STALE)
+            or (
+                each.alive
+                and each.row is not None
+                and each.row.state == "RUNNING"
+                and now - each.alive > STALE
+            )
         ]
         if not judged:
             return False
@@ -510,7 +564,11 @@ class SlurmExecution:
         return bool(judged)
 
     async def _end_stale(self, judged: list[_Open], now: float) -> None:
-        stale = [f"{each.row.array}_{each.row.task}" for each in judged if each.row is not None and each.row.state not in GONE]
+        stale = [
+            f"{each.row.array}_{each.row.task}"
+            for each in judged
+            if each.row is not None and each.row.state not in GONE
+        ]
         if stale:
             try:
                 await in_thread(self._calls.cancel_tasks, stale)
@@ -539,35 +597,54 @@ class SlurmExecution:
             await self._send(self._submissions[number])
         elif number in self._known and is_cancelled:
             problem = "cancelled while it was queued, by `scancel` or an administrator"
-            await self._end(each, Outcome.not_begun(await self._job(each), Status.CANCELLED, problem))
+            await self._end(
+                each, Outcome.not_begun(await self._job(each), Status.CANCELLED, problem)
+            )
         elif number in self._known and row is not None:
             await self._end_failed_start(each, row.state, row.reason)
 
     async def _end_failed_start(self, each: _Open, state: str | None, reason: str) -> None:
         """The node has made no experiment; what it said last tells why, or Slurm does."""
         why = last_words(await in_thread(self._folder.log, each.task)) or problem_of(state, reason)
-        await self._end(each, Outcome.not_begun(await self._job(each), Status.FAILED, f"the node could not start it: {why}"))
+        await self._end(
+            each,
+            Outcome.not_begun(
+                await self._job(each), Status.FAILED, f"the node could not start it: {why}"
+            ),
+        )
 
     async def _is_partly_known(self, number: int) -> bool:
         """Whether Slurm or a node knows anything of a submission."""
         names = await in_thread(self._folder.names)
         mine = [each for each in self._open.values() if each.task.submission == number]
-        return any(each.row is not None for each in mine) or self._submissions[number].is_claimed(names)
+        return any(each.row is not None for each in mine) or self._submissions[number].is_claimed(
+            names
+        )
 
     async def _end_started(self, started: list[_Open]) -> None:
         """Finishes what the nodes could not: the client does what they would have done, with what is on the disk."""
         leftovers = await in_thread(self._left_by, started)
         found = [leftover for leftover in leftovers.values() if leftover is not None]
-        outcomes = await self._finish([each for each in found if each.metadata["status"] == Status.RUNNING])
+        outcomes = await self._finish(
+            [each for each in found if each.metadata["status"] == Status.RUNNING]
+        )
         for each in found:
             if each.metadata["identifier"] not in outcomes:
                 # The node was killed after it had finished this, and before it could say so
-                files = [file["path"] for file in each.metadata["files"] if file["origin"] == "collected"]
-                outcomes[each.metadata["identifier"]] = (Outcome.from_metadata(each.job, each.directory, each.metadata), files)
+                files = [
+                    file["path"] for file in each.metadata["files"] if file["origin"] == "collected"
+                ]
+                outcomes[each.metadata["identifier"]] = (
+                    Outcome.from_metadata(each.job, each.directory, each.metadata),
+                    files,
+                )
         await self._end_with(started, leftovers, outcomes)
 
     async def _end_with(
-        self, started: list[_Open], leftovers: dict[str, Leftover | None], outcomes: dict[str, tuple[Outcome, list[str]]]
+        self,
+        started: list[_Open],
+        leftovers: dict[str, Leftover | None],
+        outcomes: dict[str, tuple[Outcome, list[str]]],
     ) -> None:
         """Writes the outcomes, with what Slurm says about why they came to that."""
         for each in started:
@@ -594,7 +671,9 @@ class SlurmExecution:
             name = metadata.get("slurm", {}).get("task")
             if name in tasks:
                 task = tasks[name]
-                found[name] = Leftover(task.index, jobs[task.index], directory, metadata, again=False, failed=False)
+                found[name] = Leftover(
+                    task.index, jobs[task.index], directory, metadata, again=False, failed=False
+                )
         return found
 
     async def _finish(self, leftovers: list[Leftover]) -> dict[str, tuple[Outcome, list[str]]]:
@@ -603,7 +682,10 @@ class SlurmExecution:
         if leftovers:
             work.execution = LocalExecution(work)
             await work.execution.run()
-        return {identifier: (outcome, work.files.get(identifier, [])) for identifier, outcome in work.outcomes.items()}
+        return {
+            identifier: (outcome, work.files.get(identifier, []))
+            for identifier, outcome in work.outcomes.items()
+        }
 
     async def _finish_leftovers(self) -> None:
         """Experiments of the run that are no task's any more."""
@@ -637,7 +719,11 @@ class SlurmExecution:
     def _tell_queue(self) -> None:
         """Tells how many jobs wait and run, and why most of those wait, whenever that changes."""
         waiting = [each for each in self._open.values() if each.event is None]
-        reasons = Counter(each.row.reason for each in waiting if each.row is not None and each.row.reason not in ("", "None"))
+        reasons = Counter(
+            each.row.reason
+            for each in waiting
+            if each.row is not None and each.row.reason not in ("", "None")
+        )
         reason = reasons.most_common(1)[0][0] if reasons else ""
         state = (len(waiting), len(self._open) - len(waiting), reason)
         if state != self._told_queue:
@@ -690,7 +776,9 @@ class _Finishing:
         self.whole.stop()
 
 
-def judged(outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool = False) -> Outcome:
+def judged(
+    outcome: Outcome, state: str | None, reason: str, *, is_stopped: bool = False
+) -> Outcome:
     """The outcome of an experiment of which its node could not say how it ended, with why Slurm says that it did."""
     status, says_why = outcome.status, True
     if status is Status.FINISHED:

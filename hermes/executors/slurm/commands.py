@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import HermesError, escape
+from ...errors import HermesError, escape
 
 CALL_LIMIT = 180.0
 """Seconds after which a command is given up. `sbatch` itself waits 120 s on a cluster that has all the jobs it takes."""
@@ -33,14 +33,42 @@ UNWANTED = frozenset(
 UNWANTED_KINDS = ("SQUEUE_", "SCANCEL_", "SCONTROL_")
 
 GONE = frozenset(
-    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED", "REVOKED"}
+    {
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "PREEMPTED",
+        "REVOKED",
+    }
 )
 """States in which nothing of a job runs any more and nothing will; all others, unknown ones too, mean that it goes on."""
 
-WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "CONFIGURING"})
+WAITING = frozenset(
+    {
+        "PENDING",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "SPECIAL_EXIT",
+        "RESV_DEL_HOLD",
+        "CONFIGURING",
+    }
+)
 """States in which a job has not started yet, or not again."""
 
-UNCLEAR = ("timed out", "zero bytes", "communication", "connection reset", "connection closed", "unexpected message")
+UNCLEAR = (
+    "timed out",
+    "zero bytes",
+    "communication",
+    "connection reset",
+    "connection closed",
+    "unexpected message",
+)
 """What `sbatch` says when its message may have arrived all the same: an answer that came too late is no refusal."""
 
 LATER = (
@@ -103,7 +131,9 @@ class Calls:
         self.count = 0
         """How many times `squeue` was called."""
 
-    def call(self, words: Sequence[str], limit: float, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def call(
+        self, words: Sequence[str], limit: float, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Raises `NoAnswerError` if that takes longer than `limit`, and `HermesError` without Slurm."""
         try:
             process = subprocess.Popen(
@@ -119,7 +149,8 @@ class Calls:
             )
         except FileNotFoundError:
             raise HermesError(
-                f"`{words[0]}` was not found on PATH: there is no Slurm here", hint="`executor: local` runs jobs on this machine"
+                f"`{words[0]}` was not found on PATH: there is no Slurm here",
+                hint="`executor: local` runs jobs on this machine",
             ) from None
         with self._lock:
             self._running.add(process)
@@ -152,7 +183,11 @@ class Calls:
             return said
         # What would never start "starts" in the year 4069
         found = re.search(r"to start at (\d{4})-", done.stderr)
-        return "it would never start, say for its time limit" if found and int(found[1]) > 3000 else None
+        return (
+            "it would never start, say for its time limit"
+            if found and int(found[1]) > 3000
+            else None
+        )
 
     def submit(self, words: Sequence[str]) -> str:
         """Calls `sbatch`, and returns the id of the job. Raises `RefusedError`, or what is derived from it."""
@@ -175,7 +210,10 @@ class Calls:
         """All tasks, of these jobs by name, that Slurm knows of, with one call. Raises `NoAnswerError`."""
         self.count += 1
         # Not by id, of which a single unknown one is an error. Without `-r` the list of pending tasks is cut without any sign
-        done = self.call(["squeue", "-h", "-r", "-t", "all", "-O", _FORMAT, f"--name={','.join(names)}"], ASK_LIMIT)
+        done = self.call(
+            ["squeue", "-h", "-r", "-t", "all", "-O", _FORMAT, f"--name={','.join(names)}"],
+            ASK_LIMIT,
+        )
         if done.returncode:
             raise NoAnswerError(last_line(done.stderr))
         return parse_queue(done.stdout)
@@ -218,7 +256,11 @@ class Calls:
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in UNWANTED and not name.startswith(UNWANTED_KINDS)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in UNWANTED and not name.startswith(UNWANTED_KINDS)
+    }
 
 
 def said_one_of(said: str, texts: Sequence[str]) -> bool:
@@ -244,14 +286,24 @@ def parse_queue(text: str) -> list[Row]:
         if underscore and task.isdigit():
             # Newer versions write `CANCELLED by 1000` in places
             rows.append(
-                Row(array, int(task), state.split()[0] if state else "", reason, int(restarts) if restarts.isdigit() else 0, nodes, name)
+                Row(
+                    array,
+                    int(task),
+                    state.split()[0] if state else "",
+                    reason,
+                    int(restarts) if restarts.isdigit() else 0,
+                    nodes,
+                    name,
+                )
             )
     return rows
 
 
 def parse_limits(text: str) -> Limits:
     """The output of `scontrol show config`."""
-    found = dict(re.findall(r"^(MaxArraySize|MaxJobCount|MessageTimeout)\s*=\s*(\d+)", text, re.MULTILINE))
+    found = dict(
+        re.findall(r"^(MaxArraySize|MaxJobCount|MessageTimeout)\s*=\s*(\d+)", text, re.MULTILINE)
+    )
     default = Limits()
     return Limits(
         max(1, int(found.get("MaxArraySize", default.array))),
@@ -269,7 +321,7 @@ def parse_duration(text: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-MARK = "hermes.node: "
+MARK = "hermes.executors.slurm.node: "
 """Begins the line that a node prints when it starts, so that what an earlier start left in the same log is told apart."""
 
 CAUSES = (

@@ -7,27 +7,34 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import anyio
 
-from .errors import HermesError, escape
-from .events import Event, Feed, FileCollected, JobEnded, JobStarted, Listener, LogChunk, QueueChanged, RunEnded, RunStarted, RunWarning
-from .executors import Executor, Pending
-from .executors.local import LOCAL
+from ..blocking import in_thread, shielded
+from ..errors import escape
+from ..events import (
+    Event,
+    FileCollected,
+    JobEnded,
+    JobStarted,
+    LogChunk,
+    QueueChanged,
+    RunEnded,
+    RunStarted,
+    RunWarning,
+)
+from ..executors.base import Executor, Leftover, Pending
+from ..experiments.records import STOP
+from ..experiments.store import RunFolder
+from ..language.plan import Plan
+from ..model import Keys, Outcome, RunResult
+from .feed import Feed, Listener
 from .logs import Follower, Stream
-from .model import Keys, Outcome
-from .plan import Plan, compile_file
-from .records import STOP, Record, unfinished
-from .resume import Leftover, Survey, survey_name, survey_run
-from .settings import find_root, layered
-from .store import RunFolder
-from .syntax import Source
-from .threads import in_thread, shielded
+from .resume import Survey
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
@@ -55,46 +62,6 @@ class Follow(NamedTuple):
     files: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What came of a run. `outcomes` are in the order in which the jobs ended."""
-
-    run_id: str
-    name: str
-    outcomes: Sequence[Outcome]
-    cancelled: bool
-    warnings: tuple[str, ...]
-    succeeded_before: int = 0
-    """Jobs that were not started because they had succeeded before, in a resumed run."""
-
-    failed_before: int = 0
-    """Jobs that had failed before and were not started again, in a resumed run."""
-
-    stopped: bool = False
-    """Whether nothing more was started because the disk was full."""
-
-    left: int = 0
-    """Jobs that are with the cluster, queued or running, when the run was left."""
-
-    replaced: tuple[str, ...] = ()
-    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded when it was run again did."""
-        is_whole = not self.cancelled and not self.stopped and not self.failed_before
-        return is_whole and all(outcome.ok for outcome in self.final)
-
-    @property
-    def final(self) -> list[Outcome]:
-        """The outcomes of the jobs, without those that another has replaced."""
-        return [outcome for outcome in self.outcomes if outcome.identifier not in self.replaced]
-
-    @property
-    def failures(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if not outcome.ok]
-
-
 def _do_nothing() -> None:
     """What happens where nobody waits for the leftovers."""
 
@@ -102,7 +69,16 @@ def _do_nothing() -> None:
 class _Work:
     """Hands the jobs of a run to its executor, and makes events and a result of what that tells."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, survey: Survey, *, grace: float, follow: Follow, is_ending: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        survey: Survey,
+        *,
+        grace: float,
+        follow: Follow,
+        is_ending: bool = False,
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self.grace = grace
@@ -199,7 +175,9 @@ class _Work:
         # What runs goes on: it may need no room
         if not self.stopped:
             self.stopped = True
-            self.warn(f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started")
+            self.warn(
+                f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started"
+            )
 
     def queued(self, pending: int, running: int, reason: str) -> None:
         self.feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
@@ -216,7 +194,14 @@ class _Work:
 
     def end(self) -> None:
         succeeded = sum(outcome.ok for outcome in self.outcomes)
-        self.feed.publish(RunEnded(run_id=self.folder.run_id, started=self._number_started, succeeded=succeeded, cancelled=self.cancelled))
+        self.feed.publish(
+            RunEnded(
+                run_id=self.folder.run_id,
+                started=self._number_started,
+                succeeded=succeeded,
+                cancelled=self.cancelled,
+            )
+        )
         self.feed.close()
 
     @property
@@ -331,7 +316,10 @@ class Run:
         One thread looks for it all the time: to call one for every look would wake up the event loop, too, which costs five times as much.
         """
         await anyio.sleep(HEED)
-        if await in_thread(self._is_told_to_stop, over, limiter=anyio.CapacityLimiter(1)) and not over.is_set():
+        if (
+            await in_thread(self._is_told_to_stop, over, limiter=anyio.CapacityLimiter(1))
+            and not over.is_set()
+        ):
             self._work.warn("stopped by `hermes stop`")
             self.cancel()
 
@@ -349,160 +337,14 @@ class Run:
 
 
 @asynccontextmanager
-async def open_run(
-    file: str | os.PathLike[str] | Plan,
-    name: str | None = None,
+async def running(
+    folder: RunFolder,
+    survey: Survey,
+    executor: Executor,
+    grace: float,
+    follow: Follow,
     *,
-    threads: int | None = None,
-    root: str | os.PathLike[str] | None = None,
-    working_directory: str | os.PathLike[str] | None = None,
-    comments: Sequence[str] = (),
-    executor: Executor | str | None = None,
-    grace: float = GRACE,
-    follow_logs: FollowLogs = "all",
-    follow_files: bool = True,
-    only_missing: bool = False,
-) -> AsyncIterator[Run]:
-    """Executes a hermes file, or a plan, while the block runs; iterate over the run for its events.
-
-    `name` groups the experiments; by default it is the file's stem. `threads`, `root`, `working_directory` and `comments` are as
-    for `compile_file`, and are not used for a plan. With `only_missing`, jobs that have succeeded under this name already, in
-    whatever run, are not started; they are told by their keys. `follow_logs` says which `LogChunk` events there are, `follow_files`
-    whether there are `FileCollected` events, of which a job can cause very many. Leaving the block waits for the jobs; leaving it by an
-    exception, or being cancelled, ends them first: SIGTERM to each process group, `grace` seconds, SIGKILL, and what they left is
-    collected. `executor` is where jobs run: the name of a setting, or an executor of your own; by default what the settings say.
-
-    Raises `HermesError` before anything is started if the file, the plan or the folder for experiments cannot be used.
-    """
-    place = executor if isinstance(executor, str) else None
-    if isinstance(file, Plan):
-        plan = file if place is None else file.at(place)
-    else:
-        options = partial(compile_file, working_directory=working_directory, root=root, comments=comments, threads=threads, executor=place)
-        plan = await in_thread(options, file)
-    name = plan.default_name if name is None else name
-    executor = executor if isinstance(executor, Executor) else _executor_of(plan)
-    await in_thread(plan.check, name)
-    await in_thread(executor.check, plan)
-    survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
-    folder = await in_thread(RunFolder.create, plan, name)
-    async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files)) as run:
-        yield run
-
-
-@asynccontextmanager
-async def open_resumed(
-    run: str | None = None,
-    *,
-    failed: bool = False,
-    root: str | os.PathLike[str] | None = None,
-    working_directory: str | os.PathLike[str] | None = None,
-    executor: Executor | None = None,
-    grace: float = GRACE,
-    follow_logs: FollowLogs = "all",
-    follow_files: bool = True,
-) -> AsyncIterator[Run]:
-    """Takes up the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
-
-    Jobs that are still alive are adopted and waited for; jobs that ended while nobody watched are finished with their true exit
-    status, their files collected; jobs of which nobody can tell how they ended are lost, and run again like those that were cancelled or
-    never started. What succeeded is not repeated; what failed only with `failed`. The plan and the settings are those with which the run
-    began. Raises `HermesError` if there is no such run, or another process is at it.
-    """
-    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
-    folder = await in_thread(RunFolder.reopen, record, plan)
-    with suppress(OSError):
-        os.unlink(f"{folder.folder}/{STOP}")
-    executor = executor or _executor_of(plan)
-    survey = await in_thread(_survey, folder, executor, failed)
-    async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files)) as resumed:
-        yield resumed
-
-
-@asynccontextmanager
-async def open_stopped(
-    run: str | None = None,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    working_directory: str | os.PathLike[str] | None = None,
-    executor: Executor | None = None,
-    grace: float = GRACE,
-    follow_logs: FollowLogs = "none",
-    follow_files: bool = False,
-) -> AsyncIterator[Run]:
-    """Ends the latest unfinished run of the working directory, or that of the name or id `run`, while the block runs.
-
-    Whoever is at the run, in whatever program, is told to end it. What still runs then, because its runner was killed or because it is
-    with a cluster, is ended: SIGTERM, `grace` seconds, SIGKILL, or as the cluster does that. What it left is collected. The run can be
-    resumed. Raises `HermesError` if there is no such run, or if its process does not answer.
-    """
-    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
-    stop = f"{record.folder}/{STOP}"
-    try:
-        folder = await _taken_over(record, plan, stop, grace + STOPPING)
-        executor = executor or _executor_of(plan)
-        survey = await in_thread(_survey, folder, executor, False)
-        survey.leftovers = [replace(each, again=False) for each in survey.leftovers]
-        async with _running(folder, survey, executor, grace, Follow(follow_logs, follow_files), is_ending=True) as ending:
-            if not survey.held:
-                ending._end_leftovers()
-            yield ending
-    finally:
-        with suppress(OSError):
-            os.unlink(stop)
-
-
-async def _taken_over(record: Record, plan: Plan, stop: str, limit: float) -> RunFolder:
-    """Waits until whoever is at the run has ended it."""
-    ends = time.monotonic() + limit
-    while True:
-        try:
-            await in_thread(Path(stop).touch)
-        except OSError:
-            raise HermesError(f"the run `{escape(record.run_id)}` has just come to its end") from None
-        try:
-            return await in_thread(RunFolder.reopen, record, plan)
-        except HermesError:
-            if time.monotonic() > ends:
-                raise
-        await anyio.sleep(HEED)
-
-
-def _executor_of(plan: Plan) -> Executor:
-    if plan.settings.executor == "slurm":
-        from .executors.slurm import SLURM
-
-        return SLURM
-    return LOCAL
-
-
-def _find_unfinished(
-    run: str | None, root: str | os.PathLike[str] | None, working_directory: str | os.PathLike[str] | None
-) -> tuple[Record, Plan]:
-    base = Path(os.path.abspath(working_directory or "."))
-    top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
-    foreign: list[str] = []
-    settings = layered(top, Source.of("", b""), (), {}, foreign.append)
-    experiments = os.path.abspath(top / settings.path_to_experiments / "experiments")
-    found = unfinished(experiments, str(base), run, foreign.append)
-    if not found:
-        named = f" `{escape(run)}`" if run else ""
-        raise HermesError(f"there is no unfinished run{named} of `{escape(str(base))}`", hint="; ".join(foreign) or None)
-    return found[0], found[0].plan()
-
-
-def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
-    try:
-        return survey_run(folder, failed=failed, held=executor.held(folder, failed))
-    except BaseException:
-        # Or this process would keep the run's lock
-        folder.close(done=False)
-        raise
-
-
-@asynccontextmanager
-async def _running(
-    folder: RunFolder, survey: Survey, executor: Executor, grace: float, follow: Follow, *, is_ending: bool = False
+    is_ending: bool = False,
 ) -> AsyncIterator[Run]:
     plan, done = folder.plan, False
     try:
@@ -530,34 +372,3 @@ async def _running(
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(partial(folder.close, done=done))
-
-
-async def run_file(
-    file: str | os.PathLike[str] | Plan,
-    name: str | None = None,
-    *,
-    threads: int | None = None,
-    root: str | os.PathLike[str] | None = None,
-    working_directory: str | os.PathLike[str] | None = None,
-    comments: Sequence[str] = (),
-    executor: Executor | str | None = None,
-    grace: float = GRACE,
-) -> RunResult:
-    """Executes a hermes file, or a plan, to its end. A job that fails raises nothing: see the result.
-
-    Arguments and errors are those of `open_run`. In a notebook the progress is shown below the cell.
-    """
-    async with open_run(
-        file, name, threads=threads, root=root, working_directory=working_directory, comments=comments, executor=executor,
-        grace=grace, follow_logs="none", follow_files=False,
-    ) as run:  # fmt: skip
-        await _to_its_end(run)
-    return run.result
-
-
-async def _to_its_end(run: Run) -> None:
-    from .notebook import in_notebook, shown
-
-    if in_notebook():
-        async with shown(run):
-            await run.ended.wait()

@@ -6,24 +6,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from .model import Job, Keys, Status
-from .plan import Plan
-from .store import RunFolder, experiments_named
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """An experiment that has no final status: its runner ended before it."""
-
-    index: int
-    job: Job
-    directory: str
-    metadata: dict[str, Any]
-    again: bool
-    """Whether to run the job again if it is lost; not if that has been done before."""
-
-    failed: bool
-    """Whether to run it again also if it failed."""
+from ..executors.base import Leftover
+from ..experiments.store import RunFolder, experiments_named, experiments_of
+from ..language.plan import Plan
+from ..model import Keys, Status
 
 
 @dataclass(slots=True, eq=False)
@@ -44,13 +30,6 @@ class Survey:
     failed: int = 0
 
 
-def experiments_of(run: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Directory and metadata of all experiments of a run, in the order of their starts."""
-    for directory, metadata in experiments_named(run.experiments, run.name):
-        if metadata.get("run_id") == run.run_id:
-            yield directory, metadata
-
-
 def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
     """What has become of the jobs of a run. With `failed`, those that failed are started again.
 
@@ -68,7 +47,9 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
         if key in held:
             continue
         # Failed with a record: the disk was full when it ended
-        if metadata["status"] == Status.RUNNING or (metadata["status"] == Status.FAILED and metadata["identifier"] in recorded):
+        if metadata["status"] == Status.RUNNING or (
+            metadata["status"] == Status.FAILED and metadata["identifier"] in recorded
+        ):
             unfinished.setdefault(key, []).append((directory, metadata))
     for key, metadata in latest.items():
         if key in held:
@@ -86,7 +67,11 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
 
 
 def _leftovers(
-    plan: Plan, unfinished: dict[str, list[tuple[str, dict[str, Any]]]], latest: dict[str, dict[str, Any]], *, failed: bool
+    plan: Plan,
+    unfinished: dict[str, list[tuple[str, dict[str, Any]]]],
+    latest: dict[str, dict[str, Any]],
+    *,
+    failed: bool,
 ) -> Iterator[Leftover]:
     keys, missing = Keys(), len(unfinished)
     for index, job in enumerate(plan.jobs if missing else ()):

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .errors import HermesError, escape
+from ..errors import HermesError, escape
 from .files import write_atomic
-from .plan import Plan, from_recipe
+from ..language.plan import Plan, from_recipe
 
 FORMAT = 1
 """Version of `run.json`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import HermesError, did_you_mean
+from ..errors import HermesError, did_you_mean
 from .syntax import Setting, Source, parse_settings
 
 SETTINGS_FILE = ".hermes_settings"
@@ -63,7 +63,10 @@ def parse_sbatch_options(text: str) -> list[str]:
     if words and not words[0].startswith("-"):
         raise ValueError("expected `sbatch` options, such as `--time=2:00:00`")
     for word in words:
-        name = next((name for name in _OWN_LONG if word.partition("=")[0] == name), word[:2] if word[:2] in _OWN_SHORT else None)
+        name = next(
+            (name for name in _OWN_LONG if word.partition("=")[0] == name),
+            word[:2] if word[:2] in _OWN_SHORT else None,
+        )
         if name is not None:
             raise ValueError(f"`{name}` is what Hermes itself gives to `sbatch`")
     return words
@@ -107,7 +110,11 @@ class Settings:
 
     def at(self, executor: str) -> Settings:
         """The same settings with another executor. Raises `HermesError` if there is none of this name."""
-        return replace(self, executor=_check_argument("executor", executor), origins={**self.origins, "executor": "argument"})
+        return replace(
+            self,
+            executor=_check_argument("executor", executor),
+            origins={**self.origins, "executor": "argument"},
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _PARSERS}
@@ -123,7 +130,13 @@ def find_root(working_directory: Path) -> Path:
     return working_directory
 
 
-def layered(root: Path, source: Source, pre: Iterable[Setting], arguments: Mapping[str, Any], warn: Callable[[str], None]) -> Settings:
+def layered(
+    root: Path,
+    source: Source,
+    pre: Iterable[Setting],
+    arguments: Mapping[str, Any],
+    warn: Callable[[str], None],
+) -> Settings:
     """The settings in force under `root`, for a hermes file whose PRE section holds `pre`.
 
     `arguments` come from the caller and rank highest; None means not given. `warn` gets what is wrong but harmless.
@@ -143,7 +156,9 @@ def layered(root: Path, source: Source, pre: Iterable[Setting], arguments: Mappi
         settings = []
         for setting in parse_settings(own):
             if setting.key.text in PREDECESSOR_KEYS:
-                warn(f"{path}:{own.line(setting.key.span.start)}: `{setting.key.text}` belongs to rlmate and does nothing here")
+                warn(
+                    f"{path}:{own.line(setting.key.span.start)}: `{setting.key.text}` belongs to rlmate and does nothing here"
+                )
             else:
                 settings.append(setting)
         _apply(own, settings, values, origins)
@@ -155,12 +170,17 @@ def layered(root: Path, source: Source, pre: Iterable[Setting], arguments: Mappi
     return Settings(**values, origins=origins)
 
 
-def _apply(source: Source, settings: Iterable[Setting], values: dict[str, Any], origins: dict[str, str]) -> None:
+def _apply(
+    source: Source, settings: Iterable[Setting], values: dict[str, Any], origins: dict[str, str]
+) -> None:
     seen: dict[str, int] = {}
     for setting in settings:
         key, line = setting.key.text, source.line(setting.key.span.start)
         if key not in _PARSERS:
-            hint = did_you_mean(key, _PARSERS) or f"the settings are {', '.join(f'`{name}`' for name in _PARSERS)}"
+            hint = (
+                did_you_mean(key, _PARSERS)
+                or f"the settings are {', '.join(f'`{name}`' for name in _PARSERS)}"
+            )
             raise source.error(f"unknown setting `{key}`", setting.key.span, hint=hint)
         if key in seen:
             raise source.error(f"`{key}` is set twice, first on line {seen[key]}", setting.key.span)
@@ -173,7 +193,9 @@ def _parse(source: Source, setting: Setting) -> Any:
     try:
         return _PARSERS[setting.key.text](setting.value.text)
     except ValueError as exc:
-        raise source.error(f"bad value `{setting.value.text}` for `{setting.key.text}`: {exc}", setting.value.span) from None
+        raise source.error(
+            f"bad value `{setting.value.text}` for `{setting.key.text}`: {exc}", setting.value.span
+        ) from None
 
 
 def _check_argument(name: str, value: Any) -> Any:
