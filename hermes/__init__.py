@@ -2,7 +2,8 @@
 
     result = await hermes.run_file("example_file.hermes", "test_agents")
 
-The library never prints, configures logging, installs signal handlers, changes the working directory or exits.
+The library never prints, configures logging, installs signal handlers, changes the working
+directory or exits.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from .executors.base import Executor
     from .experiments.query import Experiment, load_experiment
     from .experiments.store import rerun_command
-    from .language.plan import Plan, compile_command, compile_file, quote
-    from .language.settings import Settings
+    from .language.plan import Plan, compile_command, compile_file
+    from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
+    from .language.writing import quote
     from .model import Job, Options, Outcome, RunResult, Status, signal_name
     from .run.runner import Run
 
@@ -49,25 +51,36 @@ _HOMES = {
     "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
     "executors.base": ("Executor",),
     "model": ("Job", "Options", "Outcome", "RunResult", "Status", "signal_name"),
-    "language.plan": ("Plan", "compile_command", "compile_file", "quote"),
+    "language.plan": ("Plan", "compile_command", "compile_file"),
+    "language.settings": (
+        "SETTINGS",
+        "PlanArguments",
+        "Setting",
+        "SettingArguments",
+        "Settings",
+    ),
+    "language.writing": ("quote",),
     "experiments.query": ("Experiment", "load_experiment"),
     "run.runner": ("Run",),
-    "language.settings": ("Settings",),
     "experiments.store": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Event", "Executor", "Experiment", "FileCollected", "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted",
-    "LogChunk", "Options", "Outcome", "Place", "Plan", "PlanError",
-    "QueueChanged", "Run", "RunEnded", "RunResult", "RunStarted", "RunWarning",
-    "Settings", "Status", "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed", "open_run",
-    "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
+    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "HermesError",
+    "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
+    "Plan", "PlanArguments", "PlanError", "QueueChanged", "Run", "RunEnded", "RunResult",
+    "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
+    "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed",
+    "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name's module when it is first used, so that `import hermes` and `hermes --help` stay light."""
+    """Imports a public name's module when it is first used.
+
+    So `import hermes` and `hermes --help` stay light.
+    """
     if name not in _HOME_OF:
         raise AttributeError(f"module 'hermes' has no attribute '{name}'")
     from importlib import import_module

@@ -20,7 +20,7 @@ from .experiments.records import STOP, Record, unfinished
 from .experiments.store import RunFolder
 from .language.plan import Plan, compile_file
 from .language.settings import find_root, layered
-from .language.syntax import Source
+from .language.source import Source
 from .model import RunResult
 from .run.resume import Survey, survey_name, survey_run
 from .run.runner import GRACE, HEED, STOPPING, Follow, FollowLogs, Run, running

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
@@ -32,13 +29,18 @@ class Status(StrEnum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True)
+IF_GIVEN = {"if_given": True}
+"""Marks an option that is left out of the JSON form where it is at its default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The hermes options of one job, those of STD-H first.
 
     Paths are as written (relative ones start at the working directory) and may hold wildcards and
-    `{identifier}`. `log` False means that what the job prints is also shown live. `slurm` are options for
-    `sbatch`, each text to be split as a shell splits words.
+    `{identifier}`. `log` False means that what the job prints is also shown live. `slurm` are
+    options for `sbatch`, each text to be split as a shell splits words. Flags and checks of each
+    are in the table `hermes.language.options.OPTIONS`.
     """
 
     copy_after: tuple[str, ...] = ()
@@ -46,26 +48,28 @@ class Options:
     move_after: tuple[str, ...] = ()
     log: bool = True
     comments: tuple[str, ...] = ()
-    slurm: tuple[str, ...] = ()
+    slurm: tuple[str, ...] = field(default=(), metadata=IF_GIVEN)
 
     def as_json(self) -> dict[str, Any]:
+        values = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.metadata != IF_GIVEN or getattr(self, each.name) != each.default
+        }
         return {
-            "copy_after": list(self.copy_after),
-            "copy_before": list(self.copy_before),
-            "move_after": list(self.move_after),
-            "log": self.log,
-            "comments": list(self.comments),
-        } | ({"slurm": list(self.slurm)} if self.slurm else {})
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One command of the EXEC section, after sweeps are expanded.
 
-    `argv` is the whole command; `{identifier}` in it stands for the identifier, which is made only when the job
-    starts. `script` is the name of the script's folder, `position` the index in `argv` of the script word.
-    `standard` are the STD-E arguments among its words, `lengths` how many words each item of the hermes file has.
-    `line` is the entry's line in the hermes file, counted from 1.
+    `argv` is the whole command; `{identifier}` in it stands for the identifier, which is made only
+    when the job starts. `script` is the name of the script's folder, `position` the index in `argv`
+    of the script word. `standard` are the STD-E arguments among its words, `lengths` how many words
+    each item of the hermes file has. `line` is the entry's line in the hermes file, counted from 1.
     """
 
     argv: tuple[str, ...]
@@ -78,7 +82,7 @@ class Job:
 
     @property
     def items(self) -> tuple[tuple[str, ...], ...]:
-        """What the hermes file said, for writing it down again: without the words that came in after the script word."""
+        """What the hermes file said, without the words that came in after the script word."""
         after = self.position + 1
         put_in = len(self.argv) - sum(self.lengths)
         words = iter(self.argv[:after] + self.argv[after + put_in :])
@@ -93,7 +97,10 @@ class Job:
 
     @property
     def shell(self) -> str:
-        """The command as a shell would read it, one line, with `{identifier}` standing for the identifier."""
+        """The command as a shell would read it, in one line.
+
+        `{identifier}` stands for the identifier.
+        """
         return shell_line(self.argv)
 
     def as_json(self) -> dict[str, Any]:
@@ -108,29 +115,6 @@ class Job:
     def arguments(self) -> tuple[str, ...]:
         """What comes after the script word, in order, but for the identifier."""
         return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
-
-
-@dataclass(slots=True, eq=False)
-class Keys:
-    """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
-
-    The key covers the command without the identifier, the paths to copy and move, and the repeat index: how many
-    equal jobs came before in this plan. Comments, `log` and `slurm` change nothing about the job, so they do not count.
-    """
-
-    _seen: Counter[int] = field(default_factory=Counter)
-
-    def key(self, job: Job) -> str:
-        options = job.options
-        words = [word for word in job.argv if word != PLACEHOLDER]
-        what = json.dumps([words, options.copy_before, options.copy_after, options.move_after])
-        digest = hashlib.sha256(what.encode())
-        # Eight bytes of the digest keep the memory of 10^6 jobs small
-        short = int.from_bytes(digest.digest()[:8], "big")
-        repeat = self._seen[short]
-        self._seen[short] = repeat + 1
-        digest.update(b"%d" % repeat)
-        return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from hermes.collection.collector import Collector
 from hermes.executors.local import LocalExecution
 from hermes.executors.processes import Exit, Launch, start
 
+from .language.helpers import BAD, GOLDEN, mutated, random_bytes, random_text
 from .project import LIMIT, Project
 from .support import (
     IDENTIFIER,
@@ -45,8 +46,6 @@ from .support import (
     times,
     until,
 )
-from .test_golden import BAD
-from .test_language import GOLDEN, mutated, random_bytes, random_text
 
 Step = Callable[[], Coroutine[Any, Any, object]]
 

@@ -19,7 +19,7 @@ from hermes.executors.local import LOCAL
 from hermes.executors.processes import processes_of
 from hermes.experiments.records import read_record
 from hermes.experiments.store import RunFolder
-from hermes.model import Keys
+from hermes.language.keys import Keys
 
 from .support import LONG, Desk, MakeDesk, RecordProperty, times, tries, until
 

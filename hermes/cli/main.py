@@ -1,14 +1,18 @@
-"""The commands and their options. What a command needs is imported when it runs, so that `hermes --help` stays light."""
+"""The commands and their options.
+
+What a command needs is imported when it runs, so that `hermes --help` stays light.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, Unpack
 
 import typer
 
@@ -58,7 +62,36 @@ def _hermes(
     """Run the jobs of a hermes file, each with an identifier, a directory and logs of its own."""
 
 
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for each setting, in place of its `**settings`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())[:-1]
+    options = [
+        inspect.Parameter(
+            row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option_of(row)
+        )
+        for row in hermes.SETTINGS.values()
+        if row.on_command_line
+    ]
+    # typer asks `inspect.signature`, which takes this attribute for the truth
+    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return command
+
+
+def _option_of(row: hermes.Setting) -> object:
+    flag, no = row.option, row.option.replace("--", "--no-", 1)
+    switch = row.kind.argument is bool
+    option = typer.Option(
+        f"{flag}/{no}" if switch else flag,
+        metavar=None if switch else row.kind.metavar,
+        help=f"{row.meaning[0].upper()}{row.meaning[1:]}.",
+        show_default=False,
+    )
+    return Annotated[row.kind.argument | None, option]
+
+
 @app.command("exec")
+@_with_settings
 def execute(
     file: Annotated[
         str | None,
@@ -86,30 +119,6 @@ def execute(
             show_default=False,
         ),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", metavar="N", help="Most jobs at the same time.", show_default=False
-        ),
-    ] = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            "--executor",
-            metavar="NAME",
-            help="Where jobs run: `local` or `slurm`.",
-            show_default=False,
-        ),
-    ] = None,
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            "--slurm",
-            metavar="OPTIONS",
-            help="Options of `sbatch` for every job.",
-            show_default=False,
-        ),
-    ] = None,
     comments: Comments = None,
     root: Root = None,
     compile_only: Annotated[
@@ -121,11 +130,12 @@ def execute(
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    **settings: Unpack[hermes.PlanArguments],
 ) -> None:
     """Execute a hermes file, or one command.
 
-    Exit code 0: all jobs succeeded; 1: a job failed or has problems; 2: the call or the hermes file is wrong;
-    128+n: ended by signal n.
+    Exit code 0: all jobs succeeded; 1: a job failed or has problems; 2: the call or the hermes file
+    is wrong; 128+n: ended by signal n.
     """
     if (file is None) == (command is None):
         raise hermes.HermesError(
@@ -133,23 +143,9 @@ def execute(
             hint="`hermes exec -f sweep.hermes -n first_try`",
         )
     if command is not None:
-        plan = hermes.compile_command(
-            command,
-            root=root,
-            comments=comments or (),
-            threads=threads,
-            executor=executor,
-            slurm=slurm,
-        )
+        plan = hermes.compile_command(command, root=root, comments=comments or (), **settings)
     else:
-        plan = hermes.compile_file(
-            file or "",
-            root=root,
-            comments=comments or (),
-            threads=threads,
-            executor=executor,
-            slurm=slurm,
-        )
+        plan = hermes.compile_file(file or "", root=root, comments=comments or (), **settings)
     if compile_only:
         _print_plan(plan, as_json)
     else:
@@ -182,8 +178,8 @@ def resume_(
 ) -> None:
     """Take up the latest unfinished run of this working directory.
 
-    Jobs that are still alive are waited for, jobs that ended meanwhile are finished, and jobs that were never started are
-    started. What succeeded is not repeated.
+    Jobs that are still alive are waited for, jobs that ended meanwhile are finished, and jobs that
+    were never started are started. What succeeded is not repeated.
     """
     from .run import run
 
@@ -211,7 +207,8 @@ def stop(
 ) -> None:
     """End the latest unfinished run of this working directory.
 
-    Jobs get SIGTERM and 10 s to end, on a cluster `scancel`; what they left is collected. `hermes resume` goes on with the run.
+    Jobs get SIGTERM and 10 s to end, on a cluster `scancel`; what they left is collected.
+    `hermes resume` goes on with the run.
     """
     from .run import run
 
@@ -273,7 +270,8 @@ def create(
         raise hermes.HermesError(f"cannot write `{hermes.escape(str(path))}`: {told}") from None
     print(path)
     _say(
-        f"edit it, look at it with `hermes compile {path}`, run it with `hermes exec -f {path} -n NAME`"
+        f"edit it, look at it with `hermes compile {path}`, "
+        f"run it with `hermes exec -f {path} -n NAME`"
     )
 
 
@@ -283,13 +281,17 @@ def demo(
         "hermes_demo"
     ),
 ) -> None:
-    """Write a small example, two agents that learn to balance a pole, and run it. Takes a few seconds."""
+    """Write a small example, two agents that learn to balance a pole, and run it.
+
+    Takes a few seconds.
+    """
     from .run import run
     from .templates import write_demo
 
     write_demo(folder)
     _say(
-        f"the example is in `{folder}`: a hermes file, two training scripts and the network they share"
+        f"the example is in `{folder}`: a hermes file, two training scripts "
+        "and the network they share"
     )
     _say(f"$ cd {shlex.quote(str(folder))} && hermes exec -f example_file.hermes -n test_agents")
     plan = hermes.compile_file("example_file.hermes", working_directory=folder)
@@ -366,7 +368,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # Closed by the caller: the next file that is opened would get its number, and whatever is printed
+            # Closed by the caller: the next file that is opened would get its number, and with it
+            # all that is printed
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # Names are bytes: what is not UTF-8 in them must not end the program

@@ -13,7 +13,7 @@ from ..collection.collector import Collector
 from ..collection.copies import Stowage
 from ..experiments.files import remove_parts
 from ..experiments.store import Experiment, RunFolder, now
-from ..language.plan import find_program
+from ..language.checks import find_program
 from .base import Leftover, Pending
 from .processes import BUSY, Exit, Group, Launch, Trace, adopt, hidden_from_shells, start
 

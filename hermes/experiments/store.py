@@ -23,12 +23,13 @@ from typing import Any
 
 from .. import __version__
 from ..errors import HermesError, escape
-from .files import has_room, remove_parts, write_all, write_atomic
+from ..language.plan import Plan
+from ..language.settings import find_root
+from ..language.writing import re_execution
 from ..model import Job, Options, Status
-from ..language.plan import Plan, re_execution
+from .files import has_room, remove_parts, write_all, write_atomic
 from .provenance import Git, boot_id, machine, read_git
 from .records import LOCK, RECORDS, Record, lock, write_record
-from ..language.settings import find_root
 
 FORMAT = 1
 """Version of `hermes.json`. A reader takes what it knows and ignores other keys."""

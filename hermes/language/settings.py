@@ -1,127 +1,146 @@
-"""Settings in layers: default < `.hermes_settings` < PRE < command line or call argument. Each knows where it came from."""
+"""Settings: the table of them, and their layers.
+
+The layers are: default < `.hermes_settings` < PRE < command line or call argument. Each value
+knows where it came from.
+"""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
-from .syntax import Setting, Source, parse_settings
+from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, Kind, choice
+from .source import Source
+from .syntax import SettingLine, parse_settings
+
+T = TypeVar("T")
 
 SETTINGS_FILE = ".hermes_settings"
 PREDECESSOR_KEYS = ("bot_id", "chat_id")
-"""Keys of rlmate, which Hermes follows: in `.hermes_settings` they get a warning, so that old folders still work."""
+"""Keys of rlmate, which Hermes follows.
+
+In `.hermes_settings` they get a warning, so that old folders still work.
+"""
 
 EXECUTORS = ("local", "slurm")
 """Where jobs can run: on this machine, or on a Slurm cluster."""
 
-_OWN_LONG = (
-    "--array", "--chdir", "--clusters", "--dependency", "--error", "--help", "--input", "--job-name", "--open-mode", "--output",
-    "--parsable", "--test-only", "--usage", "--version", "--wait", "--wrap",
-)  # fmt: skip
-_OWN_SHORT = ("-D", "-J", "-M", "-V", "-W", "-a", "-d", "-e", "-h", "-i", "-o")
-"""Options of `sbatch` without which Hermes would not find its jobs again, or would wait for them twice."""
 
-_TRUE = ("true", "yes", "on", "1")
-_FALSE = ("false", "no", "off", "0")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: a row of the table.
 
-
-def parse_bool(text: str) -> bool:
-    """Raises `ValueError` with what was expected."""
-    lowered = text.lower()
-    if lowered not in _TRUE + _FALSE:
-        raise ValueError("expected `true` or `false`")
-    return lowered in _TRUE
-
-
-def _parse_threads(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
-        raise ValueError("expected a whole number, at least 1")
-    return int(text)
-
-
-def _parse_folder(text: str) -> str:
-    if not text:
-        raise ValueError("expected a folder, relative to the root")
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise ValueError("expected a folder without control characters")
-    return text
-
-
-def parse_sbatch_options(text: str) -> list[str]:
-    """The words of some `sbatch` options. Raises `ValueError` with what is wrong."""
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise ValueError("expected `sbatch` options without control characters")
-    try:
-        words = shlex.split(text)
-    except ValueError as exc:
-        raise ValueError(f"cannot be split into words: {str(exc).lower()}") from None
-    if words and not words[0].startswith("-"):
-        raise ValueError("expected `sbatch` options, such as `--time=2:00:00`")
-    for word in words:
-        name = next(
-            (name for name in _OWN_LONG if word.partition("=")[0] == name),
-            word[:2] if word[:2] in _OWN_SHORT else None,
-        )
-        if name is not None:
-            raise ValueError(f"`{name}` is what Hermes itself gives to `sbatch`")
-    return words
-
-
-def _parse_slurm(text: str) -> str:
-    parse_sbatch_options(text)
-    return text
-
-
-def _parse_executor(text: str) -> str:
-    if text not in EXECUTORS:
-        raise ValueError(f"expected {' or '.join(f'`{name}`' for name in EXECUTORS)}")
-    return text
-
-
-_PARSERS: Mapping[str, Callable[[str], Any]] = {
-    "threads": _parse_threads,
-    "path_to_experiments": _parse_folder,
-    "supervise": parse_bool,
-    "executor": _parse_executor,
-    "slurm": _parse_slurm,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings in force.
-
-    `threads`: most jobs at the same time, at least 1. `path_to_experiments`: the folder that gets `experiments/`, relative to
-    the root. `supervise`: jobs leave their exit status behind even if the runner is killed. `executor`: where jobs run, one of
-    `EXECUTORS`. `slurm`: options for `sbatch`, for every job. `origins` tells for each that is not the default where it was set.
+    `meaning` is what help and README say. `on_command_line` tells whether `hermes exec` takes it
+    as an option, `in_calls` whether `compile_file`, `open_run` and the like take it as an argument.
     """
 
-    threads: int = 1
-    path_to_experiments: str = "."
-    supervise: bool = True
-    executor: str = "local"
-    slurm: str = ""
+    name: str
+    kind: Kind[Any]
+    default: object
+    meaning: str
+    on_command_line: bool
+    in_calls: bool
+
+    def parse(self, text: str) -> object:
+        """Raises `ValueError` with what was expected."""
+        return self.kind.parse(text)
+
+    def write(self, value: object) -> str:
+        """The text that `parse` reads as this value."""
+        return self.kind.write(value)
+
+    @property
+    def option(self) -> str:
+        """The option of the command line: `--path-to-experiments`."""
+        return "--" + self.name.replace("_", "-")
+
+
+def _setting(
+    default: T, kind: Kind[T], meaning: str, *, on_command_line: bool = True, in_calls: bool = True
+) -> T:
+    """A field of `Settings` that is a row of the table."""
+    row = {
+        "kind": kind,
+        "meaning": meaning,
+        "on_command_line": on_command_line,
+        "in_calls": in_calls,
+    }
+    return field(default=default, metadata=row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force. `hermes.SETTINGS` says what each of them means.
+
+    `origins` tells for each that is not the default where it was set.
+    """
+
+    # The table: each field is a row. One that is added here gets its line in `SettingArguments` too
+    threads: int = _setting(1, COUNT, "most jobs at the same time")
+    path_to_experiments: str = _setting(
+        ".", FOLDER, "folder that gets `experiments/`, relative to the root"
+    )
+    supervise: bool = _setting(
+        True,
+        BOOLEAN,
+        "jobs leave their exit status behind even if the runner is killed; costs a `/bin/sh` a job",
+    )
+    executor: str = _setting(
+        "local",
+        choice(*EXECUTORS),
+        "where jobs run: `local`, this machine, or `slurm`, a cluster",
+    )
+    slurm: str = _setting("", SBATCH, "options of `sbatch` for every job")
+
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def at(self, executor: str) -> Settings:
-        """The same settings with another executor. Raises `HermesError` if there is none of this name."""
+        """The same settings with another executor. Raises `HermesError` if none has this name."""
         return replace(
             self,
-            executor=_check_argument("executor", executor),
+            executor=_parse_argument("executor", executor),
             origins={**self.origins, "executor": "argument"},
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _PARSERS}
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+class SettingArguments(TypedDict, total=False):
+    """Settings as arguments of a call; None means not given.
+
+    All but `executor`, for which `open_run` also takes an object.
+    """
+
+    threads: int | None
+    path_to_experiments: str | None
+    supervise: bool | None
+    slurm: str | None
+
+
+class PlanArguments(SettingArguments, total=False):
+    """All settings as arguments of `compile_file` and `compile_command`."""
+
+    executor: str | None
+
+
+SETTINGS: Mapping[str, Setting] = {
+    each.name: Setting(name=each.name, default=each.default, **each.metadata)
+    for each in fields(Settings)
+    if each.metadata
+}
+"""The table of settings, by name."""
 
 
 def find_root(working_directory: Path) -> Path:
-    """The nearest ancestor that holds `.hermes_settings`; else the git top level; else the working directory itself."""
+    """The nearest ancestor that holds `.hermes_settings`.
+
+    If there is none it is the git top level, and outside of git the working directory itself.
+    """
     ancestors = (working_directory, *working_directory.parents)
     for marker in (SETTINGS_FILE, ".git"):
         for folder in ancestors:
@@ -133,73 +152,85 @@ def find_root(working_directory: Path) -> Path:
 def layered(
     root: Path,
     source: Source,
-    pre: Iterable[Setting],
-    arguments: Mapping[str, Any],
+    pre: Iterable[SettingLine],
+    arguments: Mapping[str, object],
     warn: Callable[[str], None],
 ) -> Settings:
     """The settings in force under `root`, for a hermes file whose PRE section holds `pre`.
 
-    `arguments` come from the caller and rank highest; None means not given. `warn` gets what is wrong but harmless.
-    Raises `HermesError` for unknown keys, bad values and repeated keys.
+    `arguments` come from the caller and rank highest; None means not given. `warn` gets what is
+    wrong but harmless. Raises `HermesError` for unknown keys, bad values and repeated keys.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    path = root / SETTINGS_FILE
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as exc:
-        raise HermesError(f"cannot read `{path}`: {exc.strerror}") from None
-    else:
-        own = Source.of(str(path), data)
-        settings = []
-        for setting in parse_settings(own):
-            if setting.key.text in PREDECESSOR_KEYS:
-                warn(
-                    f"{path}:{own.line(setting.key.span.start)}: `{setting.key.text}` belongs to rlmate and does nothing here"
-                )
-            else:
-                settings.append(setting)
-        _apply(own, settings, values, origins)
+    own = _read(root / SETTINGS_FILE)
+    if own is not None:
+        _apply(own, _without_predecessor(own, warn), values, origins)
     _apply(source, pre, values, origins)
     for name, value in arguments.items():
         if value is not None:
-            values[name] = _check_argument(name, value)
+            values[name] = _parse_argument(name, value)
             origins[name] = "argument"
     return Settings(**values, origins=origins)
 
 
+def _read(path: Path) -> Source | None:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise HermesError(f"cannot read `{path}`: {exc.strerror}") from None
+    return Source.of(str(path), data)
+
+
+def _without_predecessor(source: Source, warn: Callable[[str], None]) -> Iterable[SettingLine]:
+    for setting in parse_settings(source):
+        key = setting.key
+        if key.text not in PREDECESSOR_KEYS:
+            yield setting
+        else:
+            warn(
+                f"{source.path}:{source.line(key.span.start)}: `{key.text}` belongs to rlmate "
+                "and does nothing here"
+            )
+
+
 def _apply(
-    source: Source, settings: Iterable[Setting], values: dict[str, Any], origins: dict[str, str]
+    source: Source,
+    settings: Iterable[SettingLine],
+    values: dict[str, Any],
+    origins: dict[str, str],
 ) -> None:
     seen: dict[str, int] = {}
-    for setting in settings:
-        key, line = setting.key.text, source.line(setting.key.span.start)
-        if key not in _PARSERS:
+    for key, value in settings:
+        line = source.line(key.span.start)
+        if key.text not in SETTINGS:
             hint = (
-                did_you_mean(key, _PARSERS)
-                or f"the settings are {', '.join(f'`{name}`' for name in _PARSERS)}"
+                did_you_mean(key.text, SETTINGS)
+                or f"the settings are {', '.join(f'`{name}`' for name in SETTINGS)}"
             )
-            raise source.error(f"unknown setting `{key}`", setting.key.span, hint=hint)
-        if key in seen:
-            raise source.error(f"`{key}` is set twice, first on line {seen[key]}", setting.key.span)
-        seen[key] = line
-        values[key] = _parse(source, setting)
-        origins[key] = f"{source.path}:{line}"
+            raise source.error(f"unknown setting `{key.text}`", key.span, hint=hint)
+        if key.text in seen:
+            raise source.error(
+                f"`{key.text}` is set twice, first on line {seen[key.text]}", key.span
+            )
+        seen[key.text] = line
+        try:
+            values[key.text] = SETTINGS[key.text].parse(value.text)
+        except ValueError as exc:
+            raise source.error(_bad(key.text, value.text, exc), value.span) from None
+        origins[key.text] = f"{source.path}:{line}"
 
 
-def _parse(source: Source, setting: Setting) -> Any:
+def _parse_argument(name: str, value: object) -> Any:
+    if name not in SETTINGS or not SETTINGS[name].in_calls:
+        raise TypeError(f"`{name}` is no setting")
     try:
-        return _PARSERS[setting.key.text](setting.value.text)
+        return SETTINGS[name].parse(str(value))
     except ValueError as exc:
-        raise source.error(
-            f"bad value `{setting.value.text}` for `{setting.key.text}`: {exc}", setting.value.span
-        ) from None
+        raise HermesError(_bad(name, value, exc)) from None
 
 
-def _check_argument(name: str, value: Any) -> Any:
-    try:
-        return _PARSERS[name](str(value))
-    except ValueError as exc:
-        raise HermesError(f"bad value `{value}` for `{name}`: {exc}") from None
+def _bad(name: str, value: object, why: ValueError) -> str:
+    return f"bad value `{value}` for `{name}`: {why}"

@@ -1,6 +1,7 @@
 """PROD, ZIP and RANGE: from an entry to its jobs, lazily.
 
-Values are put into words that are already parsed, never into the text, so a value cannot break a word or an entry.
+Values are put into words that are already parsed, never into the text, so a value cannot break a
+word or an entry.
 """
 
 from __future__ import annotations
@@ -8,20 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import did_you_mean
 from ..model import PLACEHOLDER
-from .syntax import Axis, Entry, JobEntry, Source, Span, SweepEntry, Word
+from .source import Source, Span, Word
+from .syntax import Axis, Entry, JobEntry, SweepEntry
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+CHECK_LIMIT = 20_000
+"""Combinations of a sweep's values that one check before the start tries (0.1 s).
+
+The jobs beyond find out for themselves.
+"""
 
 Values = list[str]
 """The values of all keys in force, by the slot that each key was given."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Range(Sequence[str]):
     """`RANGE[start, stop, step]`: exact decimals, stop excluded, nothing kept in memory.
 
@@ -108,7 +117,10 @@ Tree = Sweep | JobTemplate
 
 
 def build(source: Source, entry: Entry) -> tuple[Tree, int]:
-    """The tree of an entry's sweeps, and how many slots its values need. Raises `HermesFileError`."""
+    """The tree of an entry's sweeps, and how many slots its values need.
+
+    Raises `HermesFileError`.
+    """
     builder = _Builder(source)
     return builder.build(entry, {}), builder.slots
 
@@ -121,7 +133,10 @@ def count(tree: Tree) -> int:
 def templates(
     tree: Tree, above: tuple[Sweep, ...] = ()
 ) -> Iterator[tuple[JobTemplate, tuple[Sweep, ...]]]:
-    """The jobs of a tree before any value is put in, each with the sweeps around it, outermost first."""
+    """The jobs of a tree before any value is put in.
+
+    Each comes with the sweeps around it, outermost first.
+    """
     if isinstance(tree, JobTemplate):
         yield tree, above
     else:
@@ -130,7 +145,7 @@ def templates(
 
 
 def expand(tree: Tree, values: Values) -> Iterator[JobTemplate]:
-    """Yields the job templates of a tree in order; at each, `values` holds the values to fill it with."""
+    """Yields the job templates of a tree in order; at each, `values` holds what to fill in."""
     if isinstance(tree, JobTemplate):
         yield tree
         return
@@ -144,16 +159,25 @@ def expand(tree: Tree, values: Values) -> Iterator[JobTemplate]:
 
 
 def distinct(wanted: frozenset[int], above: tuple[Sweep, ...], values: Values) -> Iterator[None]:
-    """Sets `values` to every combination that the slots in `wanted` can take, without walking the other keys."""
+    """Sets `values` to every combination that the slots in `wanted` can take.
+
+    The other keys are not walked, and after `CHECK_LIMIT` combinations there are no more.
+    """
+    return islice(_combinations(wanted, above, values), CHECK_LIMIT)
+
+
+def _combinations(
+    wanted: frozenset[int], above: tuple[Sweep, ...], values: Values
+) -> Iterator[None]:
     if not above:
         yield
         return
     columns = [column for column in above[0].columns if column.slot in wanted]
     if not columns:
-        yield from distinct(wanted, above[1:], values)
+        yield from _combinations(wanted, above[1:], values)
         return
     for _ in _rounds(Sweep(above[0].in_step, tuple(columns), ()), values):
-        yield from distinct(wanted, above[1:], values)
+        yield from _combinations(wanted, above[1:], values)
 
 
 def _rounds(sweep: Sweep, values: Values) -> Iterator[None]:
@@ -165,8 +189,9 @@ def _rounds(sweep: Sweep, values: Values) -> Iterator[None]:
                 values[slot] = value
             yield
         return
-    # itertools.product would copy every list of values first: a RANGE of 10^6 has to stay lazy. The loop over the last
-    # column is the outermost generator: one job then takes one step of one generator, however many columns there are
+    # itertools.product would copy every list of values first: a RANGE of 10^6 has to stay lazy.
+    # The loop over the last column is the outermost generator: one job then takes one step of
+    # one generator, however many columns there are
     *others, last = columns
     for _ in _rounds(Sweep(False, tuple(others), ()), values) if others else (None,):
         for value in last.values:
@@ -219,7 +244,10 @@ class _Builder:
         return Sweep(entry.kind == "ZIP", tuple(columns), members)
 
     def _template(self, word: Word, scope: dict[str, int]) -> Template:
-        """Outside a sweep braces are plain text; `{identifier}` stays as it is, it is replaced when the job starts."""
+        """Outside a sweep braces are plain text.
+
+        `{identifier}` stays as it is everywhere: it is replaced when the job starts.
+        """
         if not scope or ("{" not in word.text and "}" not in word.text):
             return Template((word.text,), word)
         parts: list[str | int] = []
@@ -278,7 +306,7 @@ class _Builder:
             )
         if -((start - stop) // step) > 10**15:
             raise self.source.error("the RANGE has more than 10^15 values", axis.span)
-        return Range(start, stop, step, decimals)
+        return Range(start=start, stop=stop, step=step, decimals=decimals)
 
     def _number(self, word: Word) -> Decimal:
         from decimal import Decimal, InvalidOperation

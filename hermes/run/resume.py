@@ -8,8 +8,9 @@ from typing import Any
 
 from ..executors.base import Leftover
 from ..experiments.store import RunFolder, experiments_named, experiments_of
+from ..language.keys import Keys
 from ..language.plan import Plan
-from ..model import Keys, Status
+from ..model import Status
 
 
 @dataclass(slots=True, eq=False)

@@ -30,8 +30,9 @@ from ..events import (
 from ..executors.base import Executor, Leftover, Pending
 from ..experiments.records import STOP
 from ..experiments.store import RunFolder
+from ..language.keys import Keys
 from ..language.plan import Plan
-from ..model import Keys, Outcome, RunResult
+from ..model import Outcome, RunResult
 from .feed import Feed, Listener
 from .logs import Follower, Stream
 from .resume import Survey

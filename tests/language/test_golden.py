@@ -1,4 +1,7 @@
-"""The language by example: what each hermes file in `golden/good` compiles to, and what is said about each in `golden/bad`."""
+"""The language by example.
+
+What each hermes file in `golden/good` compiles to, and what is said about each in `golden/bad`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from hermes.errors import HermesFileError
 from hermes.language.plan import Plan, compile_file
 from hermes.model import PLACEHOLDER, Job, Options
 
-GOLDEN = Path(__file__).parent / "golden"
-GOOD = sorted((GOLDEN / "good").glob("*.hermes"))
-BAD = sorted((GOLDEN / "bad").glob("*.hermes"))
+from .helpers import (
+    BAD,
+    GOLDEN,
+    GOOD,
+)
 
 IDENTIFIER = "2021_07_25_160008326976_1930e"
 

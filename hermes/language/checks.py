@@ -1,0 +1,132 @@
+"""Whether the jobs of a plan can start: programs, scripts, paths to copy before, and names.
+
+This is the one module of the language that looks at the disk beyond the hermes file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import HermesError, PlanError, did_you_mean, escape
+from ..model import PLACEHOLDER
+from .binding import Binder, Binding
+from .source import Source, Word
+from .sweeps import Values, distinct
+
+
+def problems(
+    bindings: Iterable[Binding], source: Source, working_directory: Path, name: str
+) -> list[HermesError]:
+    """All that keeps jobs from starting under a name.
+
+    Sweeps are checked by the distinct words that they can yield, not job by job.
+    """
+    checker = _Checker(source, working_directory)
+    checker.check_name(name)
+    for binder, above, values in bindings:
+        for _ in distinct(binder.head_slots, above, values):
+            checker.check_head(binder, values)
+        for template in binder.options.templates("copy_before"):
+            for _ in distinct(template.slots, above, values):
+                checker.check_copy_before(template.fill(values), template.word)
+    return list(checker.found.values())
+
+
+class _Checker:
+    """Collects problems, each once."""
+
+    def __init__(self, source: Source, working_directory: Path) -> None:
+        self.found: dict[str, HermesError] = {}
+        self._source = source
+        self._base = working_directory
+
+    def check_name(self, name: str) -> None:
+        unusable = why_unusable(name)
+        if unusable:
+            self.found[""] = HermesError(
+                f"the name `{escape(name)}` {unusable}", hint="`-n NAME` names a folder"
+            )
+
+    def check_head(self, binder: Binder, values: Values) -> None:
+        program = binder.words[0].fill(values)
+        wrong = why_not_runnable(program, self._base)
+        if wrong:
+            self._report(f"program `{escape(program)}` {wrong}", binder.words[0].word)
+        script = binder.script(values)
+        word = binder.words[script.position].word
+        if script.is_file and PLACEHOLDER not in script.word:
+            path = self._base / script.word
+            # Not `Path.exists`, which raises for words that are too long for a name
+            if not os.path.exists(path):
+                message = f"script file `{escape(script.word)}` does not exist"
+                self._report(message, word, near=script.word)
+            elif path.is_dir() and not (path / "__main__.py").exists():
+                self._report(
+                    f"script `{escape(script.word)}` is a directory, expected a file", word
+                )
+        unusable = why_unusable(script.folder)
+        if unusable:
+            self._report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
+
+    def check_copy_before(self, path: str, word: Word) -> None:
+        import glob
+
+        if PLACEHOLDER in path or os.path.lexists(self._base / path):
+            return
+        if not (glob.has_magic(path) and glob.glob(path, root_dir=self._base, recursive=True)):
+            self._report(f"`-cb {escape(path)}`: no such file or directory", word, near=path)
+
+    def _report(self, message: str, word: Word, *, near: str | None = None) -> None:
+        """Keeps a problem, with a hint if there is a file whose name resembles `near`."""
+        if message not in self.found:
+            # A directory is not listed for hints that nobody sees
+            is_shown = len(self.found) < PlanError.SHOWN
+            hint = self._nearest(near) if near is not None and is_shown else None
+            self.found[message] = self._source.error(message, word.span, hint=hint)
+
+    def _nearest(self, path: str) -> str:
+        folder, base = os.path.split(self._base / path)
+        try:
+            hint = did_you_mean(base, os.listdir(folder))
+        except OSError:
+            hint = None
+        return hint or f"relative paths start at `{escape(str(self._base))}`"
+
+
+def why_unusable(folder: str) -> str | None:
+    """Why no folder of `experiments/` can have this name; None if it can."""
+    if not folder:
+        return "is empty"
+    if folder in (".", "..", ".hermes") or "/" in folder:
+        return "is not a plain folder name"
+    if not folder.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in folder):
+        return "holds control characters"
+    if len(os.fsencode(folder)) > 255:
+        return "is longer than 255 bytes"
+    return None
+
+
+def find_program(program: str, working_directory: Path) -> str | None:
+    """The path of a program as the operating system would find it; None if none can be executed."""
+    if "/" in program:
+        path = working_directory / program
+        return str(path) if os.path.isfile(path) and os.access(path, os.X_OK) else None
+    found = shutil.which(program) if program else None
+    return sys.executable if found is None and program == "python" else found
+
+
+def why_not_runnable(program: str, working_directory: Path) -> str | None:
+    """Why a program cannot be executed; None if it can."""
+    if find_program(program, working_directory):
+        return None
+    path = working_directory / program
+    if "/" not in program:
+        local = program and os.path.isfile(path)
+        return f"was not found on PATH{f'; for the file here write `./{program}`' if local else ''}"
+    if os.path.isdir(path):
+        return "is a directory"
+    return "is not executable" if os.path.exists(path) else "does not exist"

@@ -1,0 +1,114 @@
+"""The kinds of values that settings and hermes options take: how their texts are read and written.
+
+The tables of settings and of options name a kind in each row.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+_OWN_LONG = (
+    "--array", "--chdir", "--clusters", "--dependency", "--error", "--help", "--input",
+    "--job-name", "--open-mode", "--output", "--parsable", "--test-only", "--usage", "--version",
+    "--wait", "--wrap",
+)  # fmt: skip
+_OWN_SHORT = ("-D", "-J", "-M", "-V", "-W", "-a", "-d", "-e", "-h", "-i", "-o")
+"""Options of `sbatch` without which Hermes would not find its jobs again, or would wait twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[T]):
+    """A kind of value.
+
+    `noun` says what it is, `metavar` stands for it in help. `parse` reads a text and raises
+    `ValueError` with what was expected; `write` is its inverse. `argument` is the type in which
+    the command line and calls give it. With `needs_text` the empty text is no value at all.
+    """
+
+    noun: str
+    metavar: str
+    parse: Callable[[str], T]
+    write: Callable[[T], str] = str
+    argument: type = str
+    needs_text: bool = False
+
+
+def _parse_boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in _TRUE + _FALSE:
+        raise ValueError("expected `true` or `false`")
+    return lowered in _TRUE
+
+
+def _parse_count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
+        raise ValueError("expected a whole number, at least 1")
+    return int(text)
+
+
+def _parse_folder(text: str) -> str:
+    if not text:
+        raise ValueError("expected a folder, relative to the root")
+    if _has_control_characters(text):
+        raise ValueError("expected a folder without control characters")
+    return text
+
+
+def split_sbatch(text: str) -> list[str]:
+    """The words of some `sbatch` options. Raises `ValueError` with what is wrong."""
+    if _has_control_characters(text):
+        raise ValueError("expected `sbatch` options without control characters")
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise ValueError(f"cannot be split into words: {str(exc).lower()}") from None
+    if words and not words[0].startswith("-"):
+        raise ValueError("expected `sbatch` options, such as `--time=2:00:00`")
+    for word in words:
+        long, short = word.partition("=")[0], word[:2]
+        if long in _OWN_LONG or short in _OWN_SHORT:
+            name = long if long in _OWN_LONG else short
+            raise ValueError(f"`{name}` is what Hermes itself gives to `sbatch`")
+    return words
+
+
+def _checked_sbatch(text: str) -> str:
+    split_sbatch(text)
+    return text
+
+
+def choice(*names: str) -> Kind[str]:
+    """One of a few names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"expected {' or '.join(f'`{name}`' for name in names)}")
+        return text
+
+    return Kind(noun="a name", metavar="NAME", parse=parse)
+
+
+def _has_control_characters(text: str) -> bool:
+    return any(ord(char) < 32 or ord(char) == 127 for char in text)
+
+
+BOOLEAN = Kind(
+    noun="true or false",
+    metavar="BOOL",
+    parse=_parse_boolean,
+    write=lambda value: str(value).lower(),
+    argument=bool,
+)
+COUNT = Kind(noun="a number", metavar="N", parse=_parse_count, argument=int)
+FOLDER = Kind(noun="a folder", metavar="DIR", parse=_parse_folder)
+PATH = Kind(noun="a path", metavar="PATH", parse=str, needs_text=True)
+TEXT = Kind(noun="a text", metavar="TEXT", parse=str)
+SBATCH = Kind(noun="options of `sbatch`", metavar="OPTIONS", parse=_checked_sbatch)

@@ -1,0 +1,68 @@
+"""The text of a file, its words, and the way from both to a place that a person can find."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import NamedTuple
+
+from ..errors import HermesFileError, Place
+
+
+class Span(NamedTuple):
+    """From `start` up to `end`, in characters of the source text."""
+
+    start: int
+    end: int
+
+
+class Source(NamedTuple):
+    """The text of a file, and the way from an offset in it to a place that a person can find."""
+
+    path: str
+    text: str
+    starts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: str, data: bytes) -> Source:
+        """Decodes UTF-8 with or without a byte order mark; CRLF becomes LF."""
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as exc:
+            # `exc.object` is the data without the byte order mark
+            good = exc.object[: exc.start].decode("utf-8", "replace")
+            source = cls._of_text(path, good + "\ufffd")
+            at = Span(len(source.text) - 1, len(source.text))
+            raise source.error(
+                f"not UTF-8: byte 0x{exc.object[exc.start]:02x}", at, hint="save the file as UTF-8"
+            ) from None
+        source = cls._of_text(path, text)
+        nul = source.text.find("\0")
+        if nul >= 0:
+            raise source.error("a NUL character, expected text", Span(nul, nul + 1))
+        return source
+
+    @classmethod
+    def _of_text(cls, path: str, text: str) -> Source:
+        text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+        return cls(path, text, (0, *(match.end() for match in re.finditer("\n", text))))
+
+    def line(self, offset: int) -> int:
+        return bisect_right(self.starts, offset)
+
+    def place(self, span: Span) -> Place:
+        line = self.line(span.start)
+        start = self.starts[line - 1]
+        end = self.starts[line] - 1 if line < len(self.starts) else len(self.text)
+        width = max(1, min(span.end, end) - span.start)
+        return Place(self.path, line, span.start - start + 1, width, self.text[start:end])
+
+    def error(self, message: str, span: Span, *, hint: str | None = None) -> HermesFileError:
+        return HermesFileError(message, self.place(span), hint=hint)
+
+
+class Word(NamedTuple):
+    """A word after its quotes are taken away, and where it stood."""
+
+    text: str
+    span: Span

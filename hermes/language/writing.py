@@ -1,0 +1,60 @@
+"""From words and jobs back to the text of a hermes file."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from ..model import Job, Options
+from .options import FLAGS, written
+from .settings import SETTINGS, Settings
+from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES
+
+_UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
+
+
+def quote(word: str) -> str:
+    """`word` as it can stand in a hermes file."""
+    # A section's name could be alone on its line and open the section
+    if _UNQUOTED.fullmatch(word) and word not in SECTIONS:
+        return word
+    # CRLF becomes LF wherever it stands in the text, so the two are kept apart
+    return "'" + word.replace("'", "'\\''").replace("\r\n", "\r''\n") + "'"
+
+
+def re_execution(job: Job, settings: Settings) -> str:
+    """A hermes file that runs `job` again, with the settings in force."""
+    items = ", ".join(" ".join(map(quote, item)) for item in job.items)
+    arguments = f"STD-E\n{' '.join(map(quote, job.standard))}\n" if job.standard else ""
+    return (
+        f"{_settings_section(settings)}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
+    )
+
+
+# Nearly all jobs of a run share both
+
+
+@lru_cache(maxsize=10)
+def _settings_section(settings: Settings) -> str:
+    lines = ["PRE"]
+    for name, row in SETTINGS.items():
+        text = row.write(getattr(settings, name))
+        lines.append(f"{name}: {text if _UNQUOTED.fullmatch(text) else _quoted_setting(text)}")
+    return "\n".join([*lines, ""])
+
+
+def _quoted_setting(text: str) -> str:
+    """A setting's value as it can stand in PRE, where nothing can be escaped."""
+    for quotes in (DOUBLE_QUOTES, SINGLE_QUOTES):
+        if not any(char in quotes for char in text):
+            return f"{quotes[0]}{text}{quotes[0]}"
+    return text
+
+
+@lru_cache(maxsize=100)
+def _option_list(options: Options) -> str:
+    # A value that reads as an option would be taken for one
+    return ", ".join(
+        quote(f"{option.long}={text}") if text in FLAGS else f"{option.short} {quote(text)}"
+        for option, text in written(options)
+    )

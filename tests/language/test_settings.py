@@ -1,0 +1,246 @@
+"""Settings: the table, their layers, and the root."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from hermes.errors import HermesError, HermesFileError
+from hermes.language.settings import SETTINGS, PlanArguments, SettingArguments, Settings, find_root
+
+from ..support import Desk
+from .helpers import (
+    JOB,
+    compiled,
+    readme_table,
+    write,
+)
+
+
+def test_default_settings(tmp_path: Path) -> None:
+    plan = compiled(tmp_path, JOB)
+    assert plan.settings == Settings(threads=1, path_to_experiments=".", supervise=True)
+    assert plan.settings.origins == {}
+    assert plan.experiments == tmp_path / "experiments"
+
+
+def test_settings_have_ranks_and_origins(tmp_path: Path) -> None:
+    own = write(
+        tmp_path / ".hermes_settings",
+        "# ours\nthreads: 2\npath_to_experiments: 'a b'\nsupervise: false\n",
+    )
+    text = "PRE\nthreads: 3\npath_to_experiments: c\n" + JOB
+
+    plan = compiled(tmp_path, text, threads=4)
+    assert plan.settings == Settings(threads=4, path_to_experiments="c", supervise=False)
+    assert plan.settings.origins == {
+        "threads": "argument",
+        "path_to_experiments": "x.hermes:3",
+        "supervise": f"{own}:4",
+    }
+
+    assert compiled(tmp_path, text).settings.threads == 3
+    assert compiled(tmp_path, JOB).settings == Settings(
+        threads=2, path_to_experiments="a b", supervise=False
+    )
+    assert compiled(tmp_path, JOB, supervise=True, path_to_experiments="d").settings == Settings(
+        threads=2, path_to_experiments="d", supervise=True
+    )
+
+
+def test_none_as_an_argument_means_not_given(tmp_path: Path) -> None:
+    plan = compiled(
+        tmp_path, "PRE\nthreads: 3\n" + JOB, threads=None, path_to_experiments=None, supervise=None
+    )
+    assert plan.settings == Settings(threads=3)
+    assert plan.settings.origins == {"threads": "x.hermes:2"}
+
+
+def test_settings_file_takes_what_pre_takes(tmp_path: Path) -> None:
+    lines = "\ufeff// ours\r\n\r\n  threads: “2” # two\r\npath_to_experiments:”.”"
+    write(tmp_path / ".hermes_settings", lines)
+    assert compiled(tmp_path, JOB).settings == Settings(threads=2, path_to_experiments=".")
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message", "hint"),
+    [
+        ("threads: 2\nthread: 3\n", 2, 1, "unknown setting `thread`", "did you mean `threads`?"),
+        ("threads: 2\n\nthreads: 2\n", 3, 1, "`threads` is set twice, first on line 1", None),
+        (
+            "supervise: perhaps\n",
+            1,
+            12,
+            "bad value `perhaps` for `supervise`: expected `true` or `false`",
+            None,
+        ),
+        ("threads 2\n", 1, 1, "expected `key: value`", None),
+    ],
+)
+def test_bad_settings_file(
+    tmp_path: Path, text: str, line: int, column: int, message: str, hint: str | None
+) -> None:
+    own = write(tmp_path / ".hermes_settings", text)
+    with pytest.raises(HermesFileError) as caught:
+        # What PRE says about a key does not mend it
+        compiled(tmp_path, "PRE\nthreads: 1\nsupervise: true\n" + JOB)
+    error = caught.value
+    assert (error.path, error.line, error.column, error.message, error.hint) == (
+        str(own),
+        line,
+        column,
+        message,
+        hint,
+    )
+
+
+def test_predecessor_keys_warn_in_the_settings_file_alone(tmp_path: Path) -> None:
+    own = write(tmp_path / ".hermes_settings", "bot_id: 123:abc\nthreads: 2\nchat_id: -5\n")
+    plan = compiled(tmp_path, JOB)
+    assert plan.settings.threads == 2
+    assert plan.warnings == (
+        f"{own}:1: `bot_id` belongs to rlmate and does nothing here",
+        f"{own}:3: `chat_id` belongs to rlmate and does nothing here",
+    )
+    with pytest.raises(HermesFileError, match="unknown setting `chat_id`"):
+        compiled(tmp_path, "PRE\nchat_id: -5\n" + JOB)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threads": 0}, "bad value `0` for `threads`: expected a whole number, at least 1"),
+        ({"threads": -3}, "bad value `-3` for `threads`: expected a whole number, at least 1"),
+        (
+            {"path_to_experiments": ""},
+            "bad value `` for `path_to_experiments`: expected a folder, relative to the root",
+        ),
+        *(
+            (
+                {"path_to_experiments": folder},
+                f"bad value `{folder}` for `path_to_experiments`: "
+                "expected a folder without control characters",
+            )
+            for folder in ("a\0b", "a\nb")
+        ),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(HermesError) as caught:
+        compiled(tmp_path, JOB, **arguments)
+    assert caught.value.message == message
+
+
+def test_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / ".hermes_settings").mkdir()
+    with pytest.raises(HermesError, match="cannot read"):
+        compiled(tmp_path, JOB)
+
+
+def test_experiments_folder_is_relative_to_the_root(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    write(tmp_path / "a" / ".hermes_settings", "path_to_experiments: ../out\n")
+    plan = compiled(inner, JOB, root=None)
+    assert (plan.root, plan.experiments) == (tmp_path / "a", tmp_path / "out" / "experiments")
+    absolute = compiled(inner, JOB, root=None, path_to_experiments=str(tmp_path / "else"))
+    assert absolute.experiments == tmp_path / "else" / "experiments"
+
+
+def test_root_is_the_nearest_folder_with_settings(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b" / "c"
+    inner.mkdir(parents=True)
+    (tmp_path / "a" / "b" / ".git").mkdir()
+    write(tmp_path / ".hermes_settings", "")
+    assert find_root(inner) == tmp_path
+    write(tmp_path / "a" / ".hermes_settings", "")
+    assert find_root(inner) == tmp_path / "a"
+    write(inner / ".hermes_settings", "")
+    assert find_root(inner) == inner
+
+
+@pytest.mark.parametrize("worktree", [False, True])
+def test_root_is_else_the_git_top_level(tmp_path: Path, worktree: bool) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    if worktree:
+        write(tmp_path / ".git", "gitdir: elsewhere\n")
+    else:
+        (tmp_path / ".git").mkdir()
+    assert find_root(inner) == tmp_path
+
+
+def test_root_is_else_the_working_directory() -> None:
+    nowhere = Path("/no-such-folder-of-hermes/a/b")
+    assert find_root(nowhere) == nowhere
+
+
+def test_root_argument_overrides(tmp_path: Path) -> None:
+    write(tmp_path / ".hermes_settings", "threads: 2\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / ".hermes_settings", "threads: 3\n")
+    assert compiled(tmp_path, JOB, root=None).root == tmp_path
+    for root in (other, "other", "./x/../other/"):
+        plan = compiled(tmp_path, JOB, root=root)
+        assert (plan.root, plan.settings.threads) == (other, 3)
+
+
+# The table
+
+
+def test_readme_lists_the_settings_of_the_table() -> None:
+    rows = [("key", "default", "meaning")]
+    for name, row in SETTINGS.items():
+        default = row.write(row.default)
+        rows.append((f"`{name}`", f"`{default}`" if default else "", row.meaning))
+    assert readme_table("### Settings") == rows
+
+
+def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
+    rows = {name: row for name, row in SETTINGS.items() if row.in_calls}
+    hints = get_type_hints(PlanArguments)
+    assert hints == {name: row.kind.argument | None for name, row in rows.items()}
+    # `open_run` takes an executor itself as well as its name
+    assert set(SettingArguments.__annotations__) == set(rows) - {"executor"}
+    with pytest.raises(TypeError, match="thread"):
+        compiled(tmp_path, JOB, thread=3)
+
+
+def test_settings_of_the_table_are_read_and_written() -> None:
+    for row in SETTINGS.values():
+        assert row.parse(row.write(row.default)) == row.default
+        assert isinstance(row.default, row.kind.argument)
+
+
+def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
+    options = {row.option for row in SETTINGS.values() if row.on_command_line}
+    assert options <= set(re.findall(r"--[a-z-]+", desk.hermes("exec", "--help").stdout))
+    given = ("--threads=3", "--path-to-experiments=out", "--no-supervise", "--executor=local")
+    desk.write(".hermes_settings", "threads: 2\nsupervise: true\n")
+    desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
+    (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
+    assert json.loads(metadata.read_bytes())["settings"] == {
+        "threads": 3,
+        "path_to_experiments": "out",
+        "supervise": False,
+        "executor": "local",
+        "slurm": "--time=5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--threads=0", "bad value `0` for `threads`: expected a whole number, at least 1"),
+        ("--executor=moon", "bad value `moon` for `executor`: expected `local` or `slurm`"),
+        ("--slurm=--wait", "bad value `--wait` for `slurm`: `--wait` is what Hermes itself gives"),
+    ],
+)
+def test_bad_values_on_the_command_line(desk: Desk, given: str, message: str) -> None:
+    assert message in desk.hermes("exec", "-e", "true", given, code=2).stderr
