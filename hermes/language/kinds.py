@@ -40,6 +40,11 @@ class Kind(Generic[T]):
     argument: type = str
     needs_text: bool = False
 
+    @property
+    def takes_any_text(self) -> bool:
+        """Whether `parse` never fails, so that values of a sweep need no check."""
+        return self.parse is str
+
 
 def _parse_boolean(text: str) -> bool:
     lowered = text.lower()

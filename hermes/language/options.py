@@ -87,6 +87,13 @@ class _Given(NamedTuple):
     flag: str
     value: Template
 
+    @property
+    def can_be_wrong(self) -> bool:
+        """Whether a value of a sweep can be one that the option cannot have."""
+        kind, parts = self.option.kind, self.value.parts
+        can_be_empty = kind.needs_text and not any(isinstance(part, str) for part in parts)
+        return bool(self.value.slots) and (can_be_empty or not kind.takes_any_text)
+
 
 class OptionsTemplate:
     """The hermes options of one job entry, before values are put in.
@@ -128,7 +135,7 @@ class OptionsTemplate:
     def check(self, above: tuple[Sweep, ...], values: Values) -> None:
         """Raises `HermesFileError` if values of the sweeps around make an option unusable."""
         for given in self._given:
-            if given.value.slots:
+            if given.can_be_wrong:
                 for _ in distinct(given.value.slots, above, values):
                     self._value(given, values)
 
@@ -204,7 +211,7 @@ def _split(template: Template) -> tuple[str, Template | None]:
         return word.text, None
     first = template.parts[0]
     if not isinstance(first, str) or "=" not in first:
-        # A sweep's value stands where the name of an option should
+        # A sweep's value stands where the name of an option should: there is no such option
         return word.text, None
     parts = (first.partition("=")[2], *template.parts[1:])
     return flag, Template(parts, Word(attached, word.span))

@@ -10,12 +10,15 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
 from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, Kind, choice
-from .source import Source
-from .syntax import SettingLine, parse_settings
+
+if TYPE_CHECKING:
+    # The command line takes its options from the table; parsing is loaded when a file is read
+    from .source import Source
+    from .syntax import SettingLine
 
 T = TypeVar("T")
 
@@ -175,6 +178,8 @@ def layered(
 
 
 def _read(path: Path) -> Source | None:
+    from .source import Source
+
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -185,6 +190,8 @@ def _read(path: Path) -> Source | None:
 
 
 def _without_predecessor(source: Source, warn: Callable[[str], None]) -> Iterable[SettingLine]:
+    from .syntax import parse_settings
+
     for setting in parse_settings(source):
         key = setting.key
         if key.text not in PREDECESSOR_KEYS:

@@ -57,7 +57,7 @@ class SweepEntry:
 Entry = JobEntry | SweepEntry
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Document:
     """A parsed hermes file."""
 
@@ -93,7 +93,7 @@ class _Parser(Cursor):
     # Lines and sections
 
     def document(self) -> Document:
-        document = Document(self.source)
+        document = Document(source=self.source)
         seen: dict[str, int] = {}
         section: str | None = None
         while not self.at_end():
