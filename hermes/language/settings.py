@@ -231,7 +231,7 @@ def _apply(
 
 
 def _parse_argument(name: str, value: object) -> Any:
-    if name not in SETTINGS or not SETTINGS[name].in_calls:
+    if name not in SETTINGS:
         raise TypeError(f"`{name}` is no setting")
     try:
         return SETTINGS[name].parse(str(value))
