@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import subprocess
-from pathlib import Path
 
 import nox
 from packaging.requirements import Requirement
@@ -83,8 +82,8 @@ def faults(session: nox.Session) -> None:
 def cover(session: nox.Session) -> None:
     """How much of `hermes` the tests execute, in its processes too; fails below 90 %."""
     install(session, "test", "cover")
-    data = Path(session.create_tmp()).resolve() / "coverage"
-    environment = {"COVERAGE_FILE": str(data)}
+    # A temporary folder of the session would be that of the tests too, inside of this repository
+    environment = {"COVERAGE_FILE": str(session.cache_dir.resolve() / "coverage")}
     coverage = ("python", "-m", "coverage")
     session.run(*coverage, "erase", env=environment)
     # Whether tests pass is what `tests` finds out: measured, all is slower
