@@ -1,6 +1,6 @@
-"""`nox` runs the tests on every Python that is there, the linter and the type checker; `nox -s faults` the long fault matrix.
+"""`nox` runs the tests on every Python that is there, the linter and the type checker.
 
-`nox -s bench` measures Hermes side by side with others.
+The other sessions run by name, such as `nox -s cover`; `nox -l` lists them all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["tests", "lint", "types"]
@@ -19,9 +20,14 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
 
 def select_pyenv_versions() -> None:
-    """Shims of pyenv are on PATH for all its versions, but start only those that are selected: select all that are wanted here."""
+    """Selects all versions of pyenv that are wanted here.
+
+    The shims of pyenv are on PATH for all its versions, but start only those that are selected.
+    """
     if shutil.which("pyenv") and "PYENV_VERSION" not in os.environ:
         installed = subprocess.run(
             ["pyenv", "versions", "--bare"], capture_output=True, text=True, check=False
@@ -38,42 +44,69 @@ def select_pyenv_versions() -> None:
 select_pyenv_versions()
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    session.install(
-        "-q",
-        "-e",
-        ".",
-        *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *groups),
-    )
+def install(session: nox.Session, *groups: str, exactly: tuple[str, ...] = ()) -> None:
+    """Installs Hermes from this folder, these dependency groups and `exactly` these versions."""
+    packages = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.install("-q", "-e", ".", *packages, *exactly)
+
+
+def pytest(
+    session: nox.Session, *arguments: str, environment: dict[str, str] | None = None
+) -> None:
+    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=environment)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite; arguments go to pytest.
 
-    The faults of a real cluster are caused under the oldest Python alone, for they take a minute; the contract that both executors keep is
-    tested under all.
+    The faults of a real cluster are caused under the oldest Python alone, because they take a
+    minute. The contract that all executors keep is tested under all Pythons.
     """
     install(session, "test")
-    elsewhere = (
-        [] if session.python == PYTHONS[0] or session.posargs else ["--ignore=tests/test_slurm.py"]
-    )
-    session.run("python", "-m", "pytest", *elsewhere, *session.posargs)
+    all_of_them = session.python == PYTHONS[0] or session.posargs
+    pytest(session, *([] if all_of_them else ["-m", "not cluster"]))
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """The fault matrix with its long figures: takes half an hour. Says how often each fault was caused, and what does not hold."""
+    """The fault matrix with its long figures: takes half an hour.
+
+    Tells how often each fault was caused, and which rows do not hold.
+    """
     install(session, "test")
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        "-m",
-        "fault or cluster",
-        *session.posargs,
-        env={"HERMES_LONG_TESTS": "1"},
-    )
+    pytest(session, "-m", "fault or cluster", environment={"HERMES_LONG_TESTS": "1"})
+
+
+@nox.session
+def cover(session: nox.Session) -> None:
+    """How much of `hermes` the tests execute, in its processes too; fails below 90 %."""
+    install(session, "test", "cover")
+    # A temporary folder of the session would be that of the tests too, inside of this repository
+    environment = {"COVERAGE_FILE": str(session.cache_dir.resolve() / "coverage")}
+    coverage = ("python", "-m", "coverage")
+    session.run(*coverage, "erase", env=environment)
+    # Whether tests pass is what `tests` finds out: measured, all is slower
+    run = (*coverage, "run", "-m", "pytest", *session.posargs)
+    session.run(*run, env=environment, success_codes=[0, 1])
+    session.run(*coverage, "combine", "-q", env=environment)
+    session.run(*coverage, "report", env=environment)
+
+
+@nox.session(python=PYTHONS[0])
+def minimums(session: nox.Session) -> None:
+    """The quick tests with the lowest versions that pyproject.toml allows."""
+    lowest = tuple(map(lowest_version, PYPROJECT["project"]["dependencies"]))
+    session.log("lowest versions: %s", ", ".join(lowest))
+    install(session, "test", exactly=lowest)
+    pytest(session, "-m", "not fault and not cluster")
+
+
+def lowest_version(dependency: str) -> str:
+    """`anyio==4.15` of `anyio>=4.15`; one without a lower bound is an error."""
+    requirement = Requirement(dependency)
+    (lowest,) = (each.version for each in requirement.specifier if each.operator in (">=", "=="))
+    return f"{requirement.name}=={lowest}"
 
 
 @nox.session
@@ -93,19 +126,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures Hermes side by side with others, which are installed if that is possible; arguments go to `python -m benchmarks`.
+    """Measures Hermes side by side with others; arguments go to `python -m benchmarks`.
 
-    Takes a quarter of an hour; `nox -s bench -- --smoke` a minute, to see that it works.
+    Installs the others if that is possible, and takes a quarter of an hour. `nox -s bench --
+    --smoke` takes a minute to see that it works, and installs nothing that is large.
     """
     install(session, "bench")
-    install_debian_peers(session)
-    session.run(
-        "python",
-        "-m",
-        "benchmarks",
-        *session.posargs,
-        env={"HERMES_BENCH_RLMATE": install_rlmate(session)},
-    )
+    environment = {}
+    if "--smoke" not in session.posargs:
+        install_debian_peers(session)
+        environment["HERMES_BENCH_RLMATE"] = install_rlmate(session)
+    session.run("python", "-m", "benchmarks", *session.posargs, env=environment)
 
 
 DEBIAN_PEERS = {
@@ -117,7 +148,7 @@ DEBIAN_PEERS = {
 """Which package has which command."""
 
 RLMATE = ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"]
-"""What pip has to be told so that rlmate starts: its pandas needs the old numpy, its scheduler `pkg_resources`."""
+"""What starts rlmate: its pandas needs the old numpy, its scheduler `pkg_resources`."""
 
 
 def install_debian_peers(session: nox.Session) -> None:
@@ -139,7 +170,10 @@ def install_debian_peers(session: nox.Session) -> None:
 
 
 def install_rlmate(session: nox.Session) -> str:
-    """The path of its command, in an environment of its own that is kept: it is called `hermes` too, and brings 1 GB along."""
+    """The path of its command, in an environment of its own, which is kept.
+
+    It cannot share ours, because its command is called `hermes` too. It brings 1 GB along.
+    """
     folder = session.cache_dir.resolve() / f"rlmate-{platform.python_version()}"
     command = folder / "bin" / "hermes"
     if not command.exists():

@@ -1,9 +1,10 @@
-"""What the rows share: contenders that take turns, each a whole process, and what such a process took."""
+"""What the rows share: contenders that take turns, and what each of their processes took."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,27 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 # As installed: modules are compiled once, and not anew by every process
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 
+
+def find_tmpfs(enough: int = 2**29) -> Path | None:
+    """A folder on a tmpfs that has room, and in which programs may be executed.
+
+    Containers often have a small `/dev/shm`, and one in which nothing may be executed.
+    """
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return None
+    kinds = {words[1]: (words[2], words[3].split(",")) for words in mounts}
+    for place in ("/dev/shm", f"/run/user/{os.getuid()}", "/tmp"):
+        kind, options = kinds.get(place, ("", []))
+        usable = kind == "tmpfs" and "noexec" not in options and os.access(place, os.W_OK)
+        if usable and shutil.disk_usage(place).free >= enough:
+            return Path(place)
+    return None
+
+
+TMPFS = find_tmpfs()
+
 _GONE = tempfile.TemporaryDirectory(prefix="hermes-bench-gone-")
 _NUMBERS = itertools.count()
 
@@ -44,7 +66,10 @@ MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work. `command` runs in `folder`, which `reset` brings back to its beginning before every turn."""
+    """One way to do the work: `command` in `folder`.
+
+    Before every turn, `reset` brings the folder back to its beginning.
+    """
 
     name: str
     command: Sequence[str]
@@ -61,9 +86,9 @@ class Sample:
 
     seconds: float
     own_cpu: float | None
-    """User and system time of the process alone, without its children; None where there is no `/proc`."""
+    """User and system time of the process without its children; None where there is no `/proc`."""
     peak_memory: float
-    """In MB: of the process alone; where there is no `/proc`, of its largest child if that had more."""
+    """In MB, of the process alone. Where there is no `/proc`, its largest child may count."""
 
 
 @dataclass
@@ -105,7 +130,10 @@ def differences(left: Sequence[float], right: Sequence[float]) -> list[float]:
 
 
 def take_turns(contenders: Sequence[Contender], turns: int, *, warm_up: bool = False) -> Turns:
-    """Lets all run one after the other, `turns` times. Raises `RuntimeError` if one fails that is not a peer."""
+    """Lets all run one after the other, `turns` times.
+
+    Raises `RuntimeError` if one fails that is not a peer.
+    """
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     failures = []
     for turn in range(-1 if warm_up else 0, turns):
@@ -166,7 +194,10 @@ def run_once(contender: Contender) -> Sample:
 
 @contextmanager
 def _watched_memory(pid: int) -> Iterator[list[float]]:
-    """Collects a process's peak memory in MB while the block runs. `ru_maxrss` is never below what this process itself has."""
+    """Collects a process's peak memory in MB while the block runs.
+
+    `ru_maxrss` does not do, because it is never below the memory of this process itself.
+    """
     ended, peaks = threading.Event(), list[float]()
 
     def watch() -> None:
@@ -188,7 +219,7 @@ def _watched_memory(pid: int) -> Iterator[list[float]]:
 
 
 def own_cpu(pid: int) -> float:
-    """User and system time of a process so far, all its threads, without its children. Counted in 10 ms."""
+    """User and system time of a process so far, without its children. Counted in 10 ms."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -225,15 +256,25 @@ def write_script(path: Path, text: str = "") -> Path:
 def remove(*paths: Path) -> Callable[[], None]:
     """Something that takes these folders and files away, if they are there.
 
-    They are deleted when all is measured: for half a minute after many files were deleted, ext4 takes 0.2 ms more to make one.
+    On a disk they are deleted when all is measured: for half a minute after many files were
+    deleted, ext4 takes 0.2 ms more to make one.
     """
 
     def removing() -> None:
         for path in paths:
-            if path.exists():
+            if TMPFS and path.is_relative_to(TMPFS):
+                _delete(path)
+            elif path.exists():
                 path.rename(f"{_GONE.name}/{next(_NUMBERS)}")
 
     return removing
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def emptied(folder: Path) -> Callable[[], None]:
@@ -253,7 +294,10 @@ def exec_file(
     supervise: bool = True,
     environment: dict[str, str] | None = None,
 ) -> Contender:
-    """`hermes exec` of a file with these entries, in `folder`; what it has made is removed before every turn."""
+    """`hermes exec` of a file with these entries, in `folder`.
+
+    What it has made is removed before every turn.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = f"{name.replace(' ', '_').replace(':', '').replace(',', '')}.hermes"
     (folder / file).write_text(

@@ -1,6 +1,7 @@
-"""What users would pick instead: where it is, which version, and how it runs many jobs that do nothing.
+"""What users would pick instead: where it is, its version, and how it runs many no-op jobs.
 
-Each of these contenders runs `./noop.sh 0`, `./noop.sh 1`, ... at most two at a time, and keeps of every job what it keeps by itself.
+Each of these contenders runs `./noop.sh 0`, `./noop.sh 1`, ... at most two at a time, and keeps of
+every job what it keeps by itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ MOREUTILS = "moreutils' parallel (keeps nothing)"
 XARGS = "xargs -P2 (keeps nothing)"
 
 RLMATE_VARIABLE = "HERMES_BENCH_RLMATE"
-"""Holds the path of rlmate's command. It is called `hermes` too, so it must never be in the same environment as ours."""
+"""Holds the path of rlmate's command.
+
+It is called `hermes` too, so it must never be in the same environment as ours.
+"""
 
 
 @cache
@@ -140,7 +144,11 @@ async def main(jobs, threads):
         async with limiter:
             with open(f"logs/{number}.out", "wb") as out, open(f"logs/{number}.err", "wb") as err:
                 process = await anyio.open_process(
-                    ["./noop.sh", str(number)], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+                    ["./noop.sh", str(number)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
                 )
             await process.wait()
 
@@ -171,7 +179,10 @@ for number in range(jobs):
     if running == threads:
         os.wait()
         running -= 1
-    files = [(os.POSIX_SPAWN_OPEN, 1, f"logs/{number}.out", flags, 0o644), (os.POSIX_SPAWN_OPEN, 2, f"logs/{number}.err", flags, 0o644)]
+    files = [
+        (os.POSIX_SPAWN_OPEN, 1, f"logs/{number}.out", flags, 0o644),
+        (os.POSIX_SPAWN_OPEN, 2, f"logs/{number}.err", flags, 0o644),
+    ]
     os.posix_spawn("./noop.sh", ["./noop.sh", str(number)], os.environ, file_actions=files)
     running += 1
 while running:
@@ -225,7 +236,8 @@ def _rlmate(folder: Path, program: str, jobs: int) -> Contender:
 def _task_spooler(folder: Path, program: str, jobs: int) -> Contender:
     write_script(
         _place(folder) / "queue.sh",
-        f'for number in $(seq 0 {jobs - 1}); do {program} ./noop.sh "$number"; done\nexec {program} -w\n',
+        f'for number in $(seq 0 {jobs - 1}); do {program} ./noop.sh "$number"; done\n'
+        f"exec {program} -w\n",
     )
 
     def reset() -> None:
@@ -323,14 +335,20 @@ from hyperqueue.client import Client
 client = Client(os.path.abspath("server"))
 job = Job(default_workdir=".")
 tasks = [
-    job.program(["./noop.sh", str(number)], stdout=f"logs/{number}.out", stderr=f"logs/{number}.err") for number in range(int(sys.argv[1]))
+    job.program(
+        ["./noop.sh", str(number)], stdout=f"logs/{number}.out", stderr=f"logs/{number}.err"
+    )
+    for number in range(int(sys.argv[1]))
 ]
 job.program(["touch", "done"], deps=tasks, stdout="logs/done.out", stderr="logs/done.err")
 client.submit(job)
 while not os.path.exists("done"):
     time.sleep(0.005)
 """
-"""Its own `wait_for_jobs` looks once a second, which would be counted against it: a last task tells that all are done."""
+"""A last task tells that all are done.
+
+HyperQueue's own `wait_for_jobs` asks once a second, which would be counted against it.
+"""
 
 
 def _place(folder: Path) -> Path:

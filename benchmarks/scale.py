@@ -9,10 +9,14 @@ from .table import Figures, Row, Target, count
 
 EMPTY, CROWDED = "in an empty place", "in a crowded place"
 CROWDED_RATE = 0.8
+"""At least. Directories that have not changed are asked about, but not read again."""
 
 FEW, MANY, ONE = "hermes exec, few jobs", "hermes exec, many jobs", "hermes exec, one job"
 MOST_TIME_PER_JOB = 1.15
+"""Nothing may be done once more for each job that has ended; file systems grow slower a little."""
+
 MOST_MORE_MEMORY = 40.0
+"""In MB: 2 kB for each of the further jobs, which are in the result that the caller gets."""
 
 
 def crowded(folder: Path, *, smoke: bool) -> Row:
@@ -29,7 +33,8 @@ def crowded(folder: Path, *, smoke: bool) -> Row:
     rates = {name: [jobs / seconds for seconds in took.seconds(name)] for name in took.samples}
     relative = took.relative(EMPTY, CROWDED)
     return Row(
-        f"crowded: {jobs:,} no-op jobs, {THREADS} at a time, beside {folders * files:,} files in {folders} folders; {count(turns)}",
+        f"crowded: {jobs:,} no-op jobs, {THREADS} at a time, "
+        f"beside {folders * files:,} files in {folders} folders; {count(turns)}",
         f"the rate {EMPTY}",
         [
             Figures(EMPTY, rates[EMPTY], "jobs/s"),
@@ -60,7 +65,8 @@ def growth(folder: Path, *, smoke: bool) -> Row:
     memory = {name: [sample.peak_memory for sample in took.samples[name]] for name in (FEW, MANY)}
     relative = quotients(per_job[MANY], per_job[FEW])
     return Row(
-        f"growth: {many:,} no-op jobs against {few:,}, {THREADS} at a time, without start-up (a run of one job); {count(turns)}",
+        f"growth: {many:,} no-op jobs against {few:,}, {THREADS} at a time, "
+        f"without start-up (a run of one job); {count(turns)}",
         FEW,
         [
             Figures(f"{FEW}, time per job", per_job[FEW], "ms"),

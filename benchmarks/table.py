@@ -1,4 +1,4 @@
-"""What a row has found out: its figures, its targets, and how both are printed or written as JSON."""
+"""What a row has found out: its figures and targets, printed or written as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that must be reached, and the figures that decide, one a turn; None if they could not be measured here."""
+    """Something that must be reached, and the figures that decide, one a turn.
+
+    `figures` is None if they could not be measured here.
+    """
 
     what: str
     sense: str
@@ -50,16 +53,21 @@ class Row:
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, *, judged: bool = True) -> Iterator[str]:
+        """What people read; whether targets are reached only if `judged`."""
         yield self.title
         names = [each.name for each in self.figures] + [target.what for target in self.targets]
         wide = max(map(len, names))
         if self.figures:
-            yield f"  {'':{wide}} {'median':>14}  {self.reference and f'relative to {self.reference}'}".rstrip()
+            relative = f"relative to {self.reference}" if self.reference else ""
+            yield f"  {'':{wide}} {'median':>14}  {relative}".rstrip()
         for each in self.figures:
             ratios = with_spread(each.ratios, "") if each.ratios else ""
-            yield f"  {each.name:{wide}} {shown(statistics.median(each.values), each.unit):>14}  {ratios}".rstrip()
+            middle = shown(statistics.median(each.values), each.unit)
+            yield f"  {each.name:{wide}} {middle:>14}  {ratios}".rstrip()
         yield from (f"  {note}" for note in self.notes)
+        if not judged:
+            return
         yield f"  {'must reach':{wide}} {'':>14}  {'measured':26} reached"
         for target in self.targets:
             limit = f"{target.sense} {target.limit:g} {target.unit}"

@@ -1,4 +1,4 @@
-"""Every example of the README is executed, from top to bottom, in the folder that `hermes demo` makes."""
+"""The README's examples are executed from top to bottom, in the folder that `hermes demo` makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 
 from hermes.cli.templates import write_demo
 
-README = Path(__file__).parent.parent / "README.md"
+REPOSITORY = Path(__file__).parent.parent
+README = REPOSITORY / "README.md"
+CONTRIBUTING = REPOSITORY / ".github" / "CONTRIBUTING.md"
 IDENTIFIER = r"\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}"
 
 RUN_CELL = """\
@@ -36,7 +38,7 @@ def blocks() -> Iterator[tuple[int, str, str]]:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The demo's folder, and an environment in which `hermes` and `python` are those of this test."""
+    """The demo's folder, and an environment whose `hermes` and `python` are those of this test."""
     folder, programs = tmp_path / "demo", tmp_path / "bin"
     write_demo(folder)
     for script in folder.glob("train_*.py"):
@@ -70,7 +72,10 @@ def run(
 
 
 def run_console(block: str, folder: Path, environment: dict[str, str]) -> None:
-    """Runs the commands after `$` in one shell and compares what they print with the lines below them."""
+    """Runs the commands after `$` in one shell.
+
+    Compares what they print with the lines below them.
+    """
     commands = [
         part.partition("\n")[::2] for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
     ]
@@ -83,7 +88,10 @@ def run_console(block: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 def pattern_of(expected: str) -> str:
-    """`...` alone on a line stands for any lines, within a line for any text; an identifier for any identifier."""
+    """`...` alone on a line stands for any lines, within a line for any text.
+
+    An identifier stands for any identifier.
+    """
     lines = []
     for line in expected.splitlines():
         if line.strip() == "...":
@@ -126,7 +134,7 @@ def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
 
 
 def test_the_hermes_file_of_the_tutorial_is_that_of_the_demo() -> None:
-    demo = Path(__file__).parent.parent / "hermes/cli/demo_files/example_file.hermes"
+    demo = REPOSITORY / "hermes/cli/demo_files/example_file.hermes"
     lines = [
         line for line in demo.read_text().splitlines() if line.strip() and not line.startswith("#")
     ]
@@ -134,17 +142,21 @@ def test_the_hermes_file_of_the_tutorial_is_that_of_the_demo() -> None:
     assert tutorial.splitlines() == lines
 
 
+def table(text: str, heading: str) -> list[list[str]]:
+    """The rows of the first table of a chapter, without its head."""
+    chapter = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in chapter.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
 def test_every_promise_names_tests_that_exist() -> None:
-    chapter = README.read_text().partition("## What Hermes promises\n")[2].partition("\n## ")[0]
-    rows = [
-        line.split("|")[3]
-        for line in chapter.splitlines()
-        if line.startswith("| ") and not line.startswith("| promise")
-    ]
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    promises = table(README.read_text(), "## What Hermes promises")
+    held = dict(table(CONTRIBUTING.read_text(), "## Promises and their tests"))
+    assert len(promises) > 10
+    assert [promise.split(".")[0].strip("*") for promise, _ in promises] == list(held)
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))
-    assert len(rows) > 10
-    for row in rows:
-        named = set(re.findall(r"`(test_\w+)`", row))
-        assert named, row
+    for promise, cell in held.items():
+        named = set(re.findall(r"`(test_\w+)`", cell))
+        assert named, promise
         assert named <= there, named - there
