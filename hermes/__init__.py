@@ -4,6 +4,21 @@
 
 The library never prints, configures logging, installs signal handlers, changes the working
 directory or exits.
+
+The map, in the order in which data flows; each part imports only from those above it:
+
+    errors model events timing blocking    what all others share
+    language/       text -> jobs: hermes files, settings, sweeps, checks
+    experiments/    what is on the disk: directories, metadata, identifiers, provenance
+    collection/     files whose names carry an identifier; copies and moves
+    executors/      one job, from its start to its final metadata: local, slurm, fake
+    run/            which job runs when, and what is told of it
+    show/           runs as text for people
+    api             run_file, open_run, open_resumed, open_stopped
+    cli/            the command, a user of the public names
+
+The life of a job can be read from top to bottom in `run/runner.py` (`_run_job`) and
+`executors/local.py` (`LocalPlace.job`).
 """
 
 from __future__ import annotations
@@ -28,11 +43,20 @@ if TYPE_CHECKING:
     )
     from .executors.base import Executor
     from .experiments.query import Experiment, load_experiment
-    from .experiments.store import rerun_command
+    from .experiments.writer import rerun_command
     from .language.plan import Plan, compile_command, compile_file
     from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
     from .language.writing import quote
-    from .model import Job, Options, Outcome, RunResult, Status, signal_name
+    from .model import (
+        Job,
+        Options,
+        Outcome,
+        Problem,
+        ProblemKind,
+        RunResult,
+        Status,
+        signal_name,
+    )
     from .run.runner import Run
 
 _HOMES = {
@@ -50,7 +74,16 @@ _HOMES = {
     ),
     "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
     "executors.base": ("Executor",),
-    "model": ("Job", "Options", "Outcome", "RunResult", "Status", "signal_name"),
+    "model": (
+        "Job",
+        "Options",
+        "Outcome",
+        "Problem",
+        "ProblemKind",
+        "RunResult",
+        "Status",
+        "signal_name",
+    ),
     "language.plan": ("Plan", "compile_command", "compile_file"),
     "language.settings": (
         "SETTINGS",
@@ -62,14 +95,15 @@ _HOMES = {
     "language.writing": ("quote",),
     "experiments.query": ("Experiment", "load_experiment"),
     "run.runner": ("Run",),
-    "experiments.store": ("rerun_command",),
+    "experiments.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
-    "Plan", "PlanArguments", "PlanError", "QueueChanged", "Run", "RunEnded", "RunResult",
+    "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
+    "RunEnded", "RunResult",
     "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
     "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed",
     "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",

@@ -5,22 +5,26 @@ import signal
 from typing import NoReturn
 
 GARBAGE = 20_000
-"""Objects that may be made before garbage is looked for, instead of 700 (2,000 from Python 3.13 on)."""
+"""Objects that may be made before garbage is looked for, instead of 700 (2,000 from Python 3.13
+on)."""
 
 
 def main() -> NoReturn:
     """Executes the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # As long as no job runs there is nothing to clean up, not even while modules are loaded; a shell loop around this ends too
+        # As long as no job runs there is nothing to clean up, not even while modules are loaded; a
+        # shell loop around this ends too
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Loading modules makes many objects and no garbage: looking for some in between takes a tenth of start-up
+    # Loading modules makes many objects and no garbage: looking for some in between takes a tenth
+    # of start-up
     gc.set_threshold(GARBAGE)
     from .cli.main import main as execute
 
     try:
         execute()
     finally:
-        # The system takes all memory back at once: objects that hold each other need not be sorted out before
+        # The system takes all memory back at once: objects that hold each other need not be sorted
+        # out before
         gc.freeze()
 
 

@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens."""
+"""What happens in a run: one class an event, with when it is published and what it holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from .model import Outcome
+from .model import Outcome, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class Event:
     time: float = field(default_factory=time.time)
 
     def as_json(self) -> dict[str, Any]:
-        """The event as JSON types; `event` is its name in snake case, bytes are decoded as UTF-8 with replacement."""
+        """The event as JSON types; `event` is its name in snake case, bytes are decoded as UTF-8
+        with replacement."""
         data: dict[str, Any] = {
             "event": re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
         }
@@ -28,7 +29,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """The plan is checked and nothing has been started. `total` counts the jobs, but for those that a resumed run need not start."""
+    """The plan is checked and nothing has been started. `total` counts the jobs, but for those that
+    a resumed run need not start."""
 
     run_id: str
     name: str
@@ -39,7 +41,8 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted(Event):
-    """The job's process exists. `index` counts the jobs of the plan from 0; `slot` is its HERMES_SLOT."""
+    """The job's process exists. `index` counts the jobs of the plan from 0; `slot` is its
+    HERMES_SLOT."""
 
     identifier: str
     script: str
@@ -64,7 +67,8 @@ class LogChunk(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileCollected(Event):
-    """A file that carries the identifier is in the experiment directory, under `path` relative to it."""
+    """A file that carries the identifier is in the experiment directory, under `path` relative to
+    it."""
 
     identifier: str
     path: str
@@ -72,7 +76,8 @@ class FileCollected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded(Event):
-    """The job has ended and its directory is final: files collected, copied and moved, metadata written."""
+    """The job has ended and its directory is final: files collected, copied and moved, metadata
+    written."""
 
     index: int
     outcome: Outcome
@@ -80,7 +85,8 @@ class JobEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueChanged(Event):
-    """On a cluster: how many jobs wait in its queue and how many run, and why most of those wait, in the cluster's own words."""
+    """On a cluster: how many jobs wait in its queue and how many run, and why most of those wait,
+    in the cluster's own words."""
 
     pending: int
     running: int
@@ -89,7 +95,7 @@ class QueueChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWarning(Event):
-    """Something that concerns the whole run and harms no result, such as an exhausted watch limit."""
+    """Something that concerns the whole run and harms no result, as exhausted watches do."""
 
     message: str
 
@@ -107,6 +113,6 @@ class RunEnded(Event):
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, Outcome):
+    if isinstance(value, Outcome | Problem):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

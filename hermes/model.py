@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,65 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     LOST = "lost"
+
+
+class ProblemKind(StrEnum):
+    """What sort of thing went wrong with an experiment. Decisions ask for the kind, never for the
+    text."""
+
+    NOT_STARTED = "not-started"
+    """The job's process could not be started."""
+
+    NO_DIRECTORY = "no-directory"
+    """The experiment directory could not be made."""
+
+    DISK_FULL = "disk-full"
+    """Something could not be written, or may be incomplete, because the disk is full."""
+
+    INCOMPLETE = "incomplete"
+    """The disk was full when the job ended, while an earlier runner watched: it may lack output."""
+
+    NO_METADATA = "no-metadata"
+    """The metadata could not be written."""
+
+    NOT_COPIED = "not-copied"
+    """A path of `-cb`, `-ca` or `-ma` was not there, or could not be brought over."""
+
+    NOT_COLLECTED = "not-collected"
+    """Something that carries the identifier could not be taken."""
+
+    LEFT_IN_PLACE = "left-in-place"
+    """Something that carries the identifier was left where it was: it is special, or contested."""
+
+    LEFT_PROCESSES = "left-processes"
+    """Processes that the job started outlived it."""
+
+    OUT_OF_MEMORY = "out-of-memory"
+    REFUSED = "refused"
+    """A cluster does not take the job."""
+
+    CLUSTER = "cluster"
+    """Why a cluster has ended the job, in the cluster's words."""
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that mean: the disk is full, or what this user may have of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong with an experiment, for programs (`kind`) and people (`text`)."""
+
+    kind: ProblemKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, kind: ProblemKind, text: str, error: OSError) -> Problem:
+        """One that an error of the system caused: of kind `DISK_FULL` if that is why."""
+        return cls(ProblemKind.DISK_FULL if error.errno in FULL else kind, text)
 
 
 IF_GIVEN = {"if_given": True}
@@ -117,12 +177,12 @@ class Job:
         return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one job ended. `directory` is the experiment directory, None if none could be made.
 
-    Exactly one of `exit_code` and `signal` is set when the job's process ended by itself or by a signal.
-    `duration` is in seconds.
+    Exactly one of `exit_code` and `signal` is set when the job's process ended by itself or by a
+    signal. `duration` is in seconds. `identifier` is empty if there is no experiment.
     """
 
     identifier: str
@@ -132,21 +192,16 @@ class Outcome:
     exit_code: int | None = None
     signal: int | None = None
     duration: float = 0.0
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     argv: tuple[str, ...] = ()
     line: int = 0
 
     @classmethod
-    def not_begun(cls, job: Job, status: Status, *problems: str) -> Outcome:
+    def not_begun(cls, job: Job, status: Status, *problems: Problem) -> Outcome:
         """That of a job of which there is not even an experiment."""
-        return cls("", job.script, None, status, problems=problems, argv=job.argv, line=job.line)
-
-    @classmethod
-    def from_metadata(cls, job: Job, directory: str, metadata: dict[str, Any]) -> Outcome:
-        """That of an experiment that is final, though nobody has said so."""
         return cls(
-            metadata["identifier"], job.script, directory, Status(metadata["status"]), metadata["exit_code"], metadata["signal"],
-            metadata["duration"], tuple(metadata["problems"]), tuple(metadata["argv"]), job.line,
+            identifier="", script=job.script, directory=None, status=status, problems=problems,
+            argv=job.argv, line=job.line,
         )  # fmt: skip
 
     @property
@@ -164,7 +219,7 @@ class Outcome:
         return self.status.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """What came of a run. `outcomes` are in the order in which the jobs ended."""
 
@@ -179,19 +234,21 @@ class RunResult:
     failed_before: int = 0
     """Jobs that had failed before and were not started again, in a resumed run."""
 
-    stopped: bool = False
+    disk_full: bool = False
     """Whether nothing more was started because the disk was full."""
 
     left: int = 0
     """Jobs that are with the cluster, queued or running, when the run was left."""
 
     replaced: tuple[str, ...] = ()
-    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing: their jobs were run again."""
+    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing:
+    their jobs were run again."""
 
     @property
     def ok(self) -> bool:
-        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded when it was run again did."""
-        is_whole = not self.cancelled and not self.stopped and not self.failed_before
+        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded
+        when it was run again did."""
+        is_whole = not self.cancelled and not self.disk_full and not self.failed_before
         return is_whole and all(outcome.ok for outcome in self.final)
 
     @property

@@ -1,20 +1,68 @@
-"""The fixtures that the tests share: both event loops, working directories, a cluster; and what the long suite reports."""
+"""The fixtures that the tests share: both event loops, working directories, a cluster; and what the
+long suite reports.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from pathlib import Path
 
 import pytest
+from blockbuster import BlockBuster
 
-from .cluster import Cluster
-from .project import Project
-from .support import Desk, MakeDesk
+import hermes
+
+from .executors.slurm.cluster import Cluster
+from .support import Desk, MakeDesk, Project
+from .support.endless import endless_jobs
+
+HERMES = os.path.dirname(hermes.__file__)
+TESTS = os.path.dirname(__file__)
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls() -> Iterator[None]:
+    """A call of Hermes that blocks the event loop is an error: it holds up the whole program.
+
+    Only asyncio's is watched.
+    """
+    detector = BlockBuster("hermes")
+    # Asks nothing of the system for an absolute path, and that of a plan is one
+    detector.functions["os.path.abspath"].can_block_in("hermes/language/plan.py", "experiments")
+    for function in detector.functions.values():
+        function.can_block_predicate = _or_of_test(function.can_block_predicate)
+    detector.activate()
+    yield
+    detector.deactivate()
+
+
+def _or_of_test(can_block: Callable[..., bool]) -> Callable[..., bool]:
+    """What a test calls itself in its loop, such as `load_experiment`, may block."""
+
+    def may_block(*arguments: object, **options: object) -> bool:
+        return can_block(*arguments, **options) or _is_of_test()
+
+    return may_block
+
+
+def _is_of_test() -> bool:
+    """Whether a test calls, perhaps through plain functions of Hermes, rather than a coroutine."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        file, flags = frame.f_code.co_filename, frame.f_code.co_flags
+        if file.startswith(TESTS) and file != __file__:
+            return True
+        if file.startswith(HERMES) and flags & (CO_COROUTINE | CO_ASYNC_GENERATOR):
+            return False
+        frame = frame.f_back
+    return False
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -47,6 +95,13 @@ def make_project(make_folder: Callable[[str], Path]) -> Callable[[str], Project]
 @pytest.fixture
 def project(make_project: Callable[[str], Project]) -> Project:
     return make_project("project")
+
+
+@pytest.fixture
+def endless(project: Project) -> Iterator[Project]:
+    """A project with jobs that do not end by themselves; none survives the test."""
+    with endless_jobs(project):
+        yield project
 
 
 @pytest.fixture
@@ -93,7 +148,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """In the long suite: which rows of the fault matrix were caused, how often, and which do not hold."""
+    """In the long suite: which rows of the fault matrix were caused, how often, and which do not
+    hold.
+    """
     if not os.environ.get("HERMES_LONG_TESTS"):
         return
     tried: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, to whom, and what can be read of it afterwards."""
+"""What a run tells while it goes on, in which order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections import Counter
-from pathlib import Path
 
 import anyio
 import pytest
@@ -15,7 +14,6 @@ import hermes
 from hermes import (
     Event,
     FileCollected,
-    HermesError,
     JobEnded,
     JobStarted,
     LogChunk,
@@ -24,43 +22,12 @@ from hermes import (
     RunWarning,
     Status,
 )
-from hermes.blocking import Bell
 from hermes.collection.collector import Collector
-from hermes.run import logs, runner
-from hermes.run.logs import CHUNK
 
-from .project import LIMIT, Project
+from .support import Project
+from .support.events import PRINT, told, written
 
 pytestmark = pytest.mark.anyio
-
-PRINT = """\
-import os, sys
-identifier, size = sys.argv[1], int(sys.argv[2])
-with open("a_" + identifier, "w"):
-    pass
-os.write(1, b"first\\n")
-while size > 0:
-    size -= os.write(1, bytes(range(256)) * min(400, size // 256 + 1))
-os.write(2, b"\\xff error\\0")
-"""
-
-
-def told(run: hermes.Run, events: list[Event], stream: str) -> dict[str, bytes]:
-    """What log chunks told, by identifier."""
-    found = {outcome.identifier: b"" for outcome in run.result.outcomes}
-    for event in events:
-        if isinstance(event, LogChunk) and event.stream == stream:
-            assert 0 < len(event.data) <= CHUNK
-            found[event.identifier] += event.data
-    return found
-
-
-def written(run: hermes.Run, stream: str) -> dict[str, bytes]:
-    """What the log files hold, by identifier."""
-    return {
-        outcome.identifier: Path(str(outcome.directory), f"{stream}.log").read_bytes()
-        for outcome in run.result.outcomes
-    }
 
 
 async def test_order_and_completeness(project: Project) -> None:
@@ -114,9 +81,10 @@ async def test_order_and_completeness(project: Project) -> None:
         assert experiment.identifier == event.identifier
         assert experiment.argv == event.argv
         assert experiment.arguments == event.arguments
-        assert (experiment.script, experiment.metadata["pid"]) == (event.script, event.pid)
+        assert (experiment.script, experiment.metadata.pid) == (event.script, event.pid)
         assert event.log is True
-        assert event.line == experiment.metadata["hermes_file"]["line"]
+        assert experiment.metadata.hermes_file is not None
+        assert event.line == experiment.metadata.hermes_file.line
     indices = {
         event.outcome.identifier: event.index for event in between if isinstance(event, JobEnded)
     }
@@ -209,185 +177,20 @@ async def test_events_as_json(project: Project) -> None:
     by_name = {each["event"]: each for each in data}
     assert by_name["run_started"]["total"] == 2
     assert by_name["log_chunk"] == {
-        "event": "log_chunk", "time": by_name["log_chunk"]["time"], "identifier": by_name["log_chunk"]["identifier"], "stream": "stdout",
+        "event": "log_chunk", "time": by_name["log_chunk"]["time"],
+        "identifier": by_name["log_chunk"]["identifier"], "stream": "stdout",
         "data": "\ufffd\0",
     }  # fmt: skip
     assert os.fsencode(by_name["file_collected"]["path"]).startswith(b"\xfe_")
-    outcome = by_name["job_ended"]["outcome"]
+    (outcome,) = [
+        each["outcome"] for each in data if each["event"] == "job_ended" and each["index"] == 1
+    ]
     assert (outcome["status"], outcome["exit_code"], outcome["signal"]) == ("failed", 1, None)
     assert outcome["argv"][-1] == "\N{ROCKET}"
     assert by_name["run_ended"] == {
-        "event": "run_ended", "time": by_name["run_ended"]["time"], "run_id": run.run_id, "started": 2, "succeeded": 0, "cancelled": False
+        "event": "run_ended", "time": by_name["run_ended"]["time"], "run_id": run.run_id,
+        "started": 2, "succeeded": 0, "cancelled": False
     }  # fmt: skip
-
-
-# Listeners
-
-
-async def test_a_listener_that_leaves_early(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # If somebody still waited for it to take what it will not take, the run would not end in time
-    monkeypatch.setattr(runner, "UNREAD", 3)
-    monkeypatch.setattr(runner, "PATIENCE", 10 * LIMIT)
-    project.write("print.py", PRINT)
-    with anyio.fail_after(LIMIT):
-        async with project.open(*[f"[[{project.PYTHON}, print.py, 300000]]"] * 4) as run:
-            async for event in run:
-                if isinstance(event, LogChunk):
-                    break
-    assert run.result.ok
-    assert len(run.result.outcomes) == 4
-
-
-async def test_a_listener_that_fails(project: Project) -> None:
-    project.write("job.sh", ': > "a_$1"; while :; do sleep 0.01; done')
-
-    async def fail() -> None:
-        async with project.open("[[sh, job.sh]]", grace=20) as run:
-            async for event in run:
-                if isinstance(event, FileCollected):
-                    raise KeyError("mine")
-
-    with pytest.raises(KeyError):
-        await fail()
-    assert project.experiment().status is Status.CANCELLED
-    assert [file.path for file in project.experiment().files] == [
-        f"a_{project.experiment().identifier}"
-    ]
-
-
-async def test_a_slow_listener_gets_everything(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "UNREAD", 3)
-    project.write("print.py", PRINT)
-    events = []
-    async with project.open(*[f"[[{project.PYTHON}, print.py, 500000]]"] * 3, threads=3) as run:
-        async for event in run:
-            events.append(event)
-            await anyio.sleep(0.005)
-    assert run.result.ok
-    for stream in ("stdout", "stderr"):
-        assert told(run, events, stream) == written(run, stream)
-
-
-async def test_a_listener_that_stops_taking_holds_nobody_up(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "UNREAD", 3)
-    monkeypatch.setattr(runner, "PATIENCE", 0.05)
-    project.write("print.py", PRINT)
-    events: list[Event] = []
-    async with project.open(*[f"[[{project.PYTHON}, print.py, 500000]]"] * 3) as run:
-        listener = aiter(run)
-        events.append(await anext(listener))
-        await project.until(lambda: len(run.result.outcomes) == 3)
-        events += [event async for event in listener]
-    assert run.result.ok
-    # Chunks may be missing then, and nothing else; what there is of them is right
-    counts = Counter(type(event) for event in events)
-    assert (
-        counts[RunStarted],
-        counts[JobStarted],
-        counts[FileCollected],
-        counts[JobEnded],
-        counts[RunEnded],
-    ) == (1, 3, 3, 3, 1)
-    logged = written(run, "stdout")
-    for identifier, data in told(run, events, "stdout").items():
-        assert logged[identifier].startswith(data)
-
-
-async def test_a_listener_in_another_task_outlasts_the_block(project: Project) -> None:
-    project.write("job.sh", 'echo "$2"; while [ ! -e go ]; do sleep 0.01; done; echo done')
-    events: list[Event] = []
-
-    async def listen(run: hermes.Run) -> None:
-        async for event in run:
-            events.append(event)
-            if isinstance(event, JobStarted):
-                project.write("go")
-
-    with anyio.fail_after(LIMIT):
-        async with anyio.create_task_group() as tasks, project.open(*["[[sh, job.sh]]"] * 3) as run:
-            tasks.start_soon(listen, run)
-            await project.until(lambda: events)
-    assert isinstance(events[-1], RunEnded)
-    assert told(run, events, "stdout") == written(run, "stdout")
-
-
-async def test_several_listeners(project: Project) -> None:
-    project.write("job.sh", "echo out")
-    heard: list[list[Event]] = [[], []]
-
-    async def listen(run: hermes.Run, events: list[Event]) -> None:
-        async for event in run:
-            events.append(event)
-
-    async with project.open(*["[[sh, job.sh]]"] * 3) as run, anyio.create_task_group() as tasks:
-        for events in heard:
-            tasks.start_soon(listen, run, events)
-    # Trio starts tasks in any order
-    second, first = sorted(heard, key=len)
-    assert isinstance(first[0], RunStarted)
-    assert isinstance(first[-1], RunEnded)
-    # Who comes later hears what happens from then on
-    assert second
-    assert second == first[-len(second) :]
-
-
-async def test_nobody_has_to_listen(project: Project) -> None:
-    project.write("print.py", PRINT)
-    async with project.open(*[f"[[{project.PYTHON}, print.py, 300000]]"] * 2) as run:
-        pass
-    assert run.result.ok
-    # And nothing is to be heard when all is over
-    with anyio.fail_after(LIMIT):
-        assert all(
-            isinstance(event, RunStarted | JobStarted) for event in [event async for event in run]
-        )
-        assert [event async for event in run] == []
-
-
-async def test_logs_that_are_not_followed(project: Project) -> None:
-    project.write("job.sh", "echo out")
-    for follow, expected in (("all", {0, 1}), ("shown", {1}), ("none", set[int]())):
-        async with project.open(
-            "[[sh, job.sh]]", "[[sh, job.sh],[-l false]]", name=follow, follow_logs=follow
-        ) as run:
-            events = [event async for event in run]
-        indices = {
-            event.identifier: event.index for event in events if isinstance(event, JobStarted)
-        }
-        assert {
-            indices[event.identifier] for event in events if isinstance(event, LogChunk)
-        } == expected
-        assert [event.log for event in events if isinstance(event, JobStarted)] == [True, False]
-        assert all(data == b"out\n" for data in written(run, "stdout").values())
-
-
-async def test_a_log_that_the_job_takes_away(project: Project) -> None:
-    project.write(
-        "job.sh",
-        'echo out; rm "$HERMES_EXPERIMENT_DIR/stdout.log" "$HERMES_EXPERIMENT_DIR/stderr.log"; echo more',
-    )
-    async with project.open(*["[[sh, job.sh]]"] * 3) as run:
-        events = [event async for event in run]
-    assert run.result.ok
-    assert isinstance(events[-1], RunEnded)
-
-
-async def test_a_log_that_cannot_be_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def vanish(path: str, offset: int) -> None:
-        raise FileNotFoundError(2, "No such file or directory", path)
-
-    monkeypatch.setattr(logs, "_read", vanish)
-    project.write("job.sh", "echo out")
-    async with project.open("[[sh, job.sh]]") as run:
-        events = [event async for event in run]
-    assert run.result.ok
-    assert not any(isinstance(event, LogChunk) for event in events)
 
 
 async def test_collected_files_are_told_to_those_who_want_to_know(project: Project) -> None:
@@ -404,7 +207,7 @@ async def test_collected_files_are_told_to_those_who_want_to_know(project: Proje
 
 
 async def test_warnings_are_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Collector, bell: Bell) -> None:
+    async def fail(self: Collector, watcher: object) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(Collector, "_watch", fail)
@@ -419,63 +222,3 @@ async def test_warnings_are_told(project: Project, monkeypatch: pytest.MonkeyPat
     assert warnings == list(run.result.warnings)
     assert len(warnings) == 1
     assert "Too many open files" in warnings[0]
-
-
-# Afterwards
-
-
-async def test_load_experiment(project: Project) -> None:
-    project.write("job.sh", 'printf "out \\377"; echo err >&2; : > "a_$1"; exit 7')
-    project.write("b.txt", "four")
-    (outcome,) = (
-        await project.run("[[sh, job.sh, -x 1],[-ca b.txt, -c 'a comment']]", arguments="--std")
-    ).outcomes
-    experiment = hermes.load_experiment(str(outcome.directory))
-    assert experiment.directory == Path(str(outcome.directory))
-    assert (experiment.identifier, experiment.name, experiment.script) == (
-        outcome.identifier,
-        "test",
-        "job.sh",
-    )
-    assert (experiment.status, experiment.exit_code, experiment.signal) == (Status.FAILED, 7, None)
-    assert (
-        experiment.argv == ("sh", "job.sh", outcome.identifier, "--std", "-x", "1") == outcome.argv
-    )
-    assert experiment.arguments == ("--std", "-x", "1")
-    assert experiment.comments == ("a comment",)
-    assert experiment.problems == ()
-    assert experiment.stdout == "out \ufffd"
-    assert experiment.stderr == "err\n"
-    assert experiment.start is not None
-    assert experiment.end is not None
-    assert experiment.start.tzinfo is not None
-    assert experiment.start <= experiment.end
-    assert experiment.duration == outcome.duration
-    assert [(file.path, file.bytes, file.origin) for file in experiment.files] == [
-        ("b.txt", 4, "copied-after"), (f"a_{outcome.identifier}", 0, "collected")
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no experiment directory"),
-        (b"", "not JSON"),
-        (b'{"format": 1', "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b"[1]", "not written by Hermes"),
-        (b'{"format": "1"}', "not written by Hermes"),
-        (b'{"format": 99}', "newer Hermes"),
-    ],
-)
-def test_what_is_no_experiment(tmp_path: Path, content: bytes | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "hermes.json").write_bytes(content)
-    with pytest.raises(HermesError, match=message):
-        hermes.load_experiment(tmp_path)
-
-
-def test_a_later_version_may_say_more(tmp_path: Path) -> None:
-    (tmp_path / "hermes.json").write_text('{"format": 1, "identifier": "x", "unheard_of": [1]}')
-    assert hermes.load_experiment(tmp_path).identifier == "x"
-    assert hermes.load_experiment(tmp_path).stdout == ""

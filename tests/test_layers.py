@@ -18,15 +18,21 @@ PACKAGE = Path(hermes.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
-    "errors", "model", "events", "blocking",
+    "errors", "model", "events", "timing", "blocking",
     "language.source", "language.words", "language.syntax", "language.sweeps", "language.kinds",
     "language.settings", "language.options", "language.keys", "language.scripts",
     "language.binding", "language.checks", "language.writing", "language.plan",
-    "experiments.files", "experiments.provenance", "experiments.records", "experiments.store", "experiments.query",
-    "collection.notify", "collection.collector", "collection.copies",
-    "executors.base", "executors.processes", "executors.starting", "executors.finishing", "executors.local",
-    "executors.slurm.tasks", "executors.slurm.commands", "executors.slurm.executor", "executors.slurm.node",
-    "run.feed", "run.logs", "run.resume", "run.runner",
+    "experiments.layout", "experiments.files", "experiments.metadata", "experiments.identifiers",
+    "experiments.provenance", "experiments.query", "experiments.writer", "experiments.run_folder",
+    "collection.claims", "collection.tree", "collection.links", "collection.watching",
+    "collection.collector", "collection.copies",
+    "executors.base", "executors.exits", "executors.proc", "executors.processes",
+    "executors.adopt", "executors.local", "executors.fake",
+    "executors.slurm.states", "executors.slurm.commands", "executors.slurm.tasks",
+    "executors.slurm.open_tasks", "executors.slurm.submitting", "executors.slurm.asking",
+    "executors.slurm.finishing", "executors.slurm.following", "executors.slurm.executor",
+    "executors.slurm.node",
+    "run.feed", "run.logs", "run.resume", "run.slots", "run.todos", "run.control", "run.runner",
     "show.text", "show.notebook",
     "api",
 )  # fmt: skip
@@ -55,6 +61,10 @@ TOP_LEVEL = {
     "README.md",
     "LICENSE",
 }
+
+
+MOST_LINES = 500
+"""Of a file of code. Columns are ruff's affair."""
 
 
 def name_of(path: Path) -> str:
@@ -162,6 +172,38 @@ def test_public_names_are_there_and_documented() -> None:
 
 def test_hermes_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+def sources() -> list[Path]:
+    """All files of code that are ours."""
+    folders = [PACKAGE, *(REPOSITORY / name for name in ("tests", "benchmarks"))]
+    return sorted(path for folder in folders for path in folder.rglob("*.py") if path.is_file())
+
+
+def test_files_can_be_seen_whole() -> None:
+    lengths = {path: path.read_text(encoding="utf-8").count("\n") for path in sources()}
+    long = {str(path): count for path, count in lengths.items() if count > MOST_LINES}
+    assert long == {}
+
+
+def test_every_folder_says_what_it_is() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent != PACKAGE:
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert said, f"`{name_of(path)}` has no docstring"
+            lines = list(filter(None, said.splitlines()))
+            assert len(lines) <= 5, f"the docstring of `{name_of(path)}` is too long"
+
+
+def test_only_public_functions_of_other_packages_are_used() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for name in imported(path):
+            top, *rest = name.split(".")
+            assert top != "ctypes", f"`{name_of(path)}` imports `{name}`"
+            # Modules of ours may be private, but none is
+            is_private = any(each.startswith("_") and each != "__future__" for each in rest)
+            assert not is_private, f"`{name_of(path)}` imports `{name}`"
+        assert "_rust_notify" not in path.read_text(encoding="utf-8")
 
 
 def test_the_top_level_holds_what_it_should() -> None:

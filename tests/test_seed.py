@@ -1,4 +1,6 @@
-"""The page that asked for Hermes, sentence by sentence. What stands in quotation marks is the page's own text."""
+"""The page that asked for Hermes, sentence by sentence. What stands in quotation marks is the
+page's own text.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import IDENTIFIER, PYTHON, Desk, MakeDesk
-
-EXAMPLE = """\
-PRE
-threads:2
-STD-H
--ca networks/cnn.py
-STD-E
--gamma 0.995
---env cartpole
-EXEC
-[[python, train_dqn.py, -lr 0.001],[-ca train_dqn.py]]
-[[python, train_ac.py, -lr_actor 0.003 -lr_critic 0.001],[-ca train_ac.py]]
-"""
-
-SETTINGS = "path_to_experiments:”.”\n"
-
-CNN = 'LAYERS = [8, 4, 4]\n"""The channels of the convolutions."""\n'
+from .support import CNN, EXAMPLE, IDENTIFIER, PYTHON, SETTINGS, Desk, MakeDesk
 
 TRAIN = """\
 import json, os, sys, time
@@ -44,9 +29,10 @@ while not os.path.exists("met"):
     time.sleep(0.005)
 
 folder = "experiments/%s/test_agents/%s" % (os.path.basename(sys.argv[0])[:-3], identifier)
+own = os.environ["HERMES_EXPERIMENT_DIR"]
 told = {
     "arguments": sys.argv,
-    "directory": os.path.isdir(folder) and os.path.samefile(folder, os.environ["HERMES_EXPERIMENT_DIR"]),
+    "directory": os.path.isdir(folder) and os.path.samefile(folder, own),
     "before": sorted(os.listdir(folder)),
     "together": together,
 }
@@ -59,7 +45,9 @@ with open("told_" + identifier + ".json", "w") as file:
     json.dump(told, file)
 os.unlink(marker)
 """
-"""Both scripts, which tell what they get and see. They wait until two of them have run at the same time."""
+"""Both scripts, which tell what they get and see. They wait until two of them have run at the same
+time.
+"""
 
 
 @pytest.fixture
@@ -96,20 +84,23 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
     before = desk.tree(desk.path)
     called = datetime.now() - timedelta(microseconds=1)
 
-    # "In order to execute this hermes file under the name test_agents, we call hermes from the command line"
+    # "In order to execute this hermes file under the name test_agents, we call hermes from the
+    # command line"
     desk.hermes("exec", "-f", "example_file.hermes", "-n", "test_agents", env=path_with_python)
     first, second = desk.experiments()
     dqn, ac = (first, second) if first.script == "train_dqn" else (second, first)
     assert (dqn.name, ac.name) == ("test_agents", "test_agents")
 
-    # "executes the following jobs", the identifier first, then what STD-E gives to each script, then the job's own arguments
+    # "executes the following jobs", the identifier first, then what STD-E gives to each script,
+    # then the job's own arguments
     assert (
         " ".join(dqn.argv)
         == f"python train_dqn.py {dqn.identifier} -gamma 0.995 --env cartpole -lr 0.001"
     )
+    own_arguments = "-lr_actor 0.003 -lr_critic 0.001"
     assert (
         " ".join(ac.argv)
-        == f"python train_ac.py {ac.identifier} -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001"
+        == f"python train_ac.py {ac.identifier} -gamma 0.995 --env cartpole {own_arguments}"
     )
     told = {
         each.script: json.loads((each.directory / f"told_{each.identifier}.json").read_text())
@@ -122,7 +113,8 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
     # "at most 2 threads may run in parallel": these two did, for each has waited for the other
     assert max(each["together"] for each in told.values()) == 2
 
-    # "Before experiments are executed, hermes creates a unique experiment identifier": the date, and the end of the commit
+    # "Before experiments are executed, hermes creates a unique experiment identifier": the date,
+    # and the end of the commit
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=desk.path, check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -133,14 +125,16 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
         assert called <= datetime.strptime(stamp, "%Y_%m_%d_%H%M%S%f") <= datetime.now()
         assert suffix == commit[-5:]
 
-    # "as well as an experiment directory for them"; with path_to_experiments ".", in quotes like those, "these directories are ..."
+    # "as well as an experiment directory for them"; with path_to_experiments ".", in quotes like
+    # those, "these directories are ..."
     assert dqn.directory == desk.path / "experiments" / "train_dqn" / "test_agents" / dqn.identifier
     assert ac.directory == desk.path / "experiments" / "train_ac" / "test_agents" / ac.identifier
     assert told["train_dqn"]["directory"] is told["train_ac"]["directory"] is True, (
         "they are there when the job starts"
     )
 
-    # "hermes is instructed to copy those files into the experiment directories after the jobs are finished"
+    # "hermes is instructed to copy those files into the experiment directories after the jobs are
+    # finished"
     for each in (dqn, ac):
         script = f"{each.script}.py"
         assert {"cnn.py", script} & set(told[each.script]["before"]) == set()
@@ -152,7 +146,8 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
         }
         assert not (each.directory / ("train_ac.py" if each is dqn else "train_dqn.py")).exists()
 
-    # "Hermes is also able to automatically move files that are created within the working directory", by the identifier in their names
+    # "Hermes is also able to automatically move files that are created within the working
+    # directory", by the identifier in their names
     for each in (dqn, ac):
         collected = {
             f"weights_{each.identifier}.json",
@@ -183,11 +178,14 @@ def test_the_page(desk: Desk, path_with_python: dict[str, str | None]) -> None:
 
 
 def test_first_compiles_then_executes(desk: Desk) -> None:
-    """ "Hermes now first compiles the given hermes file and finally executes": a mistake in the last line keeps the first from running."""
+    """ "Hermes now first compiles the given hermes file and finally executes": a mistake in the
+    last line keeps the first from running.
+    """
     commands = desk.hermes("compile", "example_file.hermes").stdout.splitlines()
     assert commands == [
         "python train_dqn.py {identifier} -gamma 0.995 --env cartpole -lr 0.001",
-        "python train_ac.py {identifier} -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001",
+        "python train_ac.py {identifier} -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic "
+        "0.001",
     ]
     desk.write("example_file.hermes", EXAMPLE + "[[python, train_ac.py],[-cx train_ac.py]]\n")
     desk.hermes("exec", "-f", "example_file.hermes", "-n", "test_agents", code=2)
@@ -211,7 +209,9 @@ def test_at_most_two_at_the_same_time(desk: Desk, path_with_python: dict[str, st
 
 
 def test_all_kinds_of_files_can_be_copied(desk: Desk) -> None:
-    """ "This can be useful for archiving purposes and works with all kinds of files, not just python files." """
+    """ "This can be useful for archiving purposes and works with all kinds of files, not just
+    python files."
+    """
     desk.write("data.bin", bytes(range(256)))
     desk.write("empty", "")
     desk.write("results/a/b.txt", "b")

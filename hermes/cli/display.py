@@ -18,7 +18,8 @@ import hermes
 from hermes.show import text as report
 
 ROOM = 2**20
-"""Characters that may wait for a slow reader; then events wait in the run, which makes the logs wait on the disk."""
+"""Characters that may wait for a slow reader; then events wait in the run, which makes the logs
+wait on the disk."""
 
 
 class Display(Protocol):
@@ -39,7 +40,8 @@ class Display(Protocol):
         ...
 
     def drain(self, seconds: float | None = None) -> None:
-        """Waits until everything is written; at most so many seconds, for as long as it takes without."""
+        """Waits until everything is written; at most so many seconds, for as long as it takes
+        without."""
         ...
 
 
@@ -103,18 +105,15 @@ class PlainDisplay:
     def _tell(self, run: hermes.Run, event: hermes.Event) -> None:
         match event:
             case hermes.RunStarted():
-                self._change(
-                    f"{event.name}: {report.jobs(event.total)}, at most {event.threads} at the same time"
-                )
+                most = f"at most {event.threads} at the same time"
+                self._change(f"{event.name}: {report.jobs(event.total)}, {most}")
             case hermes.JobStarted():
-                self._change(
-                    f"started {event.script} {event.identifier}  {shlex.join(event.arguments)}".rstrip()
-                )
+                arguments = shlex.join(event.arguments)
+                self._change(f"started {event.script} {event.identifier}  {arguments}".rstrip())
             case hermes.JobEnded(outcome=outcome) if not report.is_failure(outcome):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
-                self._change(
-                    f"{counted} {outcome.how} {outcome.script} {outcome.identifier} after {report.duration(outcome.duration)}"
-                )
+                what = f"{outcome.how} {outcome.script} {outcome.identifier}"
+                self._change(f"{counted} {what} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome):
                 self.failure(report.failure(outcome, run.name, self.plan))
             case hermes.QueueChanged() if event.reason != self._reason:
@@ -150,10 +149,12 @@ class PlainDisplay:
 
 
 class Output:
-    """Writes text from a thread of its own, in order: a reader who stalls holds up nobody, and one who is gone ends nothing."""
+    """Writes text from a thread of its own, in order: a reader who stalls holds up nobody, and one
+    who is gone ends nothing."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        # Not through the stream, which is locked while it waits for a reader: then nobody could flush it, nor leave
+        # Not through the stream, which is locked while it waits for a reader: then nobody could
+        # flush it, nor leave
         self._fd = stream.fileno() if stream is not None else -1
         self._encoding = stream.encoding if stream is not None else "utf-8"
         self._gone = stream is None
@@ -220,7 +221,8 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def outputs() -> tuple[Output, Output]:
-    """For stdout and stderr; one for both if they lead to the same place, so that lines stay in order and whole."""
+    """For stdout and stderr; one for both if they lead to the same place, so that lines stay in
+    order and whole."""
     err = Output(sys.stderr)
     try:
         same = os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
@@ -231,7 +233,8 @@ def outputs() -> tuple[Output, Output]:
 
 
 async def room(run: hermes.Run, waiting: Callable[[], int]) -> None:
-    """Waits while a slow reader has more before him than should be kept in memory; not when the run is to end."""
+    """Waits while a slow reader has more before him than should be kept in memory; not when the run
+    is to end."""
     while waiting() > ROOM and not run.cancelled:  # noqa: ASYNC110 (the thread that writes knows nothing of the loop)
         await anyio.sleep(0.02)
 
@@ -254,7 +257,8 @@ class Writer:
 
 
 class Shown:
-    """What jobs with `-l false` print: whole lines, each with its job's name before it if there are several jobs."""
+    """What jobs with `-l false` print: whole lines, each with its job's name before it if there are
+    several jobs."""
 
     def __init__(self, plan: hermes.Plan) -> None:
         self._several = plan.count > 1
@@ -297,7 +301,8 @@ class _ShownJob:
                 yield stream, self._lines(rest)
             path, size = report.log(self._directory, stream)
             if size > self._bytes[stream]:
-                more = f"({size - self._bytes[stream]} more bytes, which nobody read in time: {report.relative(path)})"
+                unread = size - self._bytes[stream]
+                more = f"({unread} more bytes, which nobody read in time: {report.relative(path)})"
                 yield stream, self._name + hermes.escape(more)
 
     def _lines(self, data: bytes) -> str:

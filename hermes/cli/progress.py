@@ -1,6 +1,7 @@
 """What `hermes exec` shows on a terminal: a bar, and one line for every running job.
 
-Drawn with a few control sequences: a general library took five times the time for the same, at hundreds of lines a second.
+Drawn with a few control sequences: a general library took five times the time for the same, at
+hundreds of lines a second.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TICK = 0.1
 """Seconds between two looks at whether something has to be written above the drawing."""
 
 ECHO = 4
-"""Columns that stay free on the right: the `^C` that a terminal itself shows must not open another line."""
+"""Columns that stay free on the right: the `^C` that a terminal itself shows must not open another
+line."""
 
 BAR = 30
 """Characters of the bar, if there is room for them beside the figures."""
@@ -161,8 +163,8 @@ class ProgressDisplay(PlainDisplay):
 
 
 class _Screen:
-    """A drawing that stays below the lines that are written. What is new since the last time is written at once, or the redrawing
-    for every line would take more time than all the rest.
+    """A drawing that stays below the lines that are written. What is new since the last time is
+    written at once, or the redrawing for every line would take more time than all the rest.
     """
 
     def __init__(self, out: Output) -> None:
@@ -224,7 +226,7 @@ def _queued(queue: hermes.QueueChanged | None) -> str:
 
 
 def _column(texts: Sequence[str], most: int) -> list[str]:
-    """Texts made equally wide: as the widest, but not more than `most`, and that not less than 8."""
+    """Texts made equally wide: as the widest, at most `most`, which counts as 8 at least."""
     width = min(max(map(cell_len, texts), default=0), max(8, most))
     return [set_cell_size(_cut(text, width), width) for text in texts]
 

@@ -30,13 +30,14 @@ STD-E
 #   --epochs 10
 
 EXEC
-# A job is [[program, script, arguments ...],[hermes options ...]]. The script gets an identifier as its first argument;
+# A job is [[program, script, arguments ...],[hermes options ...]].
+# The script gets an identifier as its first argument;
 # every file whose name carries it is collected in experiments/<script>/<name>/<identifier>/.
 {jobs}
 
 # Sweeps run a job for every combination, or for lists in step:
 #   PROD([[python, train.py, --lr {{lr}} --seed {{seed}}]], lr=[0.1, 0.01], seed=RANGE[0, 5])
-#   ZIP([[python, train.py, --env {{env}} --steps {{steps}}]], env=[cartpole, pong], steps=[1000, 50000])
+#   ZIP([[python, train.py, --env {{env}} --steps {{steps}}]], env=[pole, pong], steps=[100, 500])
 """
 
 _PROGRAMS = {
@@ -68,7 +69,7 @@ def _command(script: str) -> str:
 
 
 def write_demo(folder: Path) -> None:
-    """Writes the example into `folder`. Raises `HermesError` rather than overwrite something else."""
+    """Writes the example into `folder`. Raises `HermesError` rather than overwrite anything."""
     source = files("hermes.cli").joinpath("demo_files")
     found = {path: data for path, data in _below(source, "") if not path.endswith(".pyc")}
     # Makes the folder a root of its own, also within somebody's git repository

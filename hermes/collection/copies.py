@@ -1,13 +1,16 @@
-"""The hermes options `-cb`, `-ca` and `-ma`: copying and moving into the experiment directory, and never out of it."""
+"""The hermes options `-cb`, `-ca` and `-ma`: copying and moving into the experiment directory, and
+never out of it.
+"""
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
 
 from ..experiments.files import (
     Report,
@@ -22,24 +25,18 @@ from ..experiments.files import (
     size_of,
     unfinished,
 )
-from ..model import PLACEHOLDER, Options
-
-Origin = Literal["copied-before", "copied-after", "moved"]
-
-
-class Stowed(NamedTuple):
-    """Something that is in the experiment directory now: `path` relative to it, size in bytes, how it got there."""
-
-    path: str
-    bytes: int
-    origin: Origin
+from ..experiments.metadata import Origin, StoredFile
+from ..model import PLACEHOLDER, Options, Problem, ProblemKind
 
 
-class Stowage(NamedTuple):
-    """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is never copied into itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is
+    never copied into itself.
 
-    `collected` tells of a path, relative to the working directory, whether collection will bring it to the same place anyway;
-    `give_back` makes collection leave one alone that is moved as a whole.
+    `owned` tells of a path, relative to the working directory, whether collection will bring it to
+    the same place anyway; `give_back` makes collection leave one alone that is moved as a whole.
+    What cannot be brought is given to `report`. All of this blocks.
     """
 
     options: Options
@@ -47,21 +44,24 @@ class Stowage(NamedTuple):
     working_directory: str
     directory: str
     experiments: str
-    collected: Callable[[str], bool]
+    owned: Callable[[str], bool]
     give_back: Callable[[str], None]
     report: Report
 
-    def before(self) -> list[Stowed]:
-        return list(self._stow("-cb", self.options.copy_before, "copied-before"))
+    def before(self) -> list[StoredFile]:
+        """Copies what `-cb` names. Gives what was brought."""
+        return list(self._bring("-cb", self.options.copy_before, "copied-before"))
 
-    def after(self) -> list[Stowed]:
-        """Copies first: the same file may be asked to be copied and moved."""
+    def after(self) -> list[StoredFile]:
+        """Copies what `-ca` names, then moves what `-ma` names: a file may be named by both. Gives
+        what was brought.
+        """
         return [
-            *self._stow("-ca", self.options.copy_after, "copied-after"),
-            *self._stow("-ma", self.options.move_after, "moved"),
+            *self._bring("-ca", self.options.copy_after, "copied-after"),
+            *self._bring("-ma", self.options.move_after, "moved"),
         ]
 
-    def _stow(self, flag: str, paths: tuple[str, ...], origin: Origin) -> Iterator[Stowed]:
+    def _bring(self, flag: str, paths: tuple[str, ...], origin: Origin) -> Iterator[StoredFile]:
         if not paths:
             return
         shared = self._shared_names()
@@ -74,24 +74,30 @@ class Stowage(NamedTuple):
                 f"{self.directory}/{os.path.basename(path)}"
             )
             if not found and path not in done and not there:
-                self.report(f"`{flag} {path}`: no such file or directory")
+                text = f"`{flag} {path}`: no such file or directory"
+                self.report(Problem(ProblemKind.NOT_COPIED, text))
             for source in found:
                 if source in done:
                     continue
                 done.add(source)
                 try:
-                    stowed = self._bring(source, os.path.basename(source) in shared, origin)
+                    stored = self._bring_one(source, os.path.basename(source) in shared, origin)
                 except OSError as exc:
-                    self.report(f"`{flag} {path}`: {exc.strerror}")
+                    text = f"`{flag} {path}`: {exc.strerror}"
+                    self.report(Problem.of(ProblemKind.NOT_COPIED, text, exc))
                 else:
-                    if stowed is not None:
-                        yield Stowed(stowed, size_of(f"{self.directory}/{stowed}"), origin)
+                    if stored is not None:
+                        yield StoredFile(stored, size_of(f"{self.directory}/{stored}"), origin)
 
     def _found(self, path: str) -> list[str]:
-        """Absolute paths. What exists under just this name is meant, even if the name holds a wildcard's characters."""
+        """Absolute paths. What exists under just this name is meant, even if the name holds a
+        wildcard's characters.
+        """
         whole = self._whole(path)
-        if lstat(whole) is not None or not glob.has_magic(path):
-            return [whole] if lstat(whole) is not None else []
+        if lstat(whole) is not None:
+            return [whole]
+        if not glob.has_magic(path):
+            return []
         return matches(path, self.working_directory, self.experiments)
 
     def _whole(self, path: str) -> str:
@@ -119,44 +125,48 @@ class Stowage(NamedTuple):
             name for name, count in Counter(map(os.path.basename, sources)).items() if count > 1
         }
 
-    def _bring(self, source: str, under_relative_path: bool, origin: Origin) -> str | None:
-        """Where `source` was stored, relative to the experiment directory; None if nothing of it could be."""
+    def _bring_one(self, source: str, under_relative_path: bool, origin: Origin) -> str | None:
+        """Where `source` was stored, relative to the experiment directory; None if nothing of it
+        could be.
+        """
         from_working_directory = os.path.relpath(source, self.working_directory)
         name = os.path.basename(source) or "root"
         if under_relative_path:
             name = "/".join(part for part in from_working_directory.split("/") if part != "..")
-        if from_working_directory == name and self.collected(name):
+        if from_working_directory == name and self.owned(name):
             # Collection links it to this very place; a second copy would only stand beside it
             return None
         if origin == "moved" and self.directory.startswith(f"{source}/"):
-            raise OSError(0, "it holds the experiment directory")
+            raise OSError(errno.EBUSY, "it holds the experiment directory")
         if not real_folder(self.directory, os.path.dirname(name)):
-            raise OSError(0, "its place in the experiment directory is taken")
+            raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
         target = f"{self.directory}/{name}"
         if origin == "moved":
             self.give_back(from_working_directory)
             target = free_name(target)
-            move(source, target, self.report)
+            move(source, target, self.report, kind=ProblemKind.NOT_COPIED)
         elif same_content(source, target):
             # Copied before the job and unchanged, or by a runner that did not get any further
             return name
         else:
             target = free_name(target)
-            status = os.stat(source)
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                raise OSError(0, "neither a file nor a directory")
-            within = f"{source}/".startswith(f"{self.experiments}/")
-            part = unfinished(target)
-            try:
-                copy(
-                    source,
-                    part,
-                    self.report,
-                    skip=self.directory if within else self.experiments,
-                    follow=True,
-                )
-                os.rename(part, target)
-            except OSError:
-                remove(part)
-                raise
+            self._copy(source, target)
         return os.path.relpath(target, self.directory)
+
+    def _copy(self, source: str, target: str) -> None:
+        """Copies to `target`, where nothing may be and where it appears only when it is whole.
+        Raises `OSError`.
+        """
+        status = os.stat(source)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise OSError(errno.EINVAL, "neither a file nor a directory")
+        within = f"{source}/".startswith(f"{self.experiments}/")
+        skip = self.directory if within else self.experiments
+        part = unfinished(target)
+        try:
+            kind = ProblemKind.NOT_COPIED
+            copy(source, part, self.report, kind=kind, skip=skip, follow=True)
+            os.rename(part, target)
+        except OSError:
+            remove(part)
+            raise

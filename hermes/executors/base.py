@@ -1,153 +1,233 @@
-"""Where jobs run. An executor brings the jobs of a run from their start to their final metadata; what becomes of that is the run's.
+"""Where jobs run: the protocol of an executor, which brings one job from its start to its final
+metadata.
 
-A new one, say for Kubernetes, is a module with a class like `local.LocalExecution`: it takes the jobs from a `Work`, which
-the runner gives it, and tells that `Work` what happens.
+Which job comes next, how many run at once, what is run again and what is told is decided by the
+runner, once for all executors. A new executor is a module with three classes like those below, and
+one more parameter of the tests of the contract in `tests/executors/test_contract.py`:
+
+    async with executor.opened(run) as place:
+        async with place.job(todo, slot) as job:      # the experiment is made, the process started
+            await job.wait()
+        job.outcome                                   # ended, collected, final metadata written
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Set
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+import anyio
 
 from ..events import JobStarted
-from ..experiments.store import RunFolder
+from ..experiments.metadata import Metadata
+from ..experiments.run_folder import RunFolder
+from ..experiments.writer import Experiment
 from ..language.plan import Plan
-from ..model import Job, Outcome
+from ..model import Job, Outcome, Problem, Status
+from ..timing import Timing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An experiment that has no final status: its runner ended before it."""
+    """An experiment that an earlier runner has begun and not finished."""
 
-    index: int
-    job: Job
     directory: str
-    metadata: dict[str, Any]
-    again: bool
-    """Whether to run the job again if it is lost; not if that has been done before."""
-
-    failed: bool
-    """Whether to run it again also if it failed."""
+    metadata: Metadata
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A job that is to be started. `index` counts the jobs of the plan from 0, `attempt` its starts in this run from 1."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """A job that is to be brought to its end.
+
+    `index` counts the jobs of the plan from 0, `attempt` the starts of this job in this run from 1.
+    If it `is_taken_up`, an earlier runner has begun it: then it is waited for, or ended and
+    finished, and never started. What is known of it is the experiment `leftover`, or the executor
+    knows it by its `key`. `again` says whether the runner starts the job anew if nobody can tell
+    how it ended; `rerun_failed` says so for a job that failed.
+    """
 
     index: int
     job: Job
     key: str
     attempt: int
+    is_taken_up: bool = False
+    leftover: Leftover | None = None
+    again: bool = False
+    rerun_failed: bool = False
 
 
-class Work(Protocol):
-    """What an executor is given to do, and whom it tells. All of this is called in the event loop's thread, but `pending` in any one."""
-
-    @property
-    def plan(self) -> Plan: ...
-
-    @property
-    def folder(self) -> RunFolder: ...
+class Slot(Protocol):
+    """The right to run one job. `number` is HERMES_SLOT: unique among the jobs that run."""
 
     @property
-    def leftovers(self) -> Sequence[Leftover]:
-        """Experiments that an earlier runner has started and not finished: to be finished first."""
+    def number(self) -> int: ...
+
+    def release(self) -> None:
+        """Gives it back; a second time does nothing."""
         ...
+
+
+class Grace:
+    """How long a job that is ended has between SIGTERM and SIGKILL. `end_now` ends that time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.over = anyio.Event()
+
+    def end_now(self) -> None:
+        self.seconds = 0.0
+        self.over.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """What an executor is told of the run that it works for. The functions are called in the loop's
+    thread.
+
+    `is_ending`: nothing will be started, and what an earlier runner has left is to be ended.
+    `is_cancelled`: whether the run is being ended.
+    `collected(identifier, path)`: a file came into that job's experiment directory, `path` relative
+    to it; may come before the job's start is told. Needed only if `follow_files`. `warn`: something
+    that concerns the whole run and harms no result. `queued(pending, running, reason)`: how many
+    jobs wait in a queue that is not ours, how many run, and why most wait, in the queue's words.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    grace: Grace
+    timing: Timing
+    is_cancelled: Callable[[], bool]
+    collected: Callable[[str, str], object]
+    warn: Callable[[str], object]
+    queued: Callable[[int, int, str], object]
+    follow_files: bool = True
+    is_ending: bool = False
+
+
+def start_event(todo: Todo, experiment: Experiment, slot: Slot, pid: int) -> JobStarted:
+    """What is published when the process of a job exists."""
+    job = todo.job
+    return JobStarted(
+        identifier=experiment.identifier,
+        script=job.script,
+        index=todo.index,
+        slot=slot.number,
+        pid=pid,
+        argv=experiment.argv,
+        arguments=job.arguments,
+        directory=experiment.directory,
+        line=job.line,
+        log=job.options.log,
+    )
+
+
+def outcome_of(experiment: Experiment) -> Outcome:
+    """How the job of an experiment ended, as its metadata tell."""
+    metadata = experiment.metadata
+    return Outcome(
+        identifier=experiment.identifier,
+        script=experiment.job.script,
+        directory=experiment.directory,
+        status=metadata.status,
+        exit_code=metadata.exit_code,
+        signal=metadata.signal,
+        duration=metadata.duration or 0.0,
+        problems=tuple(metadata.problems),
+        argv=experiment.argv,
+        line=experiment.job.line,
+    )
+
+
+class NotBegunError(Exception):
+    """There is no experiment of this job, and there will be none.
+
+    `problem` is why, None if the job is to be started anew: an earlier runner had only prepared it.
+    """
+
+    def __init__(self, problem: Problem | None, status: Status = Status.FAILED) -> None:
+        super().__init__(problem.text if problem is not None else "never begun")
+        self.problem = problem
+        self.status = status
+
+
+class RunningJob(Protocol):
+    """A job between the making of its experiment and its final metadata.
+
+    `started` is the event to publish, None if there is no process: the start has failed, or an
+    earlier runner's job is over. `outcome` is known when the block of `Place.job` is left: None if
+    the job goes on without this process.
+    """
+
+    reason: Status | None
+    """Why the runner ends the job; set before the block is left while the job still runs."""
 
     @property
-    def grace(self) -> float:
-        """Seconds between SIGTERM and SIGKILL for jobs that are cancelled; 0 when they are to be killed."""
-        ...
+    def started(self) -> JobStarted | None: ...
 
     @property
-    def is_followed(self) -> bool:
-        """Whether anybody wants to know of collected files. If not, `collected` need not be called."""
-        ...
+    def outcome(self) -> Outcome | None: ...
 
-    def pending(self) -> Iterator[Pending]:
-        """The jobs that are still to be started, lazily, in the order of the plan. Ends early when nothing more is to be started."""
-        ...
-
-    def again(self, leftover: Leftover) -> Pending:
-        """A job whose leftover came to nothing, to be started anew."""
-        ...
-
-    def started(self, event: JobStarted) -> None:
-        """The job's process exists."""
-        ...
-
-    def collected(self, identifier: str, path: str) -> None:
-        """A file has come into a job's experiment directory, `path` relative to it. May come before `started`."""
-        ...
-
-    async def ended(self, index: int, outcome: Outcome, *, replaced: bool = False) -> None:
-        """The job's directory is final. With `replaced`, another experiment of the same job is what counts."""
-        ...
-
-    def warn(self, message: str) -> None:
-        """Something that concerns the whole run and harms no result."""
-        ...
-
-    def queued(self, pending: int, running: int, reason: str) -> None:
-        """How many jobs wait in somebody's queue, how many run, and why they wait, in the queue's own words. For those that have one."""
-        ...
-
-    def stop(self) -> None:
-        """Starts nothing more, because the disk is full."""
+    async def wait(self) -> None:
+        """Returns when the job's process has ended, whatever others of its group still do."""
         ...
 
 
-class Execution(Protocol):
+class Place(Protocol):
     """An executor at work on one run."""
 
     @property
-    def cancelling(self) -> str:
-        """What `cancel` does, for people."""
-        ...
-
-    @property
-    def killing(self) -> str:
-        """What `kill` does, for people."""
+    def window(self) -> int:
+        """How many jobs may be with it at once: `threads`, or more where jobs wait in another
+        queue."""
         ...
 
     @property
     def left(self) -> int:
-        """Jobs that go on without this process, once `run` has returned."""
+        """Jobs that go on without this process once the place is closed."""
         ...
 
-    async def run(self) -> None:
-        """Returns when nothing is left to do. Cancelled from outside, it does as `cancel` says before it raises."""
-        ...
+    def job(self, todo: Todo, slot: Slot) -> AbstractAsyncContextManager[RunningJob]:
+        """Makes the experiment and starts the job; leaving the block ends it, if it has not ended,
+        collects what it left and writes its final metadata; where jobs go on by themselves, being
+        cancelled leaves the job alone. Gives the slot back as soon as the next job may start.
 
-    def cancel(self) -> None:
-        """Starts nothing more, and `run` returns soon. What runs is ended as `Work.grace` says, and finished; or, where jobs go on by
-        themselves, it is left alone for whoever resumes the run."""
+        Raises `NotBegunError` on entry if there is no experiment to be had. Errors of the job
+        itself are raised by nobody: they are in its outcome.
+        """
         ...
 
     def kill(self) -> None:
-        """As `cancel`, but at once, also if that is under way already."""
+        """From now on nothing waits any more: not for another program, not for a queue."""
         ...
 
 
-def _accept(_plan: Plan) -> None:
-    """The `check` of an executor that can execute every plan."""
+class Executor(Protocol):
+    """A place where jobs can run, known by `name`.
 
-
-def _hold_none(_folder: RunFolder, _failed: bool) -> set[str]:
-    """The `held` of an executor whose jobs end, or are taken up, with the process that runs them."""
-    return set()
-
-
-@dataclass(frozen=True, slots=True)
-class Executor:
-    """A place where jobs can run.
-
-    `execution` is called once a run, in the event loop's thread. `check` raises `HermesError` if a plan cannot be executed there; it is
-    called before anything is made. `held` tells, when a run is resumed (with `failed`: failed jobs too), the keys of the jobs that this
-    executor goes on with by itself. Both block.
+    `cancelling` and `killing` tell people what cancelling and killing a run does there.
     """
 
-    execution: Callable[[Work], Execution]
-    check: Callable[[Plan], None] = _accept
-    held: Callable[[RunFolder, bool], set[str]] = _hold_none
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cancelling(self) -> str: ...
+
+    @property
+    def killing(self) -> str: ...
+
+    def check(self, plan: Plan) -> None:
+        """Raises `HermesError` if a plan cannot be executed there. Blocks; nothing is made yet."""
+        ...
+
+    def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
+        """Keys of the jobs of a resumed run that go on without a runner, or have ended unnoticed.
+
+        With `failed`, not those that failed: they are started again. Blocks. The runner gives
+        each of them to `Place.job` as a `Todo` without a leftover.
+        """
+        ...
+
+    def opened(self, run: OpenRun) -> AbstractAsyncContextManager[Place]: ...

@@ -1,4 +1,8 @@
-"""Processes of this machine, each the leader of its own session and group: starting, waiting, signalling, adopting."""
+"""Processes of this machine, each the leader of its own session and group: spawned, supervised,
+ended.
+
+Signals go to the whole group. A supervised job leaves its exit status on the disk.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,19 @@ import contextlib
 import errno
 import os
 import re
-import select
 import signal
-import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
 
 import anyio
+import anyio.abc
 
-from ..blocking import Bell, in_thread, wait_for
-from ..experiments.provenance import boot_id, process_start
-
-T = TypeVar("T")
+from ..blocking import in_thread
+from .base import Grace
+from .exits import NO_ROOM, Exit, as_exit_file, exit_of, parse_exit_file
+from .proc import HAS_PROC, command_of, group_members, group_of, processes_of
 
 SUPERVISOR = """\
 trap : HUP INT QUIT ALRM TERM USR1 USR2
@@ -31,185 +35,155 @@ exit $status
 """
 """Runs a job under `/bin/sh` so that its exit status is on the disk even if nobody waits for it.
 
-The shell leads the job's group, so it catches what the group is sent and lives on to write; caught signals, unlike ignored ones,
-are back at their defaults in the job. The file `$0` gets the shell's process id, the shell's own message if a signal killed the job
-(which is how `exit 137` and signal 9 differ), and the status.
+The shell leads the job's group, so it catches what the group is sent and lives on to write; caught
+signals, unlike ignored ones, are back at their defaults in the job. The file `$0` gets what
+`exits.parse_exit_file` reads.
 """
-
-_VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
-
-NO_ROOM = "no room"
-"""The line that says that the disk was full when the job ended, after the status."""
-
-UNTOLD = frozenset({signal.SIGINT, signal.SIGPIPE})
-"""Signals of which no shell gives a message; they are believed from the status alone."""
 
 BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """Why a process cannot be started just now, though it may be in a moment."""
 
-ADOPTED_POLL = 0.05
-"""Seconds between two looks at whether an adopted job has ended."""
-
 POLL = 0.01
-"""Seconds between two looks at whether a group is gone."""
+"""Seconds between two checks whether a group is gone: nothing tells that."""
 
 DYING = 2.0
-"""Seconds for which killed processes are waited for; the system can hold one longer, say by a disk that does not answer."""
+"""Seconds for which killed processes are waited for: the system can hold one longer, for instance
+by a disk that does not answer."""
+
+_VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
 
 
-class Launch(NamedTuple):
-    """One command to start. `stdout` and `stderr` are file descriptors that stay the caller's.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One command to start.
 
-    The command leaves its exit status in the file `exit_file`, unless that is None.
+    `stdin`, `stdout` and `stderr` are file descriptors that stay the caller's. The command leaves
+    its exit status in the file `exit_file`, unless that is None. `hidden` are variables of the
+    environment, as `name=value`, that a shell would change or not pass on: see
+    `hidden_from_shells`.
     """
 
+    identifier: str
     argv: Sequence[str]
     working_directory: str
     environment: Mapping[bytes, bytes]
+    stdin: int
     stdout: int
     stderr: int
     exit_file: str | None
     hidden: Sequence[bytes] = ()
-    """Variables of the environment, as `name=value`, that a shell would change or not pass on: see `hidden_from_shells`."""
-
-    stdin: int = subprocess.DEVNULL
 
 
-class Exit(NamedTuple):
-    """How a process ended: exactly one of `code` and `signal` is set. With `no_room` the disk was full then."""
+async def spawn(launch: Launch) -> LocalProcess:
+    """Starts a command as the leader of its own session and group.
 
-    code: int | None = None
-    signal: int | None = None
-    no_room: bool = False
-
-
-class Trace(NamedTuple):
-    """What is known of a job that an earlier runner started: process id and start as recorded, if it came to that."""
-
-    identifier: str
-    pid: int | None
-    started: str | None
-    boot_id: str | None
-    exit_file: str
-
-
-def start(launch: Launch) -> LocalProcess:
-    """Starts a command as the leader of its own session and group, with nothing to read. Blocks.
-
-    Raises `OSError` if that is not possible.
+    Call it in a shielded scope: cancelled inside, anyio kills the leader and not the group. Raises
+    `OSError` if the command cannot be started; with an error of `BUSY`, not just now.
     """
     command: list[str | bytes] = list(launch.argv)
     if launch.exit_file is not None:
-        command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *_around_shell(launch), *command]
+        around = _around_shell(launch)
+        command = ["/bin/sh", "-c", SUPERVISOR, launch.exit_file, *around, *command]
     try:
-        return LocalProcess(_popen(command, launch), launch.exit_file)
+        process = await _open_process(command, launch)
     except OSError as exc:
         if exc.errno != errno.ENOEXEC:
             raise
-    # A script without `#!`: as `execvp` and every shell do
-    return LocalProcess(
-        _popen(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch), launch.exit_file
-    )
+        # A script without `#!`: as `execvp` and every shell do
+        process = await _open_process(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch)
+    return LocalProcess(process, launch.exit_file)
 
 
-def _popen(command: Sequence[str | bytes], launch: Launch) -> subprocess.Popen[bytes]:
-    # In the worker thread that prepared the job: `anyio.open_process` has to be called in the event loop's thread, and takes twice as long
-    return subprocess.Popen(
-        command,
-        stdin=launch.stdin,
-        stdout=launch.stdout,
-        stderr=launch.stderr,
-        cwd=launch.working_directory,
-        env=launch.environment,
-        start_new_session=True,
-    )
-
-
-def adopt(trace: Trace, alive: Mapping[str, Sequence[int]]) -> AdoptedProcess | None:
-    """The process of a job that an earlier runner started, dead or alive; None if it was never started. Blocks.
-
-    `alive` are the live processes of jobs by identifier, as `processes_of` gives them.
-    """
-    leaders = [pid for pid in alive.get(trace.identifier, ()) if _group_of(pid) == pid]
-    if leaders:
-        return AdoptedProcess(
-            trace.identifier, leaders[0], process_start(leaders[0]), trace.exit_file
+async def _open_process(command: Sequence[str | bytes], launch: Launch) -> anyio.abc.Process:
+    try:
+        return await anyio.open_process(
+            command,
+            stdin=launch.stdin,
+            stdout=launch.stdout,
+            stderr=launch.stderr,
+            cwd=launch.working_directory,
+            env=launch.environment,  # type: ignore[arg-type]  # bytes are encoded already
+            start_new_session=True,
         )
-    pid = trace.pid or recorded_pid(trace.exit_file)
-    if pid is None:
-        return None
-    # After a restart of the machine, or without a recorded start, the number may be anybody's by now
-    is_known = trace.started is not None and trace.boot_id == boot_id()
-    return AdoptedProcess(trace.identifier, pid, trace.started if is_known else "", trace.exit_file)
+    except RuntimeError:
+        # On Python 3.11 asyncio waits for each child in a thread of its own. Where none can be
+        # started, the child is there, and nobody knows its process id
+        await in_thread(_kill_all_of, launch.identifier)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
 
-class Group:
-    """A process that leads a group, and the signals that go to all of it."""
+def _kill_all_of(identifier: str) -> None:
+    for pid in processes_of("HERMES_IDENTIFIER").get(identifier, ()):
+        with contextlib.suppress(OSError):
+            os.killpg(group_of(pid) or pid, signal.SIGKILL)
+
+
+class Group(ABC):
+    """A process that leads a group, and the signals that go to all of the group."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process itself has ended, whatever others of its group still do."""
-        raise NotImplementedError
+    @abstractmethod
+    async def has_ended(self) -> bool:
+        """Whether the leader has ended, whatever others of its group still do."""
 
+    @abstractmethod
     async def wait(self) -> Exit | None:
-        """Returns when the process itself has ended, whatever others of its group still do. None if nobody can tell how."""
-        raise NotImplementedError
+        """Returns when the leader has ended. None if nobody can tell how."""
 
-    async def end(self, grace: float) -> Exit | None:
-        """Ends the whole group: SIGTERM, up to `grace` seconds, SIGKILL. Without grace SIGKILL at once. Call it in a shielded scope."""
-        if grace > 0:
-            early = await in_thread(self._is_early)
-            self._signal(signal.SIGTERM)
-            # A stopped group would never get the signal
-            self._signal(signal.SIGCONT)
-            with anyio.move_on_after(grace):
-                if early:
-                    while await in_thread(self._is_early):  # noqa: ASYNC110 (nothing tells when a shell has become a job)
-                        await anyio.sleep(POLL)
-                    self._signal(signal.SIGTERM)
-                await self.wait()
-                await self._gone()
-        self.kill()
-        ended = await self.wait()
-        # Those killed are dead in a moment, and until then they would be taken for left behind
+    @abstractmethod
+    def is_early(self) -> bool:
+        """Whether the job is not executed yet. Until then it sees no signal."""
+
+    async def end(self, grace: Grace) -> Exit | None:
+        """Ends the whole group: SIGTERM, the grace, SIGKILL. Without grace SIGKILL at once.
+
+        Call it in a shielded scope.
+        """
+        if grace.seconds > 0:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(_expire, grace, waiting.cancel_scope)
+                await self._terminate()
+                waiting.cancel_scope.cancel()
+        await in_thread(self.signal, signal.SIGKILL)
+        exit_ = await self.wait()
+        # Killed processes are dead in a moment; until then they would be taken for left behind
         with anyio.move_on_after(DYING):
             await self._gone()
-        return ended
+        return exit_
 
-    def _is_early(self) -> bool:
-        """Whether the job itself is not executed yet: what its supervisor gets until then, the job never sees."""
-        return False
+    async def _terminate(self) -> None:
+        early = await in_thread(self.is_early)
+        await in_thread(self.signal, signal.SIGTERM)
+        # A stopped group would never get the signal
+        await in_thread(self.signal, signal.SIGCONT)
+        if early:
+            while await in_thread(self.is_early):  # noqa: ASYNC110 (nothing tells that)
+                await anyio.sleep(POLL)
+            await in_thread(self.signal, signal.SIGTERM)
+        await self.wait()
+        await self._gone()
 
     async def _gone(self) -> None:
-        while await in_thread(self.left_behind):  # noqa: ASYNC110 (nothing tells when a group is gone)
+        while await in_thread(self.left_behind):  # noqa: ASYNC110 (nothing tells that)
             await anyio.sleep(POLL)
 
-    def kill(self) -> None:
-        """SIGKILL for the whole group, at once."""
-        self._signal(signal.SIGKILL)
-
     def left_behind(self) -> list[int]:
-        """Process ids of the group that are still alive after the process has ended. Blocks for some system calls."""
-        return group_members(self.pid) if self._signal(0) else []
+        """Processes of the group that are alive though the leader has ended. Blocks."""
+        return group_members(self.pid) if self.signal(0) else []
 
-    def record(self, exit_file: str, exit_: Exit) -> None:
-        """Leaves behind how the job ended, for a resumed run, if it has not done so itself. Blocks; does not fail."""
+    def record(self, exit_file: str, end: Exit) -> None:
+        """Leaves behind how the job ended, for a resumed run, if it has not done so. Blocks."""
         # So little that the block which the file has already is enough for it
         with contextlib.suppress(OSError), open(exit_file, "a") as file:
             if file.tell() == 0:
-                # Without a supervisor, in the words that one would have left
-                status = (
-                    f"{exit_.code}" if exit_.signal is None else f"signal\n{128 + exit_.signal}"
-                )
-                file.write(f"{self.pid}\n{status}\n")
-            if exit_.no_room:
+                file.write(as_exit_file(self.pid, end))
+            if end.no_room:
                 file.write(f"{NO_ROOM}\n")
 
-    def _signal(self, number: int) -> bool:
-        """Signals the group; False if there is none any more."""
+    def signal(self, number: int) -> bool:
+        """Signals the group; False if there is none any more. May block."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -218,233 +192,64 @@ class Group:
         return True
 
 
-class LocalProcess(Group):
-    """A child of this process: the job itself, or the shell that watches over it."""
+async def _expire(grace: Grace, waiting: anyio.CancelScope) -> None:
+    with anyio.move_on_after(grace.seconds):
+        await grace.over.wait()
+    waiting.cancel()
 
-    def __init__(self, process: subprocess.Popen[bytes], exit_file: str | None) -> None:
+
+class LocalProcess(Group):
+    """A child of this process: the job itself, or the shell that supervises it."""
+
+    def __init__(self, process: anyio.abc.Process, exit_file: str | None) -> None:
         super().__init__(process.pid)
         self._process = process
         self._exit_file = exit_file
 
-    @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
+    async def has_ended(self) -> bool:
+        # The event loop may not know yet: on Python 3.11 a thread fetches the child first
+        if self._process.returncode is not None:
+            return True
+        if not hasattr(os, "waitid"):
+            return False
+        try:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            # Does not block
+            return os.waitid(os.P_PID, self.pid, options) is not None  # noqa: ASYNC222
+        except ChildProcessError:
+            return True
 
     async def wait(self) -> Exit:
-        while not self.has_ended:  # noqa: ASYNC110 (waits for the end of one that was told to end; `Ends` waits for all others)
-            await anyio.sleep(POLL)
-        return self.fetch()
-
-    def fetch(self) -> Exit:
-        """How it ended; it has to have ended."""
-        returncode = self._process.wait()
+        returncode = await self._process.wait()
         if returncode < 0:
             return Exit(signal=-returncode)
-        # Only then the shell's own words decide; where it could leave none, a signal is likelier than such a code
         if self._exit_file is not None and returncode > 128:
-            return recorded_exit(self._exit_file) or exit_of(returncode, said=True)
+            # A signal, or a code that looks like one, or somebody else has fetched the child: the
+            # supervisor's own words decide. Where it has left none, a signal is the likeliest
+            recorded = await in_thread(recorded_exit, self._exit_file)
+            return recorded or exit_of(returncode, has_message=True)
         return Exit(code=returncode)
 
-    def _is_early(self) -> bool:
-        if self._exit_file is None or not os.path.isdir("/proc/self"):
+    def is_early(self) -> bool:
+        if self._exit_file is None or not HAS_PROC:
             return False
-        # Between its fork and its execution a job is a copy of the supervisor, and for a moment has no command at all
-        members, own = group_members(self.pid), _command_of(self.pid)
-        return self.pid in members and all(
-            _command_of(pid) in (own, b"") for pid in members if pid != self.pid
-        )
-
-
-class Ends(Generic[T]):
-    """Tells which of many processes have ended. One thread waits for them all together; others may wake it."""
-
-    def __init__(self) -> None:
-        self._epoll = (
-            select.epoll() if hasattr(select, "epoll") and hasattr(os, "pidfd_open") else None
-        )
-        self._bell = Bell()
-        self._by_fd: dict[int, T] = {}
-        self._others: list[tuple[LocalProcess, T]] = []
-        """Where the system tells nothing: these are looked at again and again."""
-
-        if self._epoll is not None:
-            self._epoll.register(self._bell, select.EPOLLIN)
-
-    def add(self, process: LocalProcess, what: T) -> None:
-        """Waits for one more process, and tells `what` when it has ended."""
-        if self._epoll is not None:
-            # No file descriptor left, or it has been fetched already
-            with contextlib.suppress(OSError):
-                fd = os.pidfd_open(process.pid)
-                self._epoll.register(fd, select.EPOLLIN)
-                self._by_fd[fd] = what
-                return
-        self._others.append((process, what))
-
-    def wake(self) -> None:
-        """Makes `wait` return, now or when it is called next."""
-        self._bell.ring()
-
-    def wait(self, at_most: float | None) -> list[T]:
-        """What has ended since the last call; blocks until then, but for no more than `at_most` seconds and not if it is woken."""
-        if self._others:
-            at_most = POLL if at_most is None else min(POLL, at_most)
-        if self._epoll is not None:
-            told = [fd for fd, _ in self._epoll.poll(at_most)]
-        else:
-            told = wait_for(at_most, self._bell)
-        if self._bell.fileno() in told:
-            self._bell.clear()
-        ended = [self._take(fd) for fd in told if fd in self._by_fd]
-        if self._others:
-            found = [(process, what, process.has_ended) for process, what in self._others]
-            ended += [what for _, what, has_ended in found if has_ended]
-            self._others = [(process, what) for process, what, has_ended in found if not has_ended]
-        return ended
-
-    def _take(self, fd: int) -> T:
-        os.close(fd)
-        return self._by_fd.pop(fd)
-
-    def close(self) -> None:
-        for fd in self._by_fd:
-            os.close(fd)
-        self._bell.close()
-        if self._epoll is not None:
-            self._epoll.close()
-
-
-class AdoptedProcess(Group):
-    """A job that another runner has started and that outlived it. Its exit status is known only by the record it leaves."""
-
-    def __init__(self, identifier: str, pid: int, started: str | None, exit_file: str) -> None:
-        super().__init__(pid)
-        self._identifier = identifier
-        self._started = started
-        self._exit_file = exit_file
-
-    @property
-    def has_ended(self) -> bool:
-        # A later process may have the same id
-        return process_start(self.pid) != self._started or _is_zombie(self.pid)
-
-    async def wait(self) -> Exit | None:
-        """How it ended; None if nothing was left that tells."""
-        while not await in_thread(lambda: self.has_ended):  # noqa: ASYNC110 (only a parent is told)
-            await anyio.sleep(ADOPTED_POLL)
-        return recorded_exit(self._exit_file)
-
-    def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
-        return [pid for pid in group_members(self.pid) if pid in own]
-
-    def _signal(self, number: int) -> bool:
-        # Never to a group of the same number that belongs to somebody else
-        return (not self.has_ended or bool(self.left_behind())) and super()._signal(number)
+        # Between its fork and its execution a job is a copy of the supervisor, and for a moment
+        # has no command at all
+        members, own = group_members(self.pid), command_of(self.pid)
+        others = [command_of(pid) for pid in members if pid != self.pid]
+        return self.pid in members and all(command in (own, b"") for command in others)
 
 
 def recorded_exit(exit_file: str) -> Exit | None:
-    """The exit status that a job has left behind; None if it has not come to that."""
+    """The exit status that a job has left behind; None if it has not come to that. Blocks."""
     try:
-        text = Path(exit_file).read_text(errors="replace")
+        return parse_exit_file(Path(exit_file).read_text(errors="replace"))
     except OSError:
         return None
-    before, mark, _ = text.partition(f"{NO_ROOM}\n")
-    *said, status = before.splitlines() or [""]
-    # The first line is the supervisor's process id, and a line without its end was not written whole
-    if not said or not before.endswith("\n") or not status.isdigit():
-        return None
-    return exit_of(int(status), len(said) > 1)._replace(no_room=bool(mark))
-
-
-def recorded_pid(exit_file: str) -> int | None:
-    """The process id of a job's supervisor; None if it has not come to that."""
-    try:
-        line, end, _ = Path(exit_file).read_text(errors="replace").partition("\n")
-    except OSError:
-        return None
-    return int(line) if end and line.isdigit() else None
-
-
-def processes_of(variable: str) -> dict[str, list[int]]:
-    """Live processes by the value that an environment variable had when they started. Empty where there is no `/proc`."""
-    found: dict[str, list[int]] = {}
-    start = f"\0{variable}=".encode()
-    for pid in _pids():
-        try:
-            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-                _, is_there, after = (b"\0" + file.read()).partition(start)
-        except OSError:
-            continue
-        if is_there:
-            found.setdefault(os.fsdecode(after.partition(b"\0")[0]), []).append(pid)
-    return found
-
-
-def _group_of(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return None
-
-
-def _pids() -> list[int]:
-    try:
-        return sorted(map(int, filter(str.isdigit, os.listdir("/proc"))))
-    except OSError:
-        # There is none, or no file descriptor left to read it
-        return []
-
-
-def _command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
-        return False
-
-
-def exit_of(status: int, said: bool) -> Exit:
-    """What a shell's exit status means. It is 128 and the signal's number if one ended the job, of which the shell has `said` something."""
-    number = status - 128
-    if number in signal.valid_signals() and (said or number in UNTOLD):
-        return Exit(signal=number)
-    return Exit(code=status)
-
-
-def group_members(group: int) -> list[int]:
-    """The processes of a group that have not ended; zombies that nobody has fetched yet do not count."""
-    if os.path.isdir("/proc/self"):
-        return [pid for pid in _pids() if _is_alive_in(pid, group)]
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=False
-    ).stdout
-    rows = (line.split() for line in listed.splitlines())
-    return sorted(
-        int(row[0])
-        for row in rows
-        if len(row) == 3 and int(row[1]) == group and not row[2].startswith("Z")
-    )
-
-
-def _is_alive_in(pid: int, group: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False
-    return int(its_group) == group and state not in (b"Z", b"X")
 
 
 def hidden_from_shells(environment: Mapping[bytes, bytes]) -> list[bytes]:
-    """The variables that a shell would change or not pass on, such as the functions that bash exports."""
+    """The variables that a shell would change or not pass on: functions exported by bash, IFS."""
     return [
         b"%s=%s" % item
         for item in environment.items()
@@ -457,8 +262,5 @@ def _around_shell(launch: Launch) -> list[str | bytes]:
     if not launch.hidden:
         return []
     # `env` would take a program with such a path for one more variable
-    return [
-        "/usr/bin/env",
-        *launch.hidden,
-        *(["/usr/bin/nice", "-n", "0"] if "=" in launch.argv[0] else []),
-    ]
+    nice = ["/usr/bin/nice", "-n", "0"] if "=" in launch.argv[0] else []
+    return ["/usr/bin/env", *launch.hidden, *nice]

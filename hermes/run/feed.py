@@ -15,7 +15,8 @@ IN_A_ROW = 32
 
 
 class Feed:
-    """Hands every event to every listener. A slow listener holds nobody up; one that nobody holds any more costs nothing."""
+    """Hands every event to every listener. A slow listener holds nobody up; one that nobody holds
+    any more costs nothing."""
 
     def __init__(self) -> None:
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
@@ -70,7 +71,8 @@ class Listener:
         return self
 
     async def __anext__(self) -> Event:
-        # Others get their turn now and then; to give it at every event takes most of the time of events that come by the thousand
+        # Others get their turn now and then; to give it at every event takes most of the time of
+        # events that come by the thousand
         self._taken += 1
         if self._taken % IN_A_ROW:
             await anyio.lowlevel.checkpoint_if_cancelled()

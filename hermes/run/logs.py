@@ -1,36 +1,52 @@
-"""Following log files while jobs write them. Jobs write to the files themselves, so whoever follows can neither slow nor stop them."""
+"""Following log files while jobs write them. Jobs write to the files themselves, so nobody who
+follows can slow or stop them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import anyio
 
 from ..blocking import in_thread
-from ..experiments.store import STDERR, STDOUT
+from ..experiments.layout import STDERR, STDOUT
 
 CHUNK = 65536
 """Bytes read at once: line by line, 8.6 MB took 16.2 s instead of 0.12 s."""
 
 TICK = 0.1
-"""Seconds between two looks at the sizes of the files that are followed."""
+"""Seconds between two checks of the sizes of the files that are followed."""
 
 QUIET_TICK = 0.25
-"""The same while nobody prints: a look at nothing new costs as much as one at something."""
-
-TOGETHER = 64
-"""Files that are read in one call of a worker thread. More calls cost more time, and more files more memory: up to 4 MB now."""
+"""The same while nobody prints: a check that finds nothing costs as much as one that does."""
 
 Stream = Literal["stdout", "stderr"]
 Take = Callable[[str, Stream, bytes], Awaitable[bool]]
-"""Gets identifier, stream and bytes, which it takes before it waits for anything; False if it wants no more of this job."""
+"""Gets identifier, stream and bytes, which it takes before it waits for anything; False if it wants
+no more of this job."""
 
 
-@dataclass(slots=True, eq=False)
+OPEN_FILES = 64
+"""Log files that are kept open. Hundreds of jobs at once must not use up the file descriptors."""
+
+
+class Readable(Protocol):
+    """An open file, as aiofiles and anyio give it."""
+
+    async def seek(self, offset: int, /) -> int: ...
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
+Close = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Log:
     identifier: str
     path: str
@@ -38,11 +54,8 @@ class _Log:
     offset: int = 0
     """How many bytes have been passed on."""
 
-
-class _Piece(NamedTuple):
-    log: _Log
-    offset: int
-    data: bytes
+    reading: anyio.Lock = field(default_factory=anyio.Lock)
+    """`run` and `finish` must not read the same."""
 
 
 class Follower:
@@ -51,16 +64,22 @@ class Follower:
     def __init__(self, take: Take) -> None:
         self._take = take
         self._logs: dict[str, tuple[_Log, _Log]] = {}
+        self._files = _OpenFiles()
+        self._limiter = anyio.CapacityLimiter(1)
         self._stopped = anyio.Event()
         self._wanted = anyio.Event()
         """Set when there is something to do."""
 
     def add(self, identifier: str, directory: str) -> None:
+        """From now on passes on what a job prints."""
         self._logs[identifier] = (
-            _Log(identifier, f"{directory}/{STDOUT}", "stdout"),
-            _Log(identifier, f"{directory}/{STDERR}", "stderr"),
+            _Log(identifier=identifier, path=f"{directory}/{STDOUT}", stream="stdout"),
+            _Log(identifier=identifier, path=f"{directory}/{STDERR}", stream="stderr"),
         )
         self._wanted.set()
+
+    def follows(self, identifier: str) -> bool:
+        return identifier in self._logs
 
     async def run(self) -> None:
         """Passes on what the logs gain until `stop`."""
@@ -72,90 +91,98 @@ class Follower:
             with anyio.move_on_after(pause):
                 await self._stopped.wait()
             logs = [log for both in self._logs.values() for log in both]
-            longest = 0
-            for start in range(0, len(logs), TOGETHER):
-                longest = max(longest, await self._pass_on(logs[start : start + TOGETHER]))
+            longest = await self._pass_on(logs)
             pause = 0 if longest == CHUNK else TICK if longest else QUIET_TICK
+        await self._files.close_all()
 
     async def finish(self, identifier: str) -> None:
         """Passes on the rest of a job's logs; it is not followed any more then."""
         logs = self._logs.get(identifier, ())
-        if await self._pass_on(logs) == CHUNK:
-            for log in logs:
-                await self._pass_on_whole(log)
-        # Again also after a short piece: `run` may have had less of the same
-        while await self._pass_on(self._logs.get(identifier, ())):
+        while await self._pass_on(logs):
             pass
         self._logs.pop(identifier, None)
+        for log in logs:
+            async with log.reading:
+                await self._files.close(log.path)
 
     def stop(self) -> None:
         self._stopped.set()
         self._wanted.set()
 
     async def _pass_on(self, logs: Sequence[_Log]) -> int:
-        """Passes on the next piece of each of these logs. Returns the length of the longest one, 0 if there is nothing new."""
-        pieces = await in_thread(_gained, logs) if logs else []
-        for piece in pieces:
-            await self._deliver(piece)
-        return max((len(piece.data) for piece in pieces), default=0)
+        """Passes on the next piece of each of these logs. Returns the length of the longest piece,
+        0 if there is nothing new.
+        """
+        longest = 0
+        for log in await in_thread(_grown, logs, limiter=self._limiter) if logs else ():
+            async with log.reading:
+                # A job may take away its own log
+                with suppress(OSError):
+                    longest = max(longest, await self._pass_on_piece(log))
+        return longest
 
-    async def _pass_on_whole(self, log: _Log) -> None:
-        """Passes on all that is left of a long log of a job that has ended, opened once."""
-        # The job may have taken away its own log
-        with suppress(OSError):
-            async with open_async(log.path) as file:
-                offset = await file.seek(log.offset)
-                while log.identifier in self._logs and (data := await file.read(CHUNK)):
-                    await self._deliver(_Piece(log, offset, data))
-                    offset += len(data)
-
-    async def _deliver(self, piece: _Piece) -> None:
-        log = piece.log
-        # `run` and `finish` may have read the same
-        if log.identifier in self._logs and log.offset == piece.offset:
-            log.offset += len(piece.data)
-            if not await self._take(log.identifier, log.stream, piece.data):
-                self._logs.pop(log.identifier, None)
+    async def _pass_on_piece(self, log: _Log) -> int:
+        if log.identifier not in self._logs:
+            return 0
+        file = await self._files.get(log.path, log.offset)
+        data = await file.read(CHUNK)
+        log.offset += len(data)
+        if data and not await self._take(log.identifier, log.stream, data):
+            self._logs.pop(log.identifier, None)
+        return len(data)
 
 
-class Readable(Protocol):
-    async def seek(self, offset: int, /) -> int: ...
+class _OpenFiles:
+    """Log files, opened when they are read first and kept open for the next piece."""
 
-    async def read(self, size: int, /) -> bytes: ...
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[Readable, Close]] = {}
+        # Not asyncio's own: a host that is busy with threads of its own delays nothing
+        self._executor: ThreadPoolExecutor | None = None
 
+    async def get(self, path: str, offset: int) -> Readable:
+        """The open file; its next byte to be read is the one at `offset`. Raises `OSError`."""
+        if path not in self._files:
+            file, _ = self._files[path] = await self._open(path)
+            await file.seek(offset)
+            for oldest in list(self._files)[:-OPEN_FILES]:
+                await self.close(oldest)
+        return self._files[path][0]
 
-@asynccontextmanager
-async def open_async(path: str) -> AsyncIterator[Readable]:
-    """Opens a file for reading bytes: with aiofiles, and under trio, which aiofiles does not know, with anyio."""
-    import asyncio
+    async def _open(self, path: str) -> tuple[Readable, Close]:
+        """With aiofiles, and under trio, which aiofiles does not know, with anyio."""
+        # Imported here: most runs follow no logs
+        import asyncio
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        async with await anyio.open_file(path, "rb") as file:
-            yield file
-    else:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            file = await anyio.open_file(path, "rb", buffering=0)
+            return file, file.aclose
         import aiofiles
 
-        async with aiofiles.open(path, "rb") as aiofile:
-            yield aiofile
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(2, "hermes-logs")
+        aiofile = await aiofiles.open(path, "rb", buffering=0, executor=self._executor)
+        return aiofile, aiofile.close
+
+    async def close(self, path: str) -> None:
+        _, close = self._files.pop(path, (None, None))
+        if close is not None:
+            await close()
+
+    async def close_all(self) -> None:
+        for path in list(self._files):
+            await self.close(path)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
 
 
-def _gained(logs: Sequence[_Log]) -> list[_Piece]:
-    """The next piece of every log that has one. Blocks."""
-    pieces = []
+def _grown(logs: Iterable[_Log]) -> list[_Log]:
+    """Those of the logs that hold more than has been passed on. Blocks."""
+    grown = []
     for log in logs:
-        offset = log.offset
-        # A job may take away its own log
-        try:
-            if os.stat(log.path).st_size > offset and (data := _read(log.path, offset)):
-                pieces.append(_Piece(log, offset, data))
-        except OSError:
-            continue
-    return pieces
-
-
-def _read(path: str, offset: int) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        file.seek(offset)
-        return file.read(CHUNK)
+        with suppress(OSError):
+            if os.stat(log.path).st_size > log.offset:
+                grown.append(log)
+    return grown

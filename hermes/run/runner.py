@@ -1,16 +1,18 @@
-"""Running a plan: the jobs go to an executor, and what that tells becomes events and a result. Nothing else publishes them."""
+"""Running a plan: which job runs when, and what is told of it. Touches no process and no file of a
+job.
+
+slots -> todo -> executor -> events and result
+"""
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import anyio
 
@@ -20,345 +22,362 @@ from ..events import (
     Event,
     FileCollected,
     JobEnded,
-    JobStarted,
     LogChunk,
     QueueChanged,
     RunEnded,
     RunStarted,
     RunWarning,
 )
-from ..executors.base import Executor, Leftover, Pending
-from ..experiments.records import STOP
-from ..experiments.store import RunFolder
-from ..language.keys import Keys
-from ..language.plan import Plan
-from ..model import Outcome, RunResult
+from ..executors.base import (
+    Executor,
+    Grace,
+    NotBegunError,
+    OpenRun,
+    Place,
+    RunningJob,
+    Slot,
+    Todo,
+)
+from ..experiments.run_folder import RunFolder
+from ..model import Outcome, ProblemKind, RunResult
+from ..timing import Timing
+from .control import cancel_when_asked
 from .feed import Feed, Listener
 from .logs import Follower, Stream
 from .resume import Survey
-
-GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL for the jobs of a cancelled run."""
+from .slots import Slots
+from .todos import Todos, anew, comes_to_nothing
 
 UNREAD = 32
-"""Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it; other events never do."""
-
-PATIENCE = 5.0
-"""Seconds after which a listener that takes nothing gets no more log chunks of a job."""
-
-HEED = 0.5
-"""Seconds between two looks at whether `hermes stop` was called."""
-
-STOPPING = 30.0
-"""Seconds, beyond the grace of its jobs, that a process gets to end its run when it is told to."""
+"""Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it. Other
+events never do."""
 
 FollowLogs = Literal["all", "shown", "none"]
-"""Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or nobody's."""
+"""Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or
+nobody's."""
 
 
-class Follow(NamedTuple):
-    """What of a run is told beside the states of its jobs: pieces of logs, and files that have been collected."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run is executed, and what is told of it beside the states of its jobs.
 
-    logs: FollowLogs
-    files: bool
+    `grace` is in seconds, None for that of `timing`.
+    """
+
+    grace: float | None
+    follow_logs: FollowLogs
+    follow_files: bool
+    timing: Timing
 
 
-def _do_nothing() -> None:
-    """What happens where nobody waits for the leftovers."""
-
-
-class _Work:
-    """Hands the jobs of a run to its executor, and makes events and a result of what that tells."""
+class Run:
+    """A run in progress, as `open_run` gives it. Iterate over it for its events."""
 
     def __init__(
         self,
-        plan: Plan,
+        *,
         folder: RunFolder,
         survey: Survey,
-        *,
-        grace: float,
-        follow: Follow,
+        executor: Executor,
+        options: RunOptions,
         is_ending: bool = False,
     ) -> None:
-        self.plan = plan
-        self.folder = folder
-        self.grace = grace
-        self.feed = Feed()
-        self.follower = Follower(self._chunk)
-        self.outcomes: list[Outcome] = []
-        self.replaced: list[str] = []
-        self.warnings: list[str] = list(plan.warnings)
-        self.cancelled = False
-        self.stopped = False
-        self.left = 0
-        self.takes_chunks = False
+        self.plan = folder.plan
+        self.name = folder.name
+        self.run_id = folder.run_id
+        self.cancelling = executor.cancelling
+        """What `cancel` does, for people."""
+
+        self.killing = executor.killing
+        """What `kill` does, for people."""
+
+        self.cancelled = is_ending
+        """Whether the run was asked to end before its last job was done."""
+
+        self.ended = anyio.Event()
+        """Set when all jobs have ended and the last event is published."""
+
+        self._folder = folder
+        self._survey = survey
+        self._executor = executor
+        self._timing = options.timing
+        self._grace = Grace(options.timing.grace if options.grace is None else options.grace)
+        self._options = options
+        self._is_ending = is_ending
+        self._scope = anyio.CancelScope()
+        self._todos = Todos(self.plan, survey, is_ending=is_ending)
+        self._place: Place | None = None
+        self._feed = Feed()
+        self._first_listener: Listener | None = self._feed.listen()
+        self._takes_chunks = False
         """Whether somebody iterates over the run, and so takes pieces of logs."""
 
-        self.is_ending = is_ending
-        """Whether nothing is to be started, and what runs is to be ended."""
+        self._follower = Follower(self._pass_on)
+        self._started: set[str] = set()
+        """Jobs of which the start has been told, and not the end."""
 
-        self.awaited: set[str] = set()
-        """Leftovers of which it is not known yet whether they still run."""
-
-        self.on_known: Callable[[], None] = _do_nothing
-        self._survey = survey
-        self._follow = follow
-        self._number_started = 0
-        self._running: set[str] = set()
         self._early: dict[str, list[str]] = {}
+        """Files that were collected before the start of their jobs was told."""
+
+        self._count_started = 0
+        self._outcomes: list[Outcome] = []
+        self._replaced: list[str] = []
+        self._warnings: list[str] = list(self.plan.warnings)
+        self._left = 0
+        self._at_work = 0
+        self._one_less = anyio.Event()
+
+    # What users call
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """The events of the run to its end: for the first who asks from its very start, for others
+        from now on.
+        """
+        self._takes_chunks = True
+        listener, self._first_listener = self._first_listener, None
+        return listener or self._feed.listen()
+
+    def cancel(self) -> None:
+        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the
+        jobs left is collected.
+
+        On a cluster the jobs stay queued or go on; a resumed run follows them again.
+        """
+        self.cancelled = True
+        self._scope.cancel()
+
+    def kill(self) -> None:
+        """As `cancel`, without the grace."""
+        self._grace.end_now()
+        if self._place is not None:
+            self._place.kill()
+        self.cancel()
 
     @property
-    def leftovers(self) -> Sequence[Leftover]:
-        return self._survey.leftovers
+    def result(self) -> RunResult:
+        """What has come of the run so far; of the whole run once its block is left."""
+        return RunResult(
+            run_id=self.run_id,
+            name=self.name,
+            outcomes=tuple(self._outcomes),
+            cancelled=self.cancelled,
+            warnings=tuple(self._warnings),
+            succeeded_before=self._survey.succeeded,
+            failed_before=self._survey.failed,
+            disk_full=self._todos.is_full,
+            left=self._left,
+            replaced=tuple(self._replaced),
+        )
 
-    @property
-    def is_followed(self) -> bool:
-        return self._follow.files and self.feed.followed
+    # Which job runs when
 
-    def pending(self) -> Iterator[Pending]:
-        if self.is_ending:
+    async def execute(self) -> None:
+        """Brings all jobs to their ends. Cancelled from outside, ends them before it raises."""
+        self._tell_begin()
+        try:
+            async with anyio.create_task_group() as services:
+                services.start_soon(shielded, self._follower.run)
+                if not self._is_ending:
+                    services.start_soon(cancel_when_asked, self, self._folder, self._timing)
+                try:
+                    async with self._executor.opened(self._open_run()) as place:
+                        self._place = place
+                        with self._scope:
+                            await self._run_jobs(place)
+                        self._left = place.left
+                except anyio.get_cancelled_exc_class():
+                    self.cancelled = True
+                    raise
+                finally:
+                    self._follower.stop()
+                services.cancel_scope.cancel()
+        finally:
+            self._tell_end()
+            self.ended.set()
+
+    def _open_run(self) -> OpenRun:
+        return OpenRun(
+            plan=self.plan,
+            folder=self._folder,
+            grace=self._grace,
+            timing=self._timing,
+            is_cancelled=lambda: self.cancelled,
+            collected=self._tell_collected,
+            warn=self.warn,
+            queued=self._tell_queue,
+            follow_files=self._options.follow_files,
+            is_ending=self._is_ending,
+        )
+
+    async def _run_jobs(self, place: Place) -> None:
+        slots = Slots(place.window)
+        async with anyio.create_task_group() as jobs:
+            while (todo := await self._next()) is not None:
+                # Before the task exists: a million jobs stay lazy
+                slot = await slots.take()
+                if self._todos.is_full and not todo.is_taken_up:
+                    slot.release()
+                    continue
+                self._at_work += 1
+                jobs.start_soon(self._run_job, place, todo, slot)
+
+    async def _next(self) -> Todo | None:
+        """The next job. Waits while only jobs that run may come again; None when all is done."""
+        while True:
+            # Both before the question: a job may end, and come again, while that is answered
+            self._one_less = anyio.Event()
+            may_come_again = self._at_work > 0
+            blocks = self._todos.may_block
+            todo = await in_thread(self._todos.next) if blocks else self._todos.next()
+            if todo is not None or not may_come_again:
+                return todo
+            await self._one_less.wait()
+
+    async def _run_job(self, place: Place, todo: Todo, slot: Slot) -> None:
+        """Brings one job to its end. Told in every case, also when the run is cancelled."""
+        job: RunningJob | None = None
+        try:
+            async with place.job(todo, slot) as job:
+                self._tell_start(job)
+                if not self._is_ending:
+                    await job.wait()
+        except NotBegunError as exc:
+            self._not_begun(todo, exc)
+        finally:
+            slot.release()
+            if job is not None and job.outcome is not None:
+                if self._follower.follows(job.outcome.identifier):
+                    with anyio.CancelScope(shield=True):
+                        await self._follower.finish(job.outcome.identifier)
+                self._job_ended(todo, job.outcome)
+            self._at_work -= 1
+            self._one_less.set()
+
+    def _not_begun(self, todo: Todo, error: NotBegunError) -> None:
+        if error.problem is None:
+            if not self._is_ending:
+                self._todos.add_again(anew(todo, was_begun=False))
+        elif error.problem.kind is ProblemKind.DISK_FULL:
+            # Not started, and to be started by a resumed run: nothing has become of it
+            self._start_nothing_more()
+        else:
+            self._tell_outcome(todo, Outcome.not_begun(todo.job, error.status, error.problem))
+
+    def _job_ended(self, todo: Todo, outcome: Outcome) -> None:
+        is_again = todo.again and comes_to_nothing(todo, outcome) and not self.cancelled
+        if is_again:
+            self._todos.add_again(anew(todo, was_begun=True))
+        if todo.is_taken_up and not self._is_ending and (is_again or not todo.again):
+            self._replaced.append(outcome.identifier)
+        if any(problem.kind is ProblemKind.DISK_FULL for problem in outcome.problems):
+            self._start_nothing_more()
+        self._tell_outcome(todo, outcome)
+
+    def _start_nothing_more(self) -> None:
+        # What runs goes on: it may need no room
+        if not self._todos.is_full:
+            self._todos.is_full = True
+            where = escape(str(self.plan.experiments))
+            self.warn(f"the disk of `{where}` is full: nothing more is started")
+
+    # What is told
+
+    def warn(self, message: str) -> None:
+        """Something that concerns the whole run and harms no result."""
+        self._warnings.append(message)
+        self._feed.publish(RunWarning(message=message))
+
+    def leave(self) -> None:
+        """Nobody iterates in this block any more. Who listens in another task may go on to the end;
+        what nobody takes is not kept.
+        """
+        if not self._takes_chunks:
+            self._feed.close()
+
+    def _tell_begin(self) -> None:
+        done = self._survey.succeeded + self._survey.failed
+        self._feed.publish(
+            RunStarted(
+                run_id=self.run_id,
+                name=self.name,
+                total=self.plan.count - done,
+                threads=self.plan.settings.threads,
+                experiments=str(self.plan.experiments),
+            )
+        )
+
+    def _tell_start(self, job: RunningJob) -> None:
+        event = job.started
+        if event is None:
             return
-        keys = Keys()
-        for index, job in enumerate(self.plan.jobs):
-            key = keys.key(job)
-            if key not in self._survey.settled:
-                if self.stopped:
-                    return
-                yield Pending(index, job, key, self._survey.attempts.get(key, 0) + 1)
+        self._count_started += 1
+        self._started.add(event.identifier)
+        follow_logs = self._options.follow_logs
+        if follow_logs == "all" or (follow_logs == "shown" and not event.log):
+            self._follower.add(event.identifier, event.directory)
+        self._feed.publish(event)
+        self._tell_early(event.identifier)
 
-    def again(self, leftover: Leftover) -> Pending:
-        key = leftover.metadata["key"]
-        return Pending(leftover.index, leftover.job, key, self._survey.attempts[key] + 1)
-
-    # What the executor tells
-
-    def started(self, event: JobStarted) -> None:
-        self._number_started += 1
-        self._running.add(event.identifier)
-        if self._follow.logs == "all" or (self._follow.logs == "shown" and not event.log):
-            self.follower.add(event.identifier, event.directory)
-        self.feed.publish(event)
-        for path in self._early.pop(event.identifier, ()):
-            self.collected(event.identifier, path)
-        self._know(event.identifier)
-
-    def _know(self, identifier: str) -> None:
-        if identifier in self.awaited:
-            self.awaited.discard(identifier)
-            if not self.awaited:
-                self.on_known()
-
-    def collected(self, identifier: str, path: str) -> None:
-        if identifier in self._running:
-            self.feed.publish(FileCollected(identifier=identifier, path=path))
+    def _tell_collected(self, identifier: str, path: str) -> None:
+        if identifier in self._started:
+            self._feed.publish(FileCollected(identifier=identifier, path=path))
         else:
             # Quicker than the news of its job's start
             self._early.setdefault(identifier, []).append(path)
 
-    async def ended(self, index: int, outcome: Outcome, *, replaced: bool = False) -> None:
-        # Also those that were never announced as started
-        self._running.add(outcome.identifier)
-        await self.follower.finish(outcome.identifier)
-        for path in self._early.pop(outcome.identifier, ()):
-            self.collected(outcome.identifier, path)
-        self._running.discard(outcome.identifier)
-        self.outcomes.append(outcome)
-        if replaced and not self.is_ending:
-            self.replaced.append(outcome.identifier)
-        self.feed.publish(JobEnded(index=index, outcome=outcome))
-        self._know(outcome.identifier)
+    def _tell_early(self, identifier: str) -> None:
+        for path in self._early.pop(identifier, ()):
+            self._feed.publish(FileCollected(identifier=identifier, path=path))
 
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-        self.feed.publish(RunWarning(message=message))
+    def _tell_queue(self, pending: int, running: int, reason: str) -> None:
+        self._feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
 
-    def stop(self) -> None:
-        # What runs goes on: it may need no room
-        if not self.stopped:
-            self.stopped = True
-            self.warn(
-                f"the disk of `{escape(str(self.plan.experiments))}` is full: nothing more is started"
-            )
+    def _tell_outcome(self, todo: Todo, outcome: Outcome) -> None:
+        # Also of jobs whose start was never told
+        self._tell_early(outcome.identifier)
+        self._started.discard(outcome.identifier)
+        self._outcomes.append(outcome)
+        self._feed.publish(JobEnded(index=todo.index, outcome=outcome))
 
-    def queued(self, pending: int, running: int, reason: str) -> None:
-        self.feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
-
-    # The run's own
-
-    def begin(self) -> None:
-        self.feed.publish(
-            RunStarted(
-                run_id=self.folder.run_id, name=self.folder.name, threads=self.plan.settings.threads,
-                total=self.plan.count - self._survey.succeeded - self._survey.failed, experiments=str(self.plan.experiments),
-            )
-        )  # fmt: skip
-
-    def end(self) -> None:
-        succeeded = sum(outcome.ok for outcome in self.outcomes)
-        self.feed.publish(
+    def _tell_end(self) -> None:
+        self._feed.publish(
             RunEnded(
-                run_id=self.folder.run_id,
-                started=self._number_started,
-                succeeded=succeeded,
+                run_id=self.run_id,
+                started=self._count_started,
+                succeeded=sum(outcome.ok for outcome in self._outcomes),
                 cancelled=self.cancelled,
             )
         )
-        self.feed.close()
+        self._feed.close()
 
-    @property
-    def result(self) -> RunResult:
-        return RunResult(
-            self.folder.run_id, self.folder.name, tuple(self.outcomes), self.cancelled, tuple(self.warnings), self._survey.succeeded,
-            self._survey.failed, self.stopped, self.left, tuple(self.replaced),
-        )  # fmt: skip
-
-    async def _chunk(self, identifier: str, stream: Stream, data: bytes) -> bool:
-        """Publishes a piece of a log, and waits for listeners that are behind, so that a fast job cannot fill the memory."""
-        if not self.takes_chunks:
-            return self.feed.followed
-        self.feed.publish(LogChunk(identifier=identifier, stream=stream, data=data))
-        ends, waiting = time.monotonic() + PATIENCE, math.inf
-        while self.feed.waiting > UNREAD:
-            if self.feed.waiting < waiting:
-                ends, waiting = time.monotonic() + PATIENCE, self.feed.waiting
+    async def _pass_on(self, identifier: str, stream: Stream, data: bytes) -> bool:
+        """Publishes a piece of a log, and waits for listeners that are behind, so that a fast job
+        cannot fill the memory. False if nobody takes more of this job.
+        """
+        if not self._takes_chunks:
+            return self._feed.followed
+        self._feed.publish(LogChunk(identifier=identifier, stream=stream, data=data))
+        ends, waiting = time.monotonic() + self._timing.slow_reader, math.inf
+        while self._feed.waiting > UNREAD:
+            if self._feed.waiting < waiting:
+                waiting = self._feed.waiting
+                ends = time.monotonic() + self._timing.slow_reader
             elif time.monotonic() > ends:
                 return False
             await anyio.sleep(0.01)
         return True
 
 
-class Run:
-    """A run in progress, as `open_run` gives it. Iterate over it for its events."""
-
-    def __init__(self, work: _Work, executor: Executor) -> None:
-        self.plan = work.plan
-        self.name = work.folder.name
-        self.run_id = work.folder.run_id
-        self.ended = anyio.Event()
-        """Set when all jobs have ended and the last event is published."""
-
-        self._work = work
-        self._execution = executor.execution(work)
-        self._events: Listener | None = work.feed.listen()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        """The events of the run to its end: for the first who asks from its very start, for others from now on."""
-        self._work.takes_chunks = True
-        events, self._events = self._events, None
-        return events or self._work.feed.listen()
-
-    def cancel(self) -> None:
-        """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the jobs left is collected.
-
-        On a cluster the jobs stay queued or go on; a resumed run follows them again.
-        """
-        self._work.cancelled = True
-        self._execution.cancel()
-
-    def kill(self) -> None:
-        """As `cancel`, without the grace."""
-        self._work.cancelled = True
-        # For jobs that are just being started
-        self._work.grace = 0.0
-        self._execution.kill()
-
-    @property
-    def cancelling(self) -> str:
-        """What `cancel` does, for people."""
-        return self._execution.cancelling
-
-    @property
-    def killing(self) -> str:
-        """What `kill` does, for people."""
-        return self._execution.killing
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the run was told to end before its last job was done."""
-        return self._work.cancelled
-
-    @property
-    def result(self) -> RunResult:
-        """What has come of the run so far; of the whole run once its block is left."""
-        return self._work.result
-
-    async def _execute(self) -> None:
-        work = self._work
-        work.begin()
-        over = threading.Event()
-        try:
-            async with anyio.create_task_group() as services:
-                services.start_soon(shielded, work.follower.run)
-                if not work.is_ending:
-                    services.start_soon(self._heed, over)
-                try:
-                    await self._execution.run()
-                except anyio.get_cancelled_exc_class():
-                    work.cancelled = True
-                    raise
-                finally:
-                    over.set()
-                    work.left = self._execution.left
-                    work.follower.stop()
-                # Only what listens for `hermes stop` may still wait
-                services.cancel_scope.cancel()
-        finally:
-            work.end()
-            self.ended.set()
-
-    def _end_leftovers(self) -> None:
-        """Ends the jobs of an earlier process once all are taken up, or found to have ended."""
-        self._work.awaited = {leftover.metadata["identifier"] for leftover in self._work.leftovers}
-        self._work.on_known = self._execution.cancel
-
-    async def _heed(self, over: threading.Event) -> None:
-        """Cancels the run when `hermes stop` asks for that: by a file, which works on every machine and in every program.
-
-        One thread looks for it all the time: to call one for every look would wake up the event loop, too, which costs five times as much.
-        """
-        await anyio.sleep(HEED)
-        if (
-            await in_thread(self._is_told_to_stop, over, limiter=anyio.CapacityLimiter(1))
-            and not over.is_set()
-        ):
-            self._work.warn("stopped by `hermes stop`")
-            self.cancel()
-
-    def _is_told_to_stop(self, over: threading.Event) -> bool:
-        """Whether that happens before the run is over. Blocks until then."""
-        while not over.wait(HEED):
-            if not self.cancelled and os.path.exists(f"{self._work.folder.folder}/{STOP}"):
-                return True
-        return False
-
-    def _leave(self) -> None:
-        """Whoever listens in another task may go on to the end; what nobody takes is not kept."""
-        if not self._work.takes_chunks:
-            self._work.feed.close()
-
-
 @asynccontextmanager
-async def running(
-    folder: RunFolder,
-    survey: Survey,
-    executor: Executor,
-    grace: float,
-    follow: Follow,
-    *,
-    is_ending: bool = False,
-) -> AsyncIterator[Run]:
-    plan, done = folder.plan, False
+async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
+    """Executes a run while the block runs. Leaving the block waits for the jobs; leaving it by an
+    exception ends them first. The exception is raised as it is.
+    """
+    is_done = False
     try:
-        if is_ending:
-            # All that runs has to be known before it is ended
-            threads = max(plan.settings.threads, len(survey.leftovers))
-            plan = replace(plan, settings=replace(plan.settings, threads=threads))
-        work = _Work(plan, folder, survey, grace=grace, follow=follow, is_ending=is_ending)
-        work.cancelled = is_ending
-        run = Run(work, executor)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run._execute)
+            tasks.start_soon(run.execute)
             try:
                 yield run
             except Exception as exc:
@@ -366,10 +385,10 @@ async def running(
                 failure = exc
                 run.cancel()
             finally:
-                run._leave()
-        done = run.result.ok
+                run.leave()
+        is_done = run.result.ok
         if failure is not None:
             raise failure
     finally:
         with anyio.CancelScope(shield=True):
-            await in_thread(partial(folder.close, done=done))
+            await in_thread(partial(folder.close, done=is_done))

@@ -16,8 +16,8 @@ from ..run.runner import Run
 from . import text as report
 
 REFRESH = 0.2
-"""Seconds between two updates. An interrupted cell is noticed at the next one at the latest, for an idle event loop does not
-wake up by the interrupt itself."""
+"""Seconds between two updates. An interrupted cell is noticed at the next one at the latest, for an
+idle event loop does not wake up by the interrupt itself."""
 
 ROWS = 32
 """Running jobs that are listed."""
@@ -37,7 +37,8 @@ def in_notebook() -> bool:
 
 @asynccontextmanager
 async def shown(run: Run) -> AsyncIterator[None]:
-    """Shows the progress of a run while the block waits for its end. Interrupting that ends the jobs, which is shown too."""
+    """Shows the progress of a run while the block waits for its end. Interrupting that ends the
+    jobs, which is shown too."""
     board = _Board(run)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(board.listen)
@@ -106,7 +107,8 @@ class _Board:
             if progress.queue is not None and progress.queue.pending
             else ""
         )
-        counts = f"{progress.done}/{progress.total} done, {len(progress.running)} running{queued}, {progress.failed} failed"
+        running = f"{len(progress.running)} running{queued}, {progress.failed} failed"
+        counts = f"{progress.done}/{progress.total} done, {running}"
         then = ", stopping" if self._run.cancelled else left
         return f"{counts}; {report.duration(progress.elapsed)}{then}"
 
@@ -119,15 +121,18 @@ class _Board:
 
     def _html(self, rows: list[report.Row]) -> str:
         progress = self._progress
-        cells = "".join(
-            f"<tr>{_cell(row.script)}{_cell(row.differences)}{_cell(report.duration(row.elapsed), 'right')}{_cell(row.line)}</tr>"
-            for row in rows
-        )
+        cells = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
         failures = "".join(
             f"<pre style='color:#b00020'>{html.escape(failure)}</pre>" for failure in self._failures
         )
-        bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}' style='width:16em'></progress>"
+        reach = f"value='{progress.done}' max='{max(1, progress.total)}'"
+        bar = f"<progress {reach} style='width:16em'></progress>"
         return f"<div>{bar} {html.escape(self._status())}</div><table>{cells}</table>{failures}"
+
+
+def _cells(row: report.Row) -> str:
+    elapsed = _cell(report.duration(row.elapsed), "right")
+    return f"{_cell(row.script)}{_cell(row.differences)}{elapsed}{_cell(row.line)}"
 
 
 def _cell(text: str, align: str = "left") -> str:

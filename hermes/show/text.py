@@ -1,6 +1,8 @@
-"""What people are told about a run, as plain text: the terminal, the notebook and pipes all show the same.
+"""What people are told about a run, as plain text: the terminal, the notebook and pipes all show
+the same.
 
-What comes from jobs, files or arguments is escaped here: nothing in it can move a cursor or change a colour.
+What comes from jobs, files or arguments is escaped here: nothing in it can move a cursor or change
+a colour.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import NamedTuple
 
 from ..errors import escape
 from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
-from ..experiments.store import STDERR, STDOUT, rerun_command
+from ..experiments.layout import STDERR, STDOUT
+from ..experiments.writer import rerun_command
 from ..language.plan import Plan
 from ..model import Outcome, RunResult, Status
 
@@ -26,11 +29,13 @@ TAIL_BYTES = 8192
 """Bytes at the end of a log in which its last lines are looked for."""
 
 SAMPLE = 1000
-"""Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others are as they start."""
+"""Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others
+are as they start."""
 
 
 class Row(NamedTuple):
-    """A running job, as one line of a progress display. `elapsed` is in seconds, `line` is what it printed last."""
+    """A running job, as one line of a progress display. `elapsed` is in seconds, `line` is what it
+    printed last."""
 
     script: str
     differences: str
@@ -78,11 +83,13 @@ class Progress:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until all jobs have ended, if the rest takes as long as those that have; None if none has."""
+        """Seconds until all jobs have ended, if the rest takes as long as those that have; None if
+        none has."""
         return self.elapsed / self.done * (self.total - self.done) if self.done else None
 
     def rows(self, room: int) -> list[Row]:
-        """Up to `room` running jobs, the oldest first. Reads the ends of their logs, so call it in a worker thread."""
+        """Up to `room` running jobs, the oldest first. Reads the ends of their logs, so call it in
+        a worker thread."""
         if self._differences is None:
             self._differences = Differences(self.plan)
         now = time.monotonic()
@@ -117,7 +124,8 @@ class Differences:
             self._common[script] = common & groups
 
     def of(self, script: str, arguments: Sequence[str]) -> list[str]:
-        """The arguments, an option together with its values, that not all jobs have. All of them if the jobs do not differ."""
+        """The arguments, an option together with its values, that not all jobs have. All of them if
+        the jobs do not differ."""
         groups = _grouped(arguments)
         return (
             [group for group in groups if group not in self._common.get(script, ())]
@@ -147,9 +155,10 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     kind = "problems" if outcome.status is Status.FINISHED else outcome.status.value
     how = f": {outcome.how}," if outcome.how not in (kind, Status.FINISHED) else ""
     lines = [
-        f"{kind}: {escape(outcome.script)} {outcome.identifier}{how} after {duration(outcome.duration)}"
+        f"{kind}: {escape(outcome.script)} {outcome.identifier}{how}"
+        f" after {duration(outcome.duration)}"
     ]
-    lines += [f"    problem: {escape(problem)}" for problem in outcome.problems]
+    lines += [f"    problem: {escape(problem.text)}" for problem in outcome.problems]
     if outcome.status is Status.CANCELLED:
         return lines
     lines.append(f"    command: {escape(shlex.join(outcome.argv))}")
@@ -195,15 +204,17 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     go_on = "; `hermes resume` goes on" if result.cancelled else ""
-    if result.stopped:
+    if result.disk_full:
         go_on = "; make room, then `hermes resume --failed` goes on"
     return escape(
-        f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told}; results in {relative(plan.experiments)}{go_on}"
+        f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told};"
+        f" results in {relative(plan.experiments)}{go_on}"
     )
 
 
 def relative(path: str | os.PathLike[str]) -> str:
-    """The path from the current directory, which is the shorter one to read and to type; the path itself if that is gone."""
+    """The path from the current directory, which is the shorter one to read and to type; the path
+    itself if that is gone."""
     try:
         return os.path.relpath(path)
     except FileNotFoundError:
@@ -211,7 +222,7 @@ def relative(path: str | os.PathLike[str]) -> str:
 
 
 def printable(line: bytes) -> str:
-    """A line of a log as a terminal may get it: no control characters, no bytes that are not text."""
+    """A line of a log as a terminal may get it: without control characters, and text only."""
     # A progress bar draws its line again and again, each time after a carriage return
     shown = line.rstrip(b"\r").rpartition(b"\r")[2]
     return escape(shown.decode("utf-8", "backslashreplace").expandtabs())
@@ -239,7 +250,8 @@ def log(directory: str, stream: str) -> tuple[str, int]:
 
 
 def last_line(directory: str) -> str:
-    """What the job of an experiment directory printed last, on stdout or stderr, whichever changed later."""
+    """What the job of an experiment directory printed last, on stdout or stderr, whichever changed
+    later."""
     logs = (f"{directory}/{STDOUT}", f"{directory}/{STDERR}")
     try:
         latest = max(

@@ -1,7 +1,7 @@
 """Actor-critic with n-step advantages (Mnih et al., 2016, with one actor), small enough to watch.
 
-`python train_ac.py IDENTIFIER -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001`
-Hermes gives the identifier. Files that have it in their names are moved into the experiment's directory.
+`python train_ac.py IDENTIFIER -gamma 0.995 --env cartpole -lr_actor 0.003 -lr_critic 0.001` Hermes
+gives the identifier. Files that have it in their names are moved into the experiment's directory.
 """
 
 import argparse
@@ -29,7 +29,8 @@ def policy(actor: Cnn, window: Window) -> list[float]:
 def learn(
     actor: Cnn, critic: Cnn, batch: list[Transition], gamma: float, rates: tuple[float, float]
 ) -> None:
-    """Make actions that turned out better than the critic thought more likely, others less; then correct the critic."""
+    """Make actions that turned out better than the critic thought more likely, others less; then
+    correct the critic."""
     advantage = 0.0
     for window, action, after, failed, over in reversed(batch):
         goal = -1.0 if failed else gamma * critic.forward(after)[0]

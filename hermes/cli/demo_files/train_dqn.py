@@ -1,7 +1,8 @@
-"""Deep Q-learning (Mnih et al., 2015) with a replay memory and a target network, small enough to watch.
+"""Deep Q-learning (Mnih et al., 2015) with a replay memory and a target network, small enough to
+watch.
 
-`python train_dqn.py IDENTIFIER -gamma 0.995 --env cartpole -lr 0.001`
-Hermes gives the identifier. Files that have it in their names are moved into the experiment's directory.
+`python train_dqn.py IDENTIFIER -gamma 0.995 --env cartpole -lr 0.001` Hermes gives the identifier.
+Files that have it in their names are moved into the experiment's directory.
 """
 
 import argparse

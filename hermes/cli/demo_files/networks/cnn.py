@@ -1,7 +1,8 @@
-"""What both training scripts share: the cart-pole to balance, and a small convolutional network. Standard library only.
+"""What both training scripts share: the cart-pole to balance, and a small convolutional network.
+Standard library only.
 
-Both are in one file so that one line of the hermes file, `-ca networks/cnn.py`, keeps with every experiment all the code
-that its result depends on, beside the script itself.
+Both are in one file so that one line of the hermes file, `-ca networks/cnn.py`, keeps with every
+experiment all the code that its result depends on, beside the script itself.
 """
 
 import math
@@ -15,12 +16,14 @@ SIZE = 4  # numbers in one observation: position, velocity, angle, angular veloc
 
 
 class CartPole:
-    """Push a cart left (action 0) or right (1) so that the pole on it stays up. An episode's return is the number of its steps.
+    """Push a cart left (action 0) or right (1) so that the pole on it stays up. An episode's return
+    is the number of its steps.
 
-    The task and its constants are those of Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve
-    difficult learning control problems"; the equations are those of Florian (2007), "Correct equations for the dynamics
-    of the cart-pole system", without friction. The scripts learn from the reward of 1983, -1 for a failure and else 0:
-    with a discount it ranks policies as 1 per step does, and keeps values small.
+    The task and its constants are those of Barto, Sutton & Anderson (1983), "Neuronlike adaptive
+    elements that can solve difficult learning control problems"; the equations are those of Florian
+    (2007), "Correct equations for the dynamics of the cart-pole system", without friction. The
+    scripts learn from the reward of 1983, -1 for a failure and else 0: with a discount it ranks
+    policies as 1 per step does, and keeps values small.
     """
 
     gravity, cart, pole, half_length = 9.8, 1.0, 0.1, 0.5  # m/s^2, kg, kg, m
@@ -38,7 +41,8 @@ class CartPole:
         return self.window
 
     def step(self, action: int) -> tuple[Window, bool]:
-        """Push once; gives what is seen then, and whether the pole has fallen (or the cart has left the track)."""
+        """Push once; gives what is seen then, and whether the pole has fallen (or the cart has left
+        the track)."""
         force = self.force if action else -self.force
         sin, cos, total, lever = (
             math.sin(self.angle),
@@ -67,10 +71,11 @@ ENVIRONMENTS = {"cartpole": CartPole}  # what `--env` may name
 
 
 class Cnn:
-    """A convolution over time, ReLU, and a linear layer, with gradients by hand and Adam (Kingma & Ba, 2015).
+    """A convolution over time, ReLU, and a linear layer, with gradients by hand and Adam (Kingma &
+    Ba, 2015).
 
-    Each kernel slides along the window and sees two observations at a time, and so can tell how things change.
-    In every row of weights the last one is the bias.
+    Each kernel slides along the window and sees two observations at a time, and so can tell how
+    things change. In every row of weights the last one is the bias.
     """
 
     channels, width, stride = 8, 2 * SIZE, SIZE

@@ -1,0 +1,83 @@
+"""Names, paths and formats of all that Hermes puts on the disk, and nothing else.
+
+    experiments/
+      <script>/<name>/<identifier>/     one job's execution, the experiment directory
+        hermes.json                     metadata
+        stdout.log, stderr.log          what the job printed, byte for byte
+        re_execution.hermes             a hermes file that runs this job again
+        uncommitted.patch               changes since the commit, if the tree was dirty
+        ...                             what was copied, moved, collected or written by the job
+      .hermes/                          what runs need for themselves
+        clock                           the stamp of the last identifier that was given
+        <run id>/                       one run; goes when all of its jobs have succeeded
+          run.json                      its plan
+          lock                          held by the process that executes it; a reserve of room
+          stop                          there once `hermes stop` was called
+          uncommitted.patch             linked into the experiment directories
+          <identifier>                  how that job ended, as its supervisor has seen it
+          slurm/                        what a client and its nodes tell each other
+
+Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METADATA = "hermes.json"
+STDOUT = "stdout.log"
+STDERR = "stderr.log"
+RE_EXECUTION = "re_execution.hermes"
+PATCH = "uncommitted.patch"
+
+OWN = frozenset({METADATA, STDOUT, STDERR, RE_EXECUTION, PATCH})
+"""What stands in an experiment directory before its job starts."""
+
+RUNS = ".hermes"
+CLOCK = "clock"
+RUN_RECORD = "run.json"
+LOCK = "lock"
+STOP = "stop"
+SLURM = "slurm"
+EXIT = "<identifier>"
+
+PART = ".hermes-part"
+"""Ends the name of what is not whole yet."""
+
+FORMATS: Mapping[str, int] = {
+    METADATA: 1,
+    RUN_RECORD: 1,
+    EXIT: 1,
+    SLURM: 1,
+}
+"""The format of each file that another version of Hermes may read; `SLURM` stands for the files in
+that folder.
+
+A reader ignores members that it does not know, so a new member changes no number; members that go
+or change their meaning, and new values of an enumeration, do. Readers take older formats and
+refuse newer ones. The clock is text that sorts; the lock, the stop file and the logs have no
+format.
+"""
+
+
+def runs_folder(experiments: str) -> str:
+    return f"{experiments}/{RUNS}"
+
+
+def run_folder(experiments: str, run_id: str) -> str:
+    return f"{experiments}/{RUNS}/{run_id}"
+
+
+def named_folder(experiments: str, script: str, name: str) -> str:
+    """The folder of all experiments of one script and name."""
+    return f"{experiments}/{script}/{name}"
+
+
+def exit_file(run_folder: str, identifier: str) -> str:
+    """Where a supervised job leaves its exit status."""
+    return f"{run_folder}/{identifier}"
+
+
+def stop_file(run_folder: str) -> str:
+    """What tells the process that executes a run to end it."""
+    return f"{run_folder}/{STOP}"

@@ -1,0 +1,203 @@
+"""Metadata of an experiment: what stands in `hermes.json`, typed; how it is read and written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from ..errors import HermesError, escape
+from ..model import Options, Problem, Status
+from .files import read_regular, write_atomic
+from .layout import FORMATS, METADATA
+
+FORMAT = FORMATS[METADATA]
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time of day with its offset; ISO 8601 on the disk."""
+
+Origin = Literal["copied-before", "copied-after", "moved", "collected"]
+"""How a file came into the experiment directory."""
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """A file that came into the experiment directory. `path` is relative to it.
+
+    `bytes` is its size when the job had ended; of a folder, of all that is in it.
+    """
+
+    path: str
+    bytes: int
+    origin: Origin
+
+
+class HermesFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job comes from: the hermes file as it was named (None for a single command).
+
+    `line` counts from 1, `sha256` is the hash of the file's bytes.
+    """
+
+    path: str | None
+    line: int
+    sha256: str
+
+
+class GitState(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the working tree when the run began; None is unknown.
+
+    `reason` says why there is no commit, or what could not be found out.
+    """
+
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+    reason: str | None = None
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """What executed the job: Hermes, its Python, and the system with its release."""
+
+    hermes: str
+    python: str
+    platform: str
+
+
+class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Where on a cluster a job was executed: `job` as Slurm calls it, `task` as Hermes does."""
+
+    job: str
+    task: str
+    node: str | None = None
+    cluster: str | None = None
+
+
+class Metadata(msgspec.Struct, kw_only=True):
+    """All that is known of one experiment, in the order in which it stands in `hermes.json`.
+
+    `arguments` is what came after the script word, but for the identifier. `key` says what the job
+    is, the same in every run of the same entry; `attempts` how often it was started in this run.
+    `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
+    steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
+    process from another one with the same `pid`. `files` is complete when the job has ended.
+    """
+
+    format: int = FORMAT
+    identifier: str
+    script: str
+    argv: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    options: Options = Options()
+    comments: tuple[str, ...] = ()
+    key: str
+    attempts: int = 1
+    hermes_file: HermesFile | None = None
+    status: Status
+    start: Moment | None = None
+    pid: int | None = None
+    pid_start: str | None = None
+    end: Moment | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    duration: float | None = None
+    files: list[StoredFile] = []
+    problems: list[Problem] = []
+    run_id: str
+    name: str
+    working_directory: str
+    root: str
+    settings: dict[str, object] = {}
+    git: GitState = GitState()
+    boot_id: str | None = None
+    host: str
+    user: str
+    versions: Versions
+    slurm: SlurmTask | None = None
+
+
+class _Head(msgspec.Struct):
+    format: int
+
+
+def now() -> datetime:
+    """The time of day with its offset."""
+    return datetime.now().astimezone()
+
+
+def decoded(data: bytes, kind: type[Record], *, file: str, path: str) -> Record:
+    """The record that `data` hold, the content of `path`; `file` is its key in `FORMATS`.
+
+    Raises `HermesError`, which names `path`, for what is no JSON, foreign, newer or damaged.
+    """
+    try:
+        try:
+            head = msgspec.json.decode(data, type=_Head)
+            if head.format <= FORMATS[file]:
+                return msgspec.json.decode(data, type=kind)
+        except (UnicodeDecodeError, msgspec.DecodeError) as exc:
+            if isinstance(exc, msgspec.ValidationError):
+                raise
+            # Names that are not UTF-8 are kept by lone surrogates, which only `json` takes
+            values = json.loads(data)
+            head = msgspec.convert(values, _Head)
+            if head.format <= FORMATS[file]:
+                return msgspec.convert(values, kind)
+    except msgspec.ValidationError as exc:
+        raise HermesError(f"`{escape(path)}` was not written by Hermes: {exc}") from None
+    except (ValueError, RecursionError) as exc:
+        raise HermesError(f"`{escape(path)}` is not JSON: {escape(str(exc))}") from None
+    raise HermesError(
+        f"`{escape(path)}` was written by a newer Hermes"
+        f" (format {head.format}, this one reads {FORMATS[file]})"
+    )
+
+
+def encoded(record: msgspec.Struct) -> bytes:
+    """A record as JSON, a member a line, so that people can read it and grep it."""
+    members = msgspec.structs.asdict(record).items()
+    lines = [b' "%b": %b' % (name.encode(), _value(value)) for name, value in members]
+    return b"{\n%b\n}\n" % b",\n".join(lines)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _value(value: object) -> bytes:
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        # A name that is not UTF-8
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
+def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
+    """The metadata of an experiment directory. Raises `HermesError` if it has none to be read."""
+    folder = os.fspath(directory)
+    path = f"{folder}/{METADATA}"
+    try:
+        data = read_regular(path)
+    except OSError as exc:
+        raise HermesError(
+            f"`{escape(folder)}` is no experiment directory: {exc.strerror}: `{METADATA}`"
+        ) from None
+    return decoded(data, Metadata, file=METADATA, path=path)
+
+
+def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> None:
+    """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
+    write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
+
+
+def amend(directory: str, status: Status, problems: Sequence[Problem]) -> None:
+    """Replaces status and problems of an experiment that was finished without knowing all.
+
+    Raises `OSError` or `HermesError`.
+    """
+    metadata = read_metadata(directory)
+    metadata.status, metadata.problems = status, list(problems)
+    write_metadata(directory, metadata, sync=True)

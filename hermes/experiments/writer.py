@@ -1,0 +1,184 @@
+"""The experiment directory of one job: made once and exclusively, its metadata replaced whole.
+
+All functions here block; callers run them in worker threads, one call for all file work of a phase.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from ..language.plan import Plan
+from ..language.settings import find_root
+from ..language.writing import re_execution
+from ..model import PLACEHOLDER, Job, Problem, Status
+from .files import open_regular, write_all
+from .layout import OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
+from .metadata import HermesFile, Metadata, write_metadata
+from .provenance import Git
+
+SYNC_AFTER = 1.0
+"""Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
+
+
+class Run(Protocol):
+    """What an experiment takes from its run: a `RunFolder`."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def folder(self) -> str: ...
+
+    @property
+    def git(self) -> Git: ...
+
+    @property
+    def environment(self) -> dict[bytes, bytes]: ...
+
+    @property
+    def template(self) -> Metadata: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Experiment:
+    """One job's execution on the disk.
+
+    Whoever changes `metadata` calls `write` afterwards.
+    """
+
+    run: Run
+    job: Job
+    directory: str
+    metadata: Metadata
+    logs: list[int] = field(default_factory=list)
+    """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
+
+    is_continued: bool = False
+    """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
+
+    @classmethod
+    def new(
+        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, directory: str
+    ) -> Experiment:
+        """The experiment of a job that has not been started. The directory is there, and empty."""
+        metadata = msgspec.structs.replace(
+            run.template,
+            identifier=identifier,
+            script=job.script,
+            argv=tuple(job.command(identifier)),
+            arguments=tuple(word.replace(PLACEHOLDER, identifier) for word in job.arguments),
+            options=job.options,
+            comments=job.options.comments,
+            key=key,
+            attempts=attempt,
+            hermes_file=HermesFile(path=run.plan.path, line=job.line, sha256=run.plan.sha256),
+            files=[],
+            problems=[],
+        )
+        return cls(run=run, job=job, directory=directory, metadata=metadata)
+
+    @classmethod
+    def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
+        """An unfinished experiment of an earlier process. How it ended is to be found out again.
+
+        What is known of its start stays: commit, machine and versions are those that it began with.
+        """
+        metadata = msgspec.structs.replace(
+            metadata,
+            status=Status.RUNNING,
+            end=None,
+            exit_code=None,
+            signal=None,
+            duration=None,
+            files=[file for file in metadata.files if file.origin == "copied-before"],
+            problems=[],
+        )
+        return cls(run=run, job=job, directory=directory, metadata=metadata)
+
+    @property
+    def identifier(self) -> str:
+        return self.metadata.identifier
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words that go to the operating system."""
+        return self.metadata.argv
+
+    def begin(self) -> None:
+        """Writes what stands in the directory before the job starts. Raises `OSError`."""
+        self.write(sync=False)
+        again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
+        fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(fd, again)
+        finally:
+            os.close(fd)
+        # Now, or something copied before the start could take their place
+        self.open_logs(os.O_EXCL)
+        if self.run.git.patch is not None:
+            _link_or_copy(f"{self.run.folder}/{PATCH}", f"{self.directory}/{PATCH}")
+
+    def open_logs(self, flags: int = 0) -> None:
+        """Opens the files for the job's output. Raises `OSError`.
+
+        Both append, so that all who write to them keep in order.
+        """
+        for log in (STDOUT, STDERR):
+            path = f"{self.directory}/{log}"
+            self.logs.append(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
+
+    def close_logs(self) -> None:
+        while self.logs:
+            os.close(self.logs.pop())
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the directory holds nothing but what stands in it before the job starts."""
+        logs = [f"{self.directory}/{log}" for log in (STDOUT, STDERR)]
+        return OWN.issuperset(os.listdir(self.directory)) and not any(
+            os.path.getsize(log) for log in logs if os.path.exists(log)
+        )
+
+    def discard(self) -> None:
+        """Takes the directory away again; the job has not been started."""
+        self.close_logs()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def environment(self, slot: int) -> dict[bytes, bytes]:
+        """What the job gets; `slot` is its HERMES_SLOT."""
+        return {
+            **self.run.environment,
+            b"HERMES_IDENTIFIER": self.identifier.encode(),
+            b"HERMES_EXPERIMENT_DIR": os.fsencode(self.directory),
+            b"HERMES_SLOT": b"%d" % slot,
+        }
+
+    def add_problem(self, problem: Problem) -> None:
+        """Adds a problem to the metadata, unless it is there already."""
+        if problem not in self.metadata.problems:
+            self.metadata.problems.append(problem)
+
+    def write(self, *, sync: bool) -> None:
+        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
+        write_metadata(self.directory, self.metadata, sync=sync)
+
+
+def rerun_command(directory: str, name: str, plan: Plan) -> str:
+    """The shell command that runs an experiment's job again, from the run's working directory."""
+    path = os.path.relpath(f"{directory}/{RE_EXECUTION}", plan.working_directory)
+    overruled = plan.root != find_root(plan.working_directory)
+    root = ["--root", os.path.relpath(plan.root, plan.working_directory)] if overruled else []
+    return shlex.join(["hermes", "exec", "-f", path, "-n", name, *root])
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,46 @@
+"""The right to run a job: as many at once as the settings allow."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+
+import anyio
+
+
+class Slots:
+    """Gives out at most `most` slots at the same time, to those who ask first.
+
+    Numbers are counted from 0; the smallest that is free is given.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limiter = anyio.CapacityLimiter(most)
+        self._fresh = count()
+        self._returned: list[int] = []
+
+    async def take(self) -> HeldSlot:
+        """Waits for a slot."""
+        slot = HeldSlot(self)
+        await self.limiter.acquire_on_behalf_of(slot)
+        slot.number = heapq.heappop(self._returned) if self._returned else next(self._fresh)
+        return slot
+
+    def give_back(self, slot: HeldSlot) -> None:
+        heapq.heappush(self._returned, slot.number)
+        self.limiter.release_on_behalf_of(slot)
+
+
+class HeldSlot:
+    """One slot, held until it is released."""
+
+    number = -1
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
+
+    def release(self) -> None:
+        """Gives the slot back; a second time does nothing."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.give_back(self)

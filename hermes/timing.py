@@ -1,0 +1,64 @@
+"""Every time constant of a run, in one record that a test can replace. All are in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a run waits for what. A run gets one as an argument and hands it down."""
+
+    grace: float = 10.0
+    """Between SIGTERM and SIGKILL for jobs that are ended."""
+
+    stop_poll: float = 0.5
+    """Between two checks for the file by which `hermes stop` asks a run to end."""
+
+    takeover: float = 30.0
+    """Beyond the grace, for another process to end its run when `hermes stop` asks it to."""
+
+    record_after: float = 0.05
+    """After so long the process of a job is recorded in its metadata. Replacing them costs more
+    than starting a job that is over by then; until then, the environment and the supervisor's file
+    tell."""
+
+    settle: float = 0.01
+    """Jobs that end within this time of each other share one final scan."""
+
+    adopted_poll: float = 0.05
+    """Between two checks whether an adopted job has ended: only a parent is told by the system."""
+
+    linger: float = 0.5
+    """For processes that have outlived their job to end by themselves, as Python's pools do."""
+
+    busy: float = 30.0
+    """For a system that has no process, thread or descriptor left to have one again."""
+
+    git: float = 5.0
+    """For all answers of git together: a run must not wait for a slow network disk."""
+
+    slow_reader: float = 5.0
+    """A listener that takes nothing for so long gets no more log chunks of that job."""
+
+    slurm_first_ask: float = 2.0
+    """Until `squeue` is called first; each interval after that is twice the one before."""
+
+    slurm_last_ask: float = 60.0
+    """The longest interval between two calls of `squeue`."""
+
+    slurm_alive: float = 25.0
+    """For which a node's sign of life counts. Nodes give one every 15 s."""
+
+    slurm_settle: float = 5.0
+    """For a node's last file to arrive after Slurm has said that the task is over."""
+
+    slurm_lost_after: float = 30.0
+    """After so long a task is given up that Slurm has said more than once not to know."""
+
+    slurm_stale: float = 300.0
+    """After so long without a sign of life a task is given up that Slurm takes for running."""
+
+
+TIMING = Timing()
+"""What applies unless a caller says otherwise."""

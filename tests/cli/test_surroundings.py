@@ -1,0 +1,177 @@
+"""Closed streams, odd folders, an empty environment, and signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hermes
+
+from ..support import HERMES, JOB, LIMIT, PYTHON, TRAIN, Desk, environment, until
+from ..support.words import FAIL
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_closed_pipe_does_not_end_the_run(desk: Desk, options: tuple[str, ...]) -> None:
+    desk.write(
+        "talk.py",
+        """\
+import os, sys, time
+print("first")
+while not os.path.exists("closed"):
+    time.sleep(0.01)
+for number in range(10000):
+    print("more and more", number)
+""",
+    )
+    desk.write(
+        "sweep.hermes",
+        f"STD-H\n-l false\nEXEC\n[[{PYTHON}, talk.py]]\n[[{PYTHON}, talk.py]]\n{JOB}\n",
+    )
+    with desk.started("exec", "-f", "sweep.hermes", *options) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        desk.write("closed")
+        assert process.stderr
+        told = process.stderr.read()
+        assert process.wait(LIMIT) == 0, told
+    assert "Error" not in told
+    assert [experiment.status for experiment in desk.experiments()] == ["finished"] * 3
+    assert desk.experiments()[0].stdout.endswith("more and more 9999\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(desk: Desk, closed: str) -> None:
+    # The next file that is opened gets the number of a closed one: a log must not become Hermes's
+    # stdout
+    desk.write("talk.py", "import sys\nprint('out')\nprint('err', file=sys.stderr)\n")
+    command = f"{shlex.join(HERMES)} exec -e {shlex.quote(f'{PYTHON} talk.py')} -n x {closed}"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=desk.path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    experiment = desk.experiment()
+    assert (experiment.stdout, experiment.stderr) == ("out\n", "err\n")
+
+
+def test_an_empty_environment_is_enough(desk: Desk, tmp_path: Path) -> None:
+    programs = tmp_path / "no programs"
+    programs.mkdir()
+    desk.write("save.py", "import sys\nopen('version_' + sys.argv[1], 'w').write(sys.executable)\n")
+    desk.write("sweep.hermes", "EXEC\n[[python, save.py]]\n")
+    done = subprocess.run(
+        [*HERMES, "exec", "-f", "sweep.hermes"],
+        cwd=desk.path, env={"PATH": str(programs)}, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    experiment = desk.experiment()
+    # Without a `python` on PATH, that of Hermes runs the script
+    version = (experiment.directory / f"version_{experiment.identifier}").read_text()
+    assert os.path.samefile(version, sys.executable)
+
+
+@pytest.mark.parametrize("name", [b"[bold] 'q'", b"new\nline", b"\xff\xfe"], ids=repr)
+def test_working_directories_of_any_name(desk: Desk, name: bytes) -> None:
+    folder = desk.path / os.fsdecode(name)
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "fail.py").write_text(FAIL)
+    (folder / "x.hermes").write_text(f"EXEC\n{JOB}\n[[{PYTHON}, fail.py]]\n")
+    done = desk.hermes("exec", "-f", "x.hermes", code=1, cwd=folder)
+    assert "Traceback" not in done.stderr
+    (model,) = folder.glob("experiments/train/x/*/model_*")
+    assert hermes.load_experiment(model.parent).metadata.working_directory == str(folder)
+
+
+def test_a_working_directory_that_is_gone(desk: Desk) -> None:
+    command = f"mkdir gone && cd gone && rmdir ../gone && {shlex.join(HERMES)} exec -e true"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=desk.path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_signals_that_the_caller_ignores_stay_ignored(desk: Desk, number: signal.Signals) -> None:
+    # `nohup hermes exec ... &` is to outlive the terminal
+    desk.write(
+        "wait.py",
+        "import os, time\nopen('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)\n",
+    )
+    command = [
+        "/bin/sh",
+        "-c",
+        f"trap '' {number.value}; exec \"$@\"",
+        "sh",
+        *HERMES,
+        "exec",
+        "-e",
+        f"{PYTHON} wait.py",
+    ]
+    with subprocess.Popen(
+        command,
+        cwd=desk.path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        until((desk.path / "waiting").exists)
+        process.send_signal(number)
+        desk.write("go")
+        _, told = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, told
+    assert desk.experiment().status == "finished"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.fault(3)),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.fault(4)),
+    ],
+)
+def test_signal_ends_the_run_and_the_jobs(desk: Desk, number: signal.Signals) -> None:
+    desk.write(
+        "wait.py",
+        "import os, signal, sys\nopen('partial_' + sys.argv[1], 'w')\nopen('waiting', 'w')\n"
+        "signal.pause()\n",
+    )
+    desk.write("sweep.hermes", f"EXEC\n[[{PYTHON}, wait.py]]\n{JOB}\n")
+    with desk.started("exec", "-f", "sweep.hermes") as process:
+        until((desk.path / "waiting").exists)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT)
+    # A shell tells this as 128 + n
+    assert process.returncode == -number
+    assert out == ""
+    assert "Traceback" not in err
+    experiment = desk.experiment()
+    assert experiment.status == "cancelled"
+    assert [file.path for file in experiment.files] == [f"partial_{experiment.identifier}"]
+    assert re.search(r"2 jobs .*1 cancelled, 1 never started", err)

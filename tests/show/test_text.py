@@ -1,0 +1,175 @@
+"""What people are told about a run, as text: tables of plain values, and the ends of logs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hermes.language.plan import Plan, compile_file
+from hermes.model import Outcome, Problem, ProblemKind, RunResult, Status
+from hermes.show import text
+
+from ..support import Project
+
+PROBLEM = Problem(ProblemKind.NOT_COPIED, "`-ca x`: no such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0.0 s"),
+        (3.21, "3.2 s"),
+        (99.9, "99.9 s"),
+        (100.0, "1:40"),
+        (247.4, "4:07"),
+        (3599.6, "1:00:00"),
+        (7390.0, "2:03:10"),
+    ],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"plain", "plain"),
+        (b"10%\r20%\r30%", "30%"),
+        (b"done\r", "done"),
+        (b"a\tb", "a       b"),
+        (b"\x1b[2J", "\\x1b[2J"),
+        (b"\xff\x00", "\\xff\\x00"),
+        ("ü\N{ROCKET}".encode(), "ü\N{ROCKET}"),
+        (b"", ""),
+    ],
+)
+def test_lines_of_logs_are_made_harmless(line: bytes, shown: str) -> None:
+    assert text.printable(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "lines"),
+    [
+        (b"", []),
+        (b"\n", []),
+        (b"one", ["one"]),
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\n\nthree\nfour\n", ["", "three", "four"]),
+        (b"x" * 10**5 + b"\nlast\n", ["x" * (text.TAIL_BYTES - len("\nlast\n")), "last"]),
+    ],
+)
+def test_the_tail_of_a_log(tmp_path: Path, written: bytes, lines: list[str]) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(written)
+    assert text.tail(str(log), 3) == lines
+    assert text.tail(str(tmp_path / "none"), 3) == []
+
+
+def test_the_last_line_is_that_of_the_stream_that_changed_later(tmp_path: Path) -> None:
+    assert text.last_line(str(tmp_path)) == ""
+    for name, said, when in (("stdout", "out", 1), ("stderr", "err", 2)):
+        path = tmp_path / f"{name}.log"
+        path.write_text(f"{said}\n")
+        os.utime(path, (when, when))
+    assert text.last_line(str(tmp_path)) == "err"
+    (tmp_path / "stderr.log").write_text("")
+    assert text.last_line(str(tmp_path)) == "out"
+
+
+@pytest.fixture
+def plan(project: Project, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Four jobs, in the present directory."""
+    monkeypatch.chdir(project.path)
+    project.write("job.sh")
+    path = project.hermes_file("PROD([[sh, job.sh, --same 1 -n {n}]], n=RANGE[0, 4])")
+    return compile_file(path, working_directory=project.path, root=project.path)
+
+
+def outcome(status: Status, *problems: Problem, exit_code: int | None = None) -> Outcome:
+    return Outcome(
+        identifier="id",
+        script="job",
+        directory=None,
+        status=status,
+        exit_code=exit_code,
+        duration=1.0,
+        problems=problems,
+        argv=("sh", "job.sh", "a b"),
+        line=1,
+    )
+
+
+DONE = outcome(Status.FINISHED, exit_code=0)
+BAD = outcome(Status.FAILED, exit_code=3)
+CANCELLED = outcome(Status.CANCELLED)
+
+RESULT = RunResult(run_id="r", name="study", outcomes=(), cancelled=False, warnings=())
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (replace(RESULT, outcomes=(DONE,) * 4), "4 finished; results in experiments"),
+        (
+            replace(RESULT, outcomes=(DONE, DONE, BAD, outcome(Status.FINISHED, PROBLEM))),
+            "2 finished, 1 failed, 1 finished with problems; results in experiments",
+        ),
+        (
+            replace(RESULT, outcomes=(DONE, CANCELLED), cancelled=True),
+            "1 finished, 1 cancelled, 2 never started; results in experiments; "
+            "`hermes resume` goes on",
+        ),
+        (
+            replace(RESULT, outcomes=(BAD,), disk_full=True, succeeded_before=1),
+            "1 failed, 1 finished before, 2 never started; results in experiments; "
+            "make room, then `hermes resume --failed` goes on",
+        ),
+        (
+            replace(RESULT, outcomes=(DONE,), failed_before=1, left=2),
+            "1 finished, 1 failed before, 2 still with the cluster; results in experiments",
+        ),
+    ],
+)
+def test_summaries(plan: Plan, result: RunResult, told: str) -> None:
+    assert text.summary(result, plan, 2.0) == f"study: 4 jobs in 2.0 s: {told}"
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_told"),
+    [
+        (DONE, False),
+        (BAD, True),
+        (CANCELLED, False),
+        (outcome(Status.CANCELLED, PROBLEM), True),
+        (outcome(Status.FINISHED, PROBLEM), True),
+        (outcome(Status.LOST), True),
+    ],
+)
+def test_failures_are_what_somebody_should_be_told(ended: Outcome, is_told: bool) -> None:
+    assert text.is_failure(ended) is is_told
+
+
+def test_failures_are_told_line_by_line(plan: Plan) -> None:
+    assert text.failure(outcome(Status.FAILED, PROBLEM, exit_code=3), "study", plan) == [
+        "failed: job id: exit code 3, after 1.0 s",
+        "    problem: `-ca x`: no such file or directory",
+        "    command: sh job.sh 'a b'",
+    ]
+    assert text.failure(outcome(Status.FINISHED, PROBLEM), "study", plan)[0] == (
+        "problems: job id after 1.0 s"
+    )
+    assert len(text.failure(CANCELLED, "study", plan)) == 1
+
+
+def test_jobs_are_told_apart_by_the_arguments_that_differ(plan: Plan) -> None:
+    differences = text.Differences(plan)
+    jobs = list(plan.jobs)
+    assert [differences.of(job.script, job.arguments) for job in jobs] == [
+        ["-n 0"], ["-n 1"], ["-n 2"], ["-n 3"],
+    ]  # fmt: skip
+    # Of a script with one job nothing can be left out
+    differences.add("other", ("--x", "1", "2", "-3"))
+    assert differences.of("other", ("--x", "1", "2", "-3")) == ["--x 1 2 -3"]
