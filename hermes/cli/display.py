@@ -235,7 +235,8 @@ def outputs() -> tuple[Output, Output]:
 async def room(run: hermes.Run, waiting: Callable[[], int]) -> None:
     """Waits while a slow reader has more before him than should be kept in memory; not when the run
     is to end."""
-    while waiting() > ROOM and not run.cancelled:  # noqa: ASYNC110 (the thread that writes knows nothing of the loop)
+    # The thread that writes knows nothing of the loop, so there is no event to wait for
+    while waiting() > ROOM and not run.cancelled:  # noqa: ASYNC110
         await anyio.sleep(0.02)
 
 

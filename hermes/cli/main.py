@@ -74,7 +74,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if row.on_command_line
     ]
     # typer asks `inspect.signature`, which takes this attribute for the truth
-    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    signature = signature.replace(parameters=[*own, *options])
+    command.__signature__ = signature  # type: ignore[attr-defined]
     return command
 
 

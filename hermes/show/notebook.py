@@ -89,7 +89,8 @@ class _Board:
 
         bundle = {"text/plain": self._text(rows), "text/html": self._html(rows)}
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            shown = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = shown
         else:
             self._handle.update(bundle, raw=True)
 

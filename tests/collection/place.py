@@ -21,7 +21,7 @@ from hermes.collection.collector import Collected, Collector
 from hermes.experiments.metadata import StoredFile
 from hermes.model import ProblemKind
 
-from ..project import LIMIT, Project
+from ..support import LIMIT, Project
 
 PUPPET = """\
 import os, sys, time, traceback

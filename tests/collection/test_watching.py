@@ -16,7 +16,7 @@ from anyio import to_thread
 from hermes.collection.collector import Collector
 from hermes.collection.watching import WatchEndedError, Watcher
 
-from ..project import LIMIT
+from ..support import LIMIT
 from .place import Place
 
 pytestmark = pytest.mark.anyio

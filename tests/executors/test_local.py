@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 import hermes
-from hermes import Status
+from hermes import ProblemKind, Status
 
 from ..support import Project, is_alive
 from ..support.endless import check_ended, ready
@@ -357,6 +357,16 @@ async def test_a_busy_system_is_asked_again(
     project.write("job.sh", "")
     assert (await project.run("[[sh, job.sh]]")).ok
     assert refused == 3
+
+
+async def test_a_path_named_like_a_full_disk_is_only_missing(project: Project) -> None:
+    project.write("job.sh", "")
+    result = await project.run('[[sh, job.sh],[-ca "No space left on device"]]', "[[sh, job.sh]]")
+    first, second = sorted(result.outcomes, key=lambda outcome: outcome.identifier)
+    assert (first.status, first.exit_code) == (Status.FINISHED, 0)
+    assert [problem.kind for problem in first.problems] == [ProblemKind.NOT_COPIED]
+    assert second.ok
+    assert not result.disk_full
 
 
 async def test_cancel_is_followed_by_copies_and_moves(endless: Project) -> None:

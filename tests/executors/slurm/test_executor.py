@@ -14,7 +14,7 @@ from hermes.experiments.run_folder import RunFolder
 from hermes.language.keys import Keys
 from hermes.timing import Timing
 
-from ...project import Project
+from ...support import Project
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.anyio]

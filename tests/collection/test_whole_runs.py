@@ -15,7 +15,7 @@ import hermes
 from hermes import FileCollected, RunWarning, Status
 from hermes.model import ProblemKind
 
-from .support import Project
+from ..support import Project
 
 pytestmark = pytest.mark.anyio
 
