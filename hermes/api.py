@@ -24,7 +24,6 @@ from .language.source import Source
 from .model import RunResult
 from .run.resume import Survey, survey_name, survey_run
 from .run.runner import FollowLogs, Run, RunOptions, in_progress
-from .show.notebook import in_notebook, shown
 from .timing import TIMING, Timing
 
 StrPath = str | os.PathLike[str]
@@ -182,6 +181,9 @@ async def run_file(
     Arguments and errors are those of `open_run`. In a notebook the progress is shown below the
     cell.
     """
+    # Imported when it is used: the command never does
+    from .show.notebook import in_notebook, shown
+
     async with open_run(
         file,
         name,

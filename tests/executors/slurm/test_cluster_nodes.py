@@ -255,7 +255,7 @@ def test_a_node_that_says_nothing_any_more(
                 await desk.until(lambda: started(desk))
                 alive = processes_of("SLURM_CONF")
                 pids = {pid for node in NODES for pid in alive.get(f"{own.folder}/{node}.conf", ())}
-                for pid in pids - {process.pid for process in own._daemons.values()}:
+                for pid in sorted(pids - {process.pid for process in own._daemons.values()}):
                     # The first ones may have been the last ones' parents
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
