@@ -36,6 +36,10 @@ def blocking_calls() -> Iterator[None]:
     detector = BlockBuster("hermes")
     # Asks nothing of the system for an absolute path, and that of a plan is one
     detector.functions["os.path.abspath"].can_block_in("hermes/language/plan.py", "experiments")
+    # Waits for a thread that does nothing
+    detector.functions["threading.Lock.acquire"].can_block_in(
+        "hermes/collection/watching.py", "_start_thread"
+    )
     for function in detector.functions.values():
         function.can_block_predicate = _or_of_test(function.can_block_predicate)
     detector.activate()

@@ -73,7 +73,6 @@ class Watcher:
         if self._awatch is None:
             # It takes 20 ms, so a run pays for it only when it lasts
             self._awatch = await in_thread(_import_awatch, limiter=limiter)
-        await in_thread(_start_thread, limiter=limiter)
         known = list(filter(_is_utf8, folders))
         successor = _Generation()
         self._generations.append(successor)
@@ -118,6 +117,7 @@ class _Generation:
 
     async def run(self, awatch: Awatch, folders: Sequence[str]) -> None:
         try:
+            _start_thread()
             # Not with `ignore_permission_denied`, which ignores the limit of watches too
             batches = awatch(
                 *folders,
@@ -152,7 +152,10 @@ def _import_awatch() -> Awatch:
 
 
 def _start_thread() -> None:
-    """Raises `NoThreadError` where none can be started: `awatch` would end the whole process."""
+    """Raises `NoThreadError` where none can be started: `awatch` would end the whole process.
+
+    In the loop's thread, 0.1 ms, for what starts between this and `awatch` may take the last one.
+    """
     thread = threading.Thread(target=int)
     try:
         thread.start()

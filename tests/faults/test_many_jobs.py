@@ -162,6 +162,14 @@ def limit_processes(pid: int, soft: str) -> None:
     )
 
 
+def is_watching(pid: int) -> bool:
+    """Whether a process has asked the system to tell it of files, with inotify."""
+    fds = subprocess.run(
+        ["ls", "-l", f"/proc/{pid}/fd"], capture_output=True, check=False, timeout=LIMIT
+    )
+    return b"anon_inode:inotify" in fds.stdout
+
+
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(
@@ -190,6 +198,8 @@ def test_a_system_that_starts_no_processes_for_a_while_delays_the_jobs(
                 )
                 assert process.poll() is None, said_path.read_text()
                 until(lambda: all_recorded(desk))
+                # A thread for the first watches is taken before, or never asked for
+                until(lambda: is_watching(process.pid))
                 limit_processes(process.pid, "1")
                 for number in range(threads):
                     (tmp_path / f"hold{number}").unlink()
