@@ -109,6 +109,7 @@ def pattern_of(expected: str) -> str:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.once
 def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
     folder, environment = shell
     counts = {"sh": 0, "hermes": 0, "console": 0, "python": 0}

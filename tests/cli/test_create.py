@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 
+import pytest
+
 import hermes
 
 from ..support import IDENTIFIER, TRAIN, Desk
@@ -72,6 +74,7 @@ def test_create_never_overwrites(desk: Desk) -> None:
 # demo
 
 
+@pytest.mark.once
 def test_demo_in_a_git_repository(desk: Desk) -> None:
     for words in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "first")):
         subprocess.run(

@@ -430,6 +430,7 @@ def very_deep(elsewhere: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.fault(12)
+@pytest.mark.once
 def test_very_deep_folders(very_deep: Path, place: Place) -> None:
     problems: list[Problem] = []
     kind = ProblemKind.NOT_COPIED

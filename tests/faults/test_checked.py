@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("missing", TESTS)
+@pytest.mark.once
 def test_the_tests_of_a_fault_notice_what_is_missing(missing: str) -> None:
     options = [
         "-n",

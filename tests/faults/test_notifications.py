@@ -43,6 +43,7 @@ wait("end")
 
 @pytest.mark.fault(15)
 @MANY
+@pytest.mark.once
 def test_notifications_that_overflow_cost_no_file(
     tmp_path: Path, desk: Desk, record_property: RecordProperty
 ) -> None:
