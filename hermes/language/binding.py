@@ -2,75 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..model import PLACEHOLDER, Job
 from .options import OptionsTemplate
 from .scripts import Script, find_script
-from .sweeps import JobTemplate, Sweep, Values
+from .sweeps import JobTemplate, Range, Sweep, Template, Values, distinct
 from .syntax import Document
 
 
-class Binder:
-    """Puts values into one job entry. What no value changes is worked out once."""
+class Command(NamedTuple):
+    """The words of a command: `argv` is the whole of it, `kept` are the indices of the entry's
+    words that are part of it, and `lengths` how many of them each item has.
 
-    def __init__(self, document: Document, template: JobTemplate, comments: Sequence[str]) -> None:
-        source = document.source
+    `is_placed` says that the entry itself says where the identifier stands.
+    """
+
+    argv: list[str]
+    script: Script
+    kept: Sequence[int]
+    lengths: tuple[int, ...]
+    is_placed: bool
+
+
+class Binder:
+    """Puts values into one job entry. What no value changes is worked out once.
+
+    `above` are the sweeps around the entry. `exists` tells whether there is a file of that name.
+    Without `gives_identifier` the identifier is put in only where the entry says so.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        template: JobTemplate,
+        above: Sequence[Sweep],
+        *,
+        comments: Sequence[str],
+        exists: Callable[[str], bool],
+        gives_identifier: bool = True,
+    ) -> None:
+        self._source = document.source
         self.words = [word for item in template.items for word in item]
         self.options = OptionsTemplate(
-            source,
+            self._source,
             standard=document.hermes_options,
             own=template.options,
             comments=comments,
         )
-        self.line = source.line(template.entry.span.start)
+        self.line = self._source.line(template.entry.span.start)
         self.standard = tuple(word.text for word in document.script_arguments)
-        self.lengths = tuple(len(item) for item in template.items)
+        self._exists = exists
+        self.gives_identifier = gives_identifier
+        self._lengths = tuple(len(item) for item in template.items)
+        self._all = range(len(self.words))
         self._fixed = ["" if word.slots else word.fill([]) for word in self.words]
         self._open = [(index, word) for index, word in enumerate(self.words) if word.slots]
+        self._vanishing = [index for index, word in self._open if self._can_vanish(word)]
         self._placed = any(PLACEHOLDER in word for word in (*self._fixed, *self.standard))
-        # The words that `find_script` looks at
-        first, second = template.items[0], template.items[1][:2] if len(template.items) > 1 else ()
-        head = (*first[:2], first[-1], *second) if second else first[:2]
-        self.head_slots = frozenset().union(*(word.slots for word in head))
-        self._script = None if self.head_slots else self._find_script(self._fixed)
-
-    def script(self, values: Values) -> Script:
-        return self.argv(values)[1]
-
-    def places_identifier(self, values: Values) -> bool:
-        """Whether the entry itself says where the identifier stands."""
-        return len(self.argv(values)[0]) == len(self.words) + len(self.standard)
+        stand_in = self._find_script(
+            [word.word.text if word.slots else word.fill([]) for word in self.words],
+            self._lengths,
+        )
+        self.head_slots = self._deciding(stand_in, above)
+        self._script = None if self.head_slots else stand_in
 
     def job(self, values: Values) -> Job:
-        argv, script = self.argv(values)
+        command = self.command(values)
         return Job(
-            argv=tuple(argv),
-            script=script.folder,
+            argv=tuple(command.argv),
+            script=command.script.folder,
             line=self.line,
             options=self.options.bind(values),
-            position=script.position,
-            lengths=self.lengths,
+            position=command.script.position,
+            lengths=command.lengths,
             standard=self.standard,
         )
 
-    def argv(self, values: Values) -> tuple[list[str], Script]:
-        """The words of the whole command, and which of them is the script."""
+    def command(self, values: Values) -> Command:
+        """The words of the whole command, and which of them is the script. Raises
+        `HermesFileError` if an option gets no value."""
         words = self._fixed.copy()
         placed = self._placed
         for index, word in self._open:
             words[index] = text = word.fill(values)
             placed = placed or PLACEHOLDER in text
-        script = self._script or self._find_script(words)
+        kept: Sequence[int] = self._all
+        lengths = self._lengths
+        if not all(words[index] for index in self._vanishing):
+            kept, lengths = self._without_empty(words)
+            words = [words[index] for index in kept]
+        script = self._script or self._find_script(words, lengths)
         after = script.position + 1
-        words[after:after] = self.standard if placed else (PLACEHOLDER, *self.standard)
-        return words, script
+        is_given = self.gives_identifier and not placed
+        words[after:after] = (PLACEHOLDER, *self.standard) if is_given else self.standard
+        return Command(words, script, kept, lengths, placed)
 
-    def _find_script(self, words: list[str]) -> Script:
-        rest = iter(words)
-        return find_script([tuple(islice(rest, length)) for length in self.lengths])
+    def check(self, above: tuple[Sweep, ...], values: Values) -> None:
+        """Raises `HermesFileError` if values of the sweeps around make an option unusable."""
+        self.options.check(above, values)
+        for index in self._vanishing:
+            slots = self.words[index].slots
+            if index:
+                slots |= self.words[index - 1].slots
+            for _ in distinct(slots, above, values):
+                self.command(values)
+
+    def _can_vanish(self, word: Template) -> bool:
+        """Whether a word is nothing but a key, without quotes: empty, it is no word at all."""
+        span = word.word.span
+        written = self._source.text[span.start : span.end]
+        return len(word.parts) == 1 and written == word.word.text
+
+    def _without_empty(self, words: list[str]) -> tuple[list[int], tuple[int, ...]]:
+        """Which words are left, and how many of each item."""
+        gone = {index for index in self._vanishing if not words[index]}
+        for index in gone:
+            option = words[index - 1] if index and index - 1 not in gone else ""
+            if option.startswith("-") and option.strip("-") and "=" not in option:
+                word = self.words[index].word
+                raise self._source.error(
+                    f"`{option}` gets no value, because a value of the sweep is empty",
+                    word.span,
+                    hint=f'write `"{word.text}"` for an empty value',
+                )
+        ends = list(accumulate(self._lengths, initial=0))
+        lengths = tuple(
+            sum(index not in gone for index in range(start, end))
+            for start, end in zip(ends, ends[1:], strict=False)
+        )
+        if not any(lengths):
+            first = self.words[0].word
+            raise self._source.error(
+                "the job is empty, because values of the sweep are empty", first.span
+            )
+        return [index for index in self._all if index not in gone], lengths
+
+    def _find_script(self, words: list[str], lengths: Sequence[int]) -> Script:
+        first, *others = (length for length in lengths if length)
+        return find_script(words, first if others else None, self._exists)
+
+    def _deciding(self, script: Script, above: Sequence[Sweep]) -> frozenset[int]:
+        """The slots whose values decide which word is the script."""
+        columns = {column.slot: column.values for sweep in above for column in sweep.columns}
+        found: frozenset[int] = frozenset()
+        for index, word in self._open:
+            if index <= script.position or (script.is_any_word and _may_end_in_py(word, columns)):
+                found |= word.slots
+        return found
+
+
+def _may_end_in_py(word: Template, columns: dict[int, Sequence[str]]) -> bool:
+    last = word.parts[-1]
+    if isinstance(last, str):
+        return last.endswith(".py") or ".py".endswith(last)
+    values = columns[last]
+    return not isinstance(values, Range) and any(value.endswith("y") for value in values)
 
 
 class Binding(NamedTuple):

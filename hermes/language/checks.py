@@ -52,12 +52,13 @@ class _Checker:
             )
 
     def check_head(self, binder: Binder, values: Values) -> None:
-        program = binder.words[0].fill(values)
+        command = binder.command(values)
+        program, script = command.argv[0], command.script
         wrong = why_not_runnable(program, self._base)
         if wrong:
-            self._report(f"program `{escape(program)}` {wrong}", binder.words[0].word)
-        script = binder.script(values)
-        word = binder.words[script.position].word
+            first = binder.words[command.kept[0]].word
+            self._report(f"program `{escape(program)}` {wrong}", first)
+        word = binder.words[command.kept[script.position]].word
         if script.is_file and PLACEHOLDER not in script.word:
             path = self._base / script.word
             # Not `Path.exists`, which raises for words that are too long for a name

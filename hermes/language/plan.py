@@ -20,10 +20,9 @@ from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
 from .kinds import split_sbatch
-from .scripts import items_of
 from .settings import PlanArguments, Settings, find_root, layered
 from .source import Source
-from .sweeps import Tree, Values, build, count, distinct, expand, templates
+from .sweeps import JobTemplate, Sweep, Tree, Values, build, count, distinct, expand, templates
 from .syntax import Document, parse
 from .writing import quote
 
@@ -60,8 +59,7 @@ def compile_command(
 ) -> Plan:
     """Compiles one command, split as a shell would, as a hermes file with this one job.
 
-    In a hermes file commas show where an interpreter's own options end; here its options are told
-    by their `-`. Otherwise as `compile_file`.
+    Otherwise as `compile_file`.
     """
     base = _base(working_directory)
     try:
@@ -70,8 +68,7 @@ def compile_command(
         raise HermesError(f"cannot split the command `{escape(command)}`: {exc}") from None
     if not words:
         raise HermesError("the command is empty, expected a program")
-    items = ", ".join(" ".join(map(quote, item)) for item in items_of(words))
-    data = f"EXEC\n[[{items}]]\n".encode("utf-8", "surrogateescape")
+    data = f"EXEC\n[[{' '.join(map(quote, words))}]]\n".encode("utf-8", "surrogateescape")
     return _compile(None, data, base=base, root=root, comments=comments, arguments=settings)
 
 
@@ -137,7 +134,7 @@ def _compile(
         _notes=tuple(notes),
     )
     for binder, above, values in plan._bindings():
-        binder.options.check(above, values)
+        binder.check(above, values)
     return plan
 
 
@@ -203,14 +200,14 @@ class Plan:
         found = dict.fromkeys(self._notes)
         for binder, above, values in self._bindings():
             for _ in distinct(binder.head_slots, above, values):
-                script = binder.script(values)
-                is_program = script.position == 0 and script.is_interpreter
-                if is_program and not binder.places_identifier(values):
-                    place = self._document.source.place(binder.words[0].word.span)
+                command = binder.command(values)
+                if command.script.is_program and not command.is_placed and binder.gives_identifier:
+                    word = binder.words[command.kept[command.script.position]].word
+                    place = self._document.source.place(word.span)
                     found.setdefault(
-                        f"{escape(place.path)}:{place.line}: `{escape(script.word)}` itself gets "
-                        f"the identifier as its first argument; write `{PLACEHOLDER}` where the "
-                        "script expects it"
+                        f"{escape(place.path)}:{place.line}: `{escape(command.script.word)}` is no "
+                        "script, and gets the identifier as its first argument; write "
+                        f"`{PLACEHOLDER}` where it belongs, or `identifier: none` in PRE"
                     )
         return tuple(found)
 
@@ -244,15 +241,24 @@ class Plan:
                 for sweep in above:
                     for column in sweep.columns:
                         values[column.slot] = column.values[0]
-                yield Binding(Binder(self._document, template, self._comments), above, values)
+                yield Binding(self._binder(template, above), above, values)
+
+    def _binder(self, template: JobTemplate, above: tuple[Sweep, ...]) -> Binder:
+        return Binder(
+            self._document,
+            template,
+            above,
+            comments=self._comments,
+            exists=lambda word: os.path.isfile(self.working_directory / word),
+            gives_identifier=self.settings.identifier == "argument",
+        )
 
     def _bound(self) -> Iterator[tuple[Binder, Values]]:
         """Every job, before it is made: its entry, and its values."""
         for tree, slots in self._entries:
             values = [""] * slots
             binders = {
-                id(template): Binder(self._document, template, self._comments)
-                for template, _ in templates(tree)
+                id(template): self._binder(template, above) for template, above in templates(tree)
             }
             for template in expand(tree, values):
                 yield binders[id(template)], values
@@ -272,7 +278,7 @@ class Jobs:
 
     def lines(self) -> Iterator[str]:
         """`Job.shell` of every job, without making the jobs."""
-        return (shell_line(binder.argv(values)[0]) for binder, values in self.plan._bound())
+        return (shell_line(binder.command(values).argv) for binder, values in self.plan._bound())
 
 
 def sbatch_words(settings: Settings, options: Options) -> tuple[str, ...]:

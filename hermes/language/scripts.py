@@ -1,26 +1,28 @@
-"""Which word of a command is its script. Only words are looked at, never the disk."""
+"""Which word of a command is its script.
+
+Launchers come off first, with their options and operands. What stands behind them decides, by the
+first rule that fits: an interpreter's script, a path, the first word of the second item, a word
+that ends in `.py`, the first word.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from ..model import PLACEHOLDER
+from .launchers import PYTHON_MODULES, Interpreter, Launcher, interpreter_of, launcher_of
 
-INTERPRETERS = frozenset({
-    "bash", "sh", "dash", "zsh", "ksh", "fish", "Rscript", "julia", "node", "nodejs", "deno", "bun",
-    "perl", "ruby", "lua", "luajit", "php", "tclsh", "octave", "octave-cli", "guile", "racket",
-})  # fmt: skip
-"""Programs that take a script as their argument, by base name."""
+SUFFIXES = (
+    ".py", ".pyw", ".sh", ".bash", ".zsh", ".R", ".r", ".jl", ".m", ".js", ".mjs", ".cjs", ".ts",
+    ".pl", ".rb", ".lua", ".php", ".tcl", ".scm", ".rkt", ".jar", ".ipynb", ".do", ".sas", ".nf",
+)  # fmt: skip
+"""How the names of scripts end."""
 
-PYTHONS = ("python", "pypy", "ipython")
-"""How the names of others begin, whatever version follows."""
-
-_SUFFIX = re.compile(r"[^/]\.[A-Za-z]\w*$")
-"""What makes a word look like a file; `0.5` does not."""
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,62 +30,169 @@ class Script:
     """The script word of a command, and what it means.
 
     `position` is its index among the words of all items, `folder` the name of the folder for its
-    experiments. `is_file` says that there has to be such a file; `is_interpreter` that the word
-    itself is an interpreter.
+    experiments. `is_file` says that there has to be such a file. `is_program` says that the word is
+    a program and no script: it may not expect an identifier.
     """
 
     word: str
     position: int
     is_file: bool = False
-    is_interpreter: bool = False
+    is_program: bool = False
+    is_any_word: bool = False
+    """Whether it was found by its name among all words, or because none was."""
+
+    name: str | None = None
+    """What gives the folder its name, where that is not `word`."""
 
     @cached_property
     def folder(self) -> str:
-        return os.path.basename(self.word.rstrip("/")).removesuffix(".py")
+        return os.path.basename((self.name or self.word).rstrip("/")).removesuffix(".py")
 
 
-@lru_cache(maxsize=1000)
-def is_interpreter(program: str) -> bool:
-    """Whether a program takes a script as its argument; `python_train.py` is a script itself."""
-    base = os.path.basename(program)
-    return not base.endswith(".py") and (base in INTERPRETERS or base.startswith(PYTHONS))
+def find_script(
+    words: Sequence[str], second_item: int | None, exists: Callable[[str], bool]
+) -> Script:
+    """Which word of a command is its script.
 
-
-def find_script(items: Sequence[Sequence[str]]) -> Script:
-    """Which word of a command is its script: the first rule that fits.
-
-    Of the first item the first two words and the last are looked at, of the second the first two.
+    `second_item` is the index of the first word of the second item, None if there is only one.
+    `exists` tells whether there is a file of that name; it is asked only of that word.
     """
-    first = items[0]
-    second = items[1] if len(items) > 1 else ()
-    interpreter = is_interpreter(first[0])
-    if "/" in first[0] and not interpreter:
-        return Script(word=first[0], position=0)
-    if len(second) > 1 and second[0] == "-m":
-        return Script(word=second[1], position=len(first) + 1)
-    if second and first[-1] == "-m":
-        return Script(word=second[0], position=len(first))
-    if second and not second[0].startswith("-"):
-        word = second[0]
-        is_file = interpreter or "/" in word or bool(_SUFFIX.search(word))
-        return Script(word=word, position=len(first), is_file=is_file)
-    if interpreter and len(first) > 1 and not first[1].startswith("-"):
-        return Script(word=first[1], position=1, is_file=True)
-    return Script(word=first[0], position=0, is_interpreter=interpreter)
+    start, own_files, runs_python = 0, False, False
+    while start < len(words) and (launcher := launcher_of(words[start])) is not None:
+        behind = _behind(words, start, launcher)
+        if behind is None:
+            break
+        start, own_files = behind, own_files or launcher.own_files
+        runs_python = launcher.runs_python
+        if runs_python:
+            break
+    if start >= len(words):
+        # Nothing but launchers
+        return Script(word=words[0], position=0, is_program=True)
+    if runs_python:
+        found = _python_script(words, start)
+        if found is not None:
+            return found
+    interpreter = interpreter_of(words[start])
+    if interpreter is not None:
+        return _interpreted(words, start, interpreter, sees_files=not own_files)
+    if "/" in words[start]:
+        return Script(word=words[start], position=start)
+    if second_item is not None and second_item > start:
+        word = words[second_item]
+        if "{" not in word and not word.startswith("-"):
+            if word.endswith(SUFFIXES) or exists(word):
+                return Script(word=word, position=second_item)
+    for position in range(start, len(words)):
+        if words[position].endswith(".py") and not _follows_option(words, position, start):
+            return Script(word=words[position], position=position, is_any_word=True)
+    return Script(word=words[start], position=start, is_program=True, is_any_word=True)
 
 
-def items_of(words: list[str]) -> list[list[str]]:
-    """Splits a command into items, so that `find_script` finds its script.
+def _behind(words: Sequence[str], start: int, launcher: Launcher) -> int | None:
+    """The index of the first word that is not the launcher's own; None if it starts nothing."""
+    at = start + 1
+    if launcher.subcommands:
+        at = _skip_options(words, at, launcher)
+        if at >= len(words) or words[at] not in launcher.subcommands:
+            return None
+        at += 1
+    at = _skip_options(words, at, launcher) + launcher.operands
+    while launcher.assignments and at < len(words) and _ASSIGNMENT.match(words[at]):
+        at += 1
+    return at
 
-    The first item ends after an interpreter's own options. After `-c` there is code and no script:
-    it gets the identifier as its first argument.
-    """
-    end = 1
-    while end < len(words) and words[end].startswith("-") and words[end] not in ("-c", "-m"):
-        end += 1
-    if not is_interpreter(words[0]) or end == len(words):
-        return [words]
-    if words[end] == "-c":
-        placed = any(PLACEHOLDER in word for word in words)
-        return [words if placed else [*words[: end + 2], PLACEHOLDER, *words[end + 2 :]]]
-    return [words[:end], words[end:]]
+
+def _skip_options(words: Sequence[str], at: int, launcher: Launcher) -> int:
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            return at + 1
+        if not word.startswith("-") or word == "-":
+            break
+        if launcher.runs_python and word in ("-m", "--module"):
+            break
+        at += 1
+        if word in launcher.takes:
+            at += 1
+        elif word in launcher.takes_two:
+            at += 2
+    return at
+
+
+def _python_script(words: Sequence[str], start: int) -> Script | None:
+    """The script behind a launcher of Python scripts; None if the rules for all have to decide."""
+    if words[start] in ("-m", "--module") and start + 1 < len(words):
+        return Script(word=words[start + 1], position=start + 1)
+    return None
+
+
+def _interpreted(
+    words: Sequence[str], start: int, interpreter: Interpreter, *, sees_files: bool
+) -> Script:
+    """What stands behind an interpreter and its options."""
+    at = start + 1
+    if at < len(words) and words[at] in interpreter.subcommands:
+        at += 1
+    code: int | None = None
+    while at < len(words) and _is_option(words[at], interpreter):
+        kind = _kind_of(words[at], interpreter)
+        if kind == "module" and at + 1 < len(words):
+            return _module(words, at + 1)
+        if kind in ("code", "attached"):
+            # Of several pieces of code the identifier follows the last, for arguments come then
+            code = at + (kind == "code")
+        at += 2 if kind in ("code", "value") else 1
+        if words[at - 1] == "--":
+            break
+    if code is not None:
+        position = min(code, len(words) - 1)
+        return Script(word=words[position], position=position, name=words[start])
+    if at < len(words):
+        is_file = sees_files and PLACEHOLDER not in words[at] and words[at] != "-"
+        return Script(word=words[at], position=at, is_file=is_file)
+    return Script(word=words[start], position=start, is_program=True)
+
+
+def _is_option(word: str, interpreter: Interpreter) -> bool:
+    starts = ("-", "+") if "+o" in interpreter.takes else "-"
+    return word.startswith(starts) and word != "-"
+
+
+def _kind_of(word: str, interpreter: Interpreter) -> str:
+    """What an option brings along: `value`, `code` or `module` in the next word, code that is
+    `attached`, or nothing: `flag`."""
+    if word in interpreter.takes:
+        return "value"
+    if word in interpreter.code:
+        return "code"
+    if word in interpreter.module:
+        return "module"
+    if interpreter.clusters and not word.startswith("--"):
+        # Short options written together: the first that takes something takes the rest of the word
+        for end, letter in enumerate(word[1:], 2):
+            rest, option = word[end:], word[0] + letter
+            if option in interpreter.code:
+                # A shell's own options may stand behind its `-c`
+                is_shell = "+o" in interpreter.takes
+                return "attached" if rest and not is_shell else "code"
+            if option in interpreter.module:
+                return "flag" if rest else "module"
+            if option in interpreter.takes:
+                return "flag" if rest else "value"
+    return "flag"
+
+
+def _module(words: Sequence[str], position: int) -> Script:
+    launcher = PYTHON_MODULES.get(words[position])
+    if launcher is not None:
+        behind = _behind(words, position, launcher)
+        if behind is not None and behind < len(words):
+            found = _python_script(words, behind)
+            return found or Script(word=words[behind], position=behind)
+    return Script(word=words[position], position=position)
+
+
+def _follows_option(words: Sequence[str], position: int, start: int) -> bool:
+    before = words[position - 1] if position > start else ""
+    return before.startswith("-") and "=" not in before and before not in ("-", "--")

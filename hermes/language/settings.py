@@ -92,6 +92,12 @@ class Settings:
         BOOLEAN,
         "jobs leave their exit status behind even if the runner is killed; costs a `/bin/sh` a job",
     )
+    identifier: str = _setting(
+        "argument",
+        choice("argument", "none"),
+        "`argument`: put in after the script word; `none`: only in the environment, and where "
+        "`{identifier}` stands",
+    )
     executor: str = _setting(
         "local",
         choice(*EXECUTORS),
@@ -122,6 +128,7 @@ class SettingArguments(TypedDict, total=False):
     threads: int | None
     path_to_experiments: str | None
     supervise: bool | None
+    identifier: str | None
     slurm: str | None
 
 
