@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Container, Set
 from typing import NamedTuple
 
-from ..model import IDENTIFIER
+from ..model import IDENTIFIER, IDENTIFIER_LENGTH
 
-SHORTEST = 29
+SHORTEST = IDENTIFIER_LENGTH
 """Characters of an identifier: shorter names carry none."""
 
 

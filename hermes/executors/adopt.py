@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..blocking import in_thread
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
 from .exits import Exit, parse_supervisor_pid
-from .proc import group_members, group_of, is_zombie, processes_of
+from .proc import HAS_PROC, group_members, group_of, is_zombie, processes_of
 from .processes import Group, recorded_exit
 
 
@@ -24,11 +25,13 @@ def adopt(
     whether it has ended. Blocks.
     """
     identifier = metadata.identifier
+    found = metadata.pid or recorded_pid(exit_file)
     leaders = [pid for pid in alive.get(identifier, ()) if group_of(pid) == pid]
-    if leaders:
-        pid, started = leaders[0], process_start(leaders[0])
+    if leaders and recorded_exit(exit_file) is None:
+        # Its own daemons lead groups too
+        pid = found if found in leaders else leaders[0]
+        started = process_start(pid)
     else:
-        found = metadata.pid or recorded_pid(exit_file)
         if found is None:
             return None
         # After a restart of the machine, or without a recorded start, the number may be anybody's
@@ -63,8 +66,22 @@ class AdoptedProcess(Group):
         return await in_thread(self._is_gone)
 
     def _is_gone(self) -> bool:
+        if recorded_exit(self._exit_file) is not None:
+            # What still lives has outlived it
+            return True
         # A later process may have the same id
-        return process_start(self.pid) != self._started or is_zombie(self.pid)
+        leader_is_gone = process_start(self.pid) != self._started or is_zombie(self.pid)
+        # If the supervisor was killed, the job may go on without it
+        return leader_is_gone and not (self._is_supervised and self._own_processes())
+
+    @property
+    def _is_supervised(self) -> bool:
+        return os.path.exists(self._exit_file)
+
+    def _own_processes(self) -> Sequence[int]:
+        if HAS_PROC:
+            return processes_of("HERMES_IDENTIFIER").get(self._identifier, ())
+        return group_members(self.pid)
 
     async def wait(self) -> Exit | None:
         while not await self.has_ended():  # noqa: ASYNC110 (only a parent is told)

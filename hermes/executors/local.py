@@ -23,8 +23,10 @@ import anyio.lowlevel
 from ..blocking import in_thread, shielded
 from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
+from ..errors import escape
 from ..events import JobStarted
 from ..experiments.files import remove_parts
+from ..experiments.journal import Machine, may_be_alive
 from ..experiments.metadata import StoredFile, now
 from ..experiments.provenance import process_start
 from ..experiments.run_folder import RunFolder
@@ -36,7 +38,7 @@ from .adopt import adopt
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .exits import Exit, status_of
 from .proc import processes_of
-from .processes import BUSY, Group, Launch, hidden_from_shells, spawn
+from .processes import BUSY, Group, Launch, hidden_from_shells, recorded_exit, spawn
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -194,7 +196,7 @@ class LocalPlace:
         try:
             if not self.run.folder.has_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            experiment = self.run.folder.experiment(todo.job, todo.key, todo.attempt)
+            experiment = self.run.folder.experiment(todo.job, todo.key, todo.attempt, todo.index)
         except OSError as exc:
             where = f" `{exc.filename}`" if exc.filename else ""
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
@@ -210,8 +212,12 @@ class LocalPlace:
         """Goes on with an experiment of an earlier runner. Blocks."""
         assert todo.leftover is not None
         directory, metadata = todo.leftover.directory, todo.leftover.metadata
+        exit_file = self.run.folder.exit_file(metadata.identifier)
+        machine = todo.leftover.machine
+        is_hidden = machine is not None and may_be_alive(machine, Machine.here())
+        if machine is not None and is_hidden and recorded_exit(exit_file) is None:
+            raise NotBegunError(_may_be_alive(metadata.identifier, machine), Status.RUNNING)
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
-        exit_file = self.run.folder.exit_file(experiment.identifier)
         remove_parts(directory)
         self.collector.add(experiment.identifier, directory, adopted=True)
         poll = self.run.timing.adopted_poll
@@ -225,7 +231,13 @@ class LocalPlace:
                 experiment.discard()
                 raise NotBegunError(None)
             self.collector.add(experiment.identifier, directory, adopted=True)
-        return LocalJob(place=self, todo=todo, experiment=experiment, process=process)
+        return LocalJob(
+            place=self,
+            todo=todo,
+            experiment=experiment,
+            process=process,
+            reason=todo.leftover.reason,
+        )
 
     def _alive_processes(self) -> Mapping[str, Sequence[int]]:
         """Live processes of jobs by identifier. Nobody starts jobs that are taken up, so once is
@@ -287,9 +299,16 @@ class LocalPlace:
                 job.exit = await job.process.wait()
             else:
                 job.reason = job.reason or Status.CANCELLED
+                # Before the first signal: a resumed run must not take the job for failed
+                await in_thread(self._note_ending, job, limiter=self.threads)
                 job.exit = await job.process.end(self.run.grace)
         job.ended = time.monotonic()
         job.experiment.metadata.end = now()
+
+    def _note_ending(self, job: LocalJob) -> None:
+        journal = self.run.folder.journal
+        if journal is not None and job.reason is not None:
+            journal.ending(job.experiment.identifier, job.reason)
 
     def _copy_after(self, job: LocalJob) -> None:
         job.experiment.metadata.files += self._copies(job.experiment).after()
@@ -404,6 +423,8 @@ class LocalPlace:
         is_written = write(experiment, sync=seconds > SYNC_AFTER)
         if not is_written and status is not Status.CANCELLED:
             status = Status.FAILED
+        if is_written and self.run.folder.journal is not None:
+            self.run.folder.journal.end(experiment.identifier, status)
         self._keep_exit(job, is_written=is_written, has_room=has_room)
         job.outcome = replace(outcome_of(experiment), status=status)
 
@@ -455,6 +476,17 @@ def _could_not_start(job: LocalJob, error: OSError | ValueError) -> None:
     job.exit = Exit(code=127 if isinstance(error, FileNotFoundError) else 126)
     text = f"the job could not be started: {said}"
     job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))
+
+
+def _may_be_alive(identifier: str, machine: Machine) -> Problem:
+    where = f"on `{escape(machine.host)}`"
+    if machine.host == os.uname().nodename:
+        where += ", in another container or before it was started anew"
+    text = (
+        f"`{identifier}` was started {where}, and may be alive: it was left as it is; resume the "
+        "run there"
+    )
+    return Problem(ProblemKind.MAY_BE_ALIVE, text)
 
 
 def _is_cancelled() -> bool:

@@ -11,6 +11,7 @@
         clock                           the stamp of the last identifier that was given
         <run id>/                       one run; goes when all of its jobs have succeeded
           run.json                      its plan
+          journal                       the jobs it has started, and how they ended
           lock                          held by the process that executes it; a reserve of room
           stop                          there once `hermes stop` was called
           uncommitted.patch             linked into the experiment directories
@@ -37,6 +38,7 @@ RUNS = ".hermes"
 CLOCK = "clock"
 RUN_RECORD = "run.json"
 LOCK = "lock"
+JOURNAL = "journal"
 STOP = "stop"
 SLURM = "slurm"
 EXIT = "<identifier>"
@@ -47,6 +49,7 @@ PART = ".hermes-part"
 FORMATS: Mapping[str, int] = {
     METADATA: 1,
     RUN_RECORD: 1,
+    JOURNAL: 1,
     EXIT: 1,
     SLURM: 1,
 }

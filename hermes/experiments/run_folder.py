@@ -26,6 +26,7 @@ from ..timing import Timing
 from . import layout
 from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
 from .identifiers import Clock
+from .journal import JournalWriter, Machine
 from .layout import LOCK, PATCH, RUN_RECORD
 from .metadata import Metadata, SlurmTask, decoded, encoded
 from .provenance import Git, boot_id, read_git, user_name, versions
@@ -134,6 +135,23 @@ def lock(folder: str) -> int | None:
     return fd
 
 
+def is_held(folder: str) -> bool:
+    """Whether a process executes the run of this folder. False where it cannot be known."""
+    try:
+        fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
@@ -155,6 +173,9 @@ class RunFolder:
     continued: tuple[str, Metadata] | None = None
     """Directory and metadata of the experiment in which the next job goes on, with the next
     attempt, instead of beginning a new one."""
+
+    journal: JournalWriter | None
+    """None where another process keeps it."""
 
     _locked: int
     _parents: set[str] = field(default_factory=set)
@@ -197,6 +218,8 @@ class RunFolder:
                 _equip(folder, locked, git)
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
+                journal = JournalWriter(folder, Machine.here())
+                opened.callback(journal.close)
                 if not has_room(folder):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as exc:
@@ -208,7 +231,7 @@ class RunFolder:
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        return cls._made(plan, name, run_id, folder, clock, git, locked, None)
+        return cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
 
     @classmethod
     def attach(cls, record: RunRecord, plan: Plan, git: Git, slurm: SlurmTask | None) -> RunFolder:
@@ -219,12 +242,14 @@ class RunFolder:
         clock = Clock(os.path.dirname(record.folder), git.suffix)
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
-        return cls._made(plan, record.name, record.run_id, record.folder, clock, git, locked, slurm)
+        return cls._made(
+            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None
+        )
 
     @classmethod
     def _made(
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
-        slurm: SlurmTask | None,
+        slurm: SlurmTask | None, journal: JournalWriter | None,
     ) -> RunFolder:  # fmt: skip
         return cls(
             plan=plan,
@@ -236,6 +261,7 @@ class RunFolder:
             git=git,
             environment=_environment(name, run_id),
             template=_template(plan, name, run_id, git, slurm),
+            journal=journal,
             _locked=locked,
         )
 
@@ -243,7 +269,7 @@ class RunFolder:
         """Where a supervised job leaves its exit status."""
         return layout.exit_file(self.folder, identifier)
 
-    def experiment(self, job: Job, key: str, attempt: int = 1) -> Experiment:
+    def experiment(self, job: Job, key: str, attempt: int = 1, index: int = 0) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
         job starts. Raises `OSError` if that is not possible."""
         if not os.path.isdir(self.folder):
@@ -274,6 +300,8 @@ class RunFolder:
             directory=directory,
         )
         try:
+            if self.journal is not None:
+                self.journal.start(identifier, key, attempt, index)
             experiment.begin()
         except OSError:
             experiment.discard()
@@ -331,10 +359,14 @@ class RunFolder:
             write_record(self.folder, self.run_id, self.name, self.plan)
             _equip(self.folder, self._locked, self.git)
             self.clock.renew(os.path.dirname(self.folder))
+            if self.journal is not None:
+                self.journal.renew(self.folder)
 
     def close(self, *, done: bool) -> None:
         """Ends the run. Its folder goes if all is `done`: the experiments tell everything then."""
         self.clock.close()
+        if self.journal is not None:
+            self.journal.close()
         with contextlib.suppress(OSError):
             if done:
                 shutil.rmtree(self.folder)

@@ -23,7 +23,7 @@ from .kinds import split_sbatch
 from .scripts import items_of
 from .settings import PlanArguments, Settings, find_root, layered
 from .source import Source
-from .sweeps import Tree, Values, build, count, distinct, expand, templates
+from .sweeps import Tree, Values, build, count, distinct, expand, pick, templates
 from .syntax import Document, parse
 from .writing import quote
 
@@ -269,6 +269,19 @@ class Jobs:
 
     def __len__(self) -> int:
         return self.plan.count
+
+    def __getitem__(self, index: int) -> Job:
+        """The job of this index, counted from 0; the ones before it are not made."""
+        if index < 0:
+            raise IndexError(index)
+        for tree, slots in self.plan._entries:
+            size = count(tree)
+            if index < size:
+                values = [""] * slots
+                template = pick(tree, index, values)
+                return Binder(self.plan._document, template, self.plan._comments).job(values)
+            index -= size
+        raise IndexError(index)
 
     def lines(self) -> Iterator[str]:
         """`Job.shell` of every job, without making the jobs."""

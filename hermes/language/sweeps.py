@@ -158,6 +158,25 @@ def expand(tree: Tree, values: Values) -> Iterator[JobTemplate]:
                 yield from expand(member, values)
 
 
+def pick(tree: Tree, index: int, values: Values) -> JobTemplate:
+    """The job template of this index among those that `expand` yields, counted from 0; sets
+    `values`."""
+    if isinstance(tree, JobTemplate):
+        return tree
+    for member in tree.members:
+        size = count(member)
+        if index < size * tree.rounds:
+            turn, index = divmod(index, size)
+            for column in reversed(tree.columns):
+                length = len(column.values)
+                values[column.slot] = column.values[turn % length]
+                if not tree.in_step:
+                    turn //= length
+            return pick(member, index, values)
+        index -= size * tree.rounds
+    raise IndexError(index)
+
+
 def distinct(wanted: frozenset[int], above: tuple[Sweep, ...], values: Values) -> Iterator[None]:
     """Sets `values` to every combination that the slots in `wanted` can take.
 

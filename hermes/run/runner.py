@@ -44,9 +44,9 @@ from ..timing import Timing
 from .control import cancel_when_asked
 from .feed import Feed, Listener
 from .logs import Follower, Stream
-from .resume import Survey
+from .resume import Reason, Survey
 from .slots import Slots
-from .todos import Todos, anew, comes_to_nothing
+from .todos import PENDING, Todos, anew, comes_to_nothing
 
 UNREAD = 32
 """Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it. Other
@@ -122,6 +122,9 @@ class Run:
         self._count_started = 0
         self._outcomes: list[Outcome] = []
         self._replaced: list[str] = []
+        self._may_be_alive: list[str] = []
+        """Identifiers of experiments of this run that were left alone."""
+
         self._warnings: list[str] = list(self.plan.warnings)
         self._left = 0
         self._at_work = 0
@@ -162,12 +165,18 @@ class Run:
             outcomes=tuple(self._outcomes),
             cancelled=self.cancelled,
             warnings=tuple(self._warnings),
-            succeeded_before=self._survey.succeeded,
-            failed_before=self._survey.failed,
+            succeeded_before=self._passed(Reason.SUCCEEDED),
+            failed_before=self._passed(Reason.FAILED),
+            running_elsewhere=self._passed(Reason.RUNNING),
+            may_be_alive=(*self._may_be_alive, *self._todos.left_alone),
             disk_full=self._todos.is_full,
             left=self._left,
             replaced=tuple(self._replaced),
         )
+
+    def _passed(self, reason: Reason) -> int:
+        # Jobs of a large plan are counted as they are passed
+        return max(self._survey.counted[reason], self._todos.passed[reason])
 
     # Which job runs when
 
@@ -229,6 +238,8 @@ class Run:
             may_come_again = self._at_work > 0
             blocks = self._todos.may_block
             todo = await in_thread(self._todos.next) if blocks else self._todos.next()
+            if todo is PENDING:
+                continue
             if todo is not None or not may_come_again:
                 return todo
             await self._one_less.wait()
@@ -261,6 +272,8 @@ class Run:
             # Not started, and to be started by a resumed run: nothing has become of it
             self._start_nothing_more()
         else:
+            if error.problem.kind is ProblemKind.MAY_BE_ALIVE and todo.leftover is not None:
+                self._may_be_alive.append(todo.leftover.metadata.identifier)
             self._tell_outcome(todo, Outcome.not_begun(todo.job, error.status, error.problem))
 
     def _job_ended(self, todo: Todo, outcome: Outcome) -> None:
@@ -295,7 +308,7 @@ class Run:
             self._feed.close()
 
     def _tell_begin(self) -> None:
-        done = self._survey.succeeded + self._survey.failed
+        done = self._survey.counted.total() - self._survey.counted[Reason.TAKEN_UP]
         self._feed.publish(
             RunStarted(
                 run_id=self.run_id,
@@ -305,6 +318,8 @@ class Run:
                 experiments=str(self.plan.experiments),
             )
         )
+        for message in self._survey.warnings:
+            self.warn(message)
 
     def _tell_start(self, job: RunningJob) -> None:
         event = job.started

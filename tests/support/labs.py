@@ -32,10 +32,12 @@ class Lab:
         attempt = 1 + sum(
             each.metadata.key == self.keys[index] for each in self.project.experiments()
         )
-        experiment = self.folder.experiment(self.jobs[index], self.keys[index], attempt)
+        experiment = self.folder.experiment(self.jobs[index], self.keys[index], attempt, index)
         experiment.close_logs()
         if status is not None:
             experiment.metadata.status = status
+            assert self.folder.journal is not None
+            self.folder.journal.end(experiment.identifier, status)
         experiment.write(sync=False)
         return experiment
 
