@@ -172,10 +172,11 @@ _encode = msgspec.json.Encoder().encode
 
 def _value(value: object) -> bytes:
     try:
-        return _encode(value)
+        # With a space after each colon, inner ones too, as people grep for `"dirty": true`
+        return msgspec.json.format(_encode(value), indent=0)
     except UnicodeEncodeError:
         # A name that is not UTF-8
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+        return json.dumps(msgspec.to_builtins(value)).encode()
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
