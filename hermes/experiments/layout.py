@@ -5,7 +5,7 @@
         hermes.json                     metadata
         stdout.log, stderr.log          what the job printed, byte for byte
         re_execution.hermes             a hermes file that runs this job again
-        uncommitted.patch               changes since the commit, if the tree was dirty
+        uncommitted.patch               what is in no commit, if the tree was dirty
         ...                             what was copied, moved, collected or written by the job
       .hermes/                          what runs need for themselves
         clock                           the stamp of the last identifier that was given
@@ -14,7 +14,7 @@
           journal                       the jobs it has started, and how they ended
           lock                          held by the process that executes it; a reserve of room
           stop                          there once `hermes stop` was called
-          uncommitted.patch             linked into the experiment directories
+          uncommitted.patch             as the run began, for the nodes of a cluster
           <identifier>                  how that job ended, as its supervisor has seen it
           slurm/                        what a client and its nodes tell each other
 

@@ -49,9 +49,10 @@ class HermesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitState(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the working tree when the run began; None is unknown.
+    """The state of the working tree when the job was started; None is unknown.
 
-    `reason` says why there is no commit, or what could not be found out.
+    `reason` says why there is no commit, what could not be found out, and which script is in no
+    commit.
     """
 
     commit: str | None = None
@@ -80,7 +81,8 @@ class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
 class Metadata(msgspec.Struct, kw_only=True):
     """All that is known of one experiment, in the order in which it stands in `hermes.json`.
 
-    `arguments` is what came after the script word, but for the identifier. `key` says what the job
+    `arguments` is what came after the script word, but for the identifier; `program` the path of
+    the program that was executed. `key` says what the job
     is, the same in every run of the same entry; `attempts` how often it was started in this run.
     `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
     steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
@@ -92,6 +94,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     script: str
     argv: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    program: str | None = None
     options: Options = Options()
     comments: tuple[str, ...] = ()
     key: str
@@ -169,10 +172,11 @@ _encode = msgspec.json.Encoder().encode
 
 def _value(value: object) -> bytes:
     try:
-        return _encode(value)
+        # With a space after each colon, inner ones too, as people grep for `"dirty": true`
+        return msgspec.json.format(_encode(value), indent=0)
     except UnicodeEncodeError:
         # A name that is not UTF-8
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+        return json.dumps(msgspec.to_builtins(value)).encode()
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> Metadata:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,16 +21,18 @@ import msgspec
 
 from .. import __version__
 from ..errors import HermesError, escape
+from ..language.checks import find_program
 from ..language.plan import Plan, from_recipe
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
 from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
+from .git import INTERVAL, MAX_SHARE, Git, read_git, signature, top_of
 from .identifiers import Clock
 from .journal import JournalWriter, Machine
 from .layout import LOCK, PATCH, RUN_RECORD
 from .metadata import Metadata, SlurmTask, decoded, encoded
-from .provenance import Git, boot_id, read_git, user_name, versions
+from .provenance import boot_id, user_name, versions
 from .query import experiments_named
 from .writer import Experiment
 
@@ -152,6 +155,58 @@ def is_held(folder: str) -> bool:
     return False
 
 
+class Code:
+    """The state of the code in the working directory of a run, as its jobs start.
+
+    git is asked again when HEAD, the index or the script has changed, and every `INTERVAL` seconds
+    for the other tracked files. Scripts are told apart, since one may be in no commit.
+    """
+
+    def __init__(self, plan: Plan, limit: float) -> None:
+        self._plan = plan
+        self._limit = limit
+        self._top = top_of(plan.working_directory)
+        self._lock = threading.Lock()
+        self._known: dict[str | None, tuple[float, tuple[object, ...], Git]] = {}
+        first = next(iter(plan.jobs), None)
+        self.latest = self._ask(_script(plan, first) if first is not None else None)
+
+    def now(self, job: Job) -> Git:
+        """The state with which a job starts. Blocks for as long as git takes, if it is asked."""
+        if self._top is None:
+            return self.latest
+        script = _script(self._plan, job)
+        with self._lock:
+            known = self._known.get(script)
+            if known is not None:
+                until, seen, git = known
+                if time.monotonic() < until and seen == signature(self._top, script):
+                    return git
+            return self._ask(script)
+
+    def _ask(self, script: str | None) -> Git:
+        began = time.monotonic()
+        plan = self._plan
+        # Before git is asked: what is changed meanwhile is seen by the next job
+        seen = signature(self._top, script) if self._top is not None else ()
+        self.latest = read_git(plan.working_directory, plan.experiments, self._limit, script)
+        ended = time.monotonic()
+        until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
+        self._known[script] = (until, seen, self.latest)
+        return self.latest
+
+
+def _script(plan: Plan, job: Job) -> str | None:
+    """The file that the script word of a job stands for, also behind `-m`; None if it is none."""
+    word = job.argv[job.position]
+    path = f"{plan.working_directory}/{word}" if not word.startswith("/") else word
+    paths = [path]
+    if job.argv[job.position - 1] == "-m":
+        module = f"{plan.working_directory}/{word.replace('.', '/')}"
+        paths = [f"{module}.py", f"{module}/__main__.py"]
+    return next((each for each in paths if os.path.isfile(each)), None)
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
@@ -177,7 +232,11 @@ class RunFolder:
     journal: JournalWriter | None
     """None where another process keeps it."""
 
+    code: Code | None = None
+    """Tells the state of the code; None where it was told by another process."""
+
     _locked: int
+    _programs: dict[str, str | None] = field(default_factory=dict)
     _parents: set[str] = field(default_factory=set)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
@@ -200,7 +259,8 @@ class RunFolder:
     def _open(
         cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool
     ) -> RunFolder:
-        git = read_git(plan.working_directory, plan.experiments, timing.git)
+        code = Code(plan, timing.git)
+        git = code.latest
         with contextlib.ExitStack() as opened:
             try:
                 if is_new:
@@ -231,7 +291,9 @@ class RunFolder:
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        return cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
+        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
+        made.code = code
+        return made
 
     @classmethod
     def attach(cls, record: RunRecord, plan: Plan, git: Git, slurm: SlurmTask | None) -> RunFolder:
@@ -280,6 +342,7 @@ class RunFolder:
         if parent not in self._parents:
             os.makedirs(parent, exist_ok=True)
             self._parents.add(parent)
+        git = self.code.now(job) if self.code is not None else self.git
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
@@ -298,6 +361,8 @@ class RunFolder:
             attempt=attempt,
             identifier=identifier,
             directory=directory,
+            git=git,
+            program=self._program(job.argv[0]),
         )
         try:
             if self.journal is not None:
@@ -307,6 +372,12 @@ class RunFolder:
             experiment.discard()
             raise
         return experiment
+
+    def _program(self, word: str) -> str | None:
+        """The path of a program, looked for once."""
+        if word not in self._programs:
+            self._programs[word] = find_program(word, self.plan.working_directory)
+        return self._programs[word]
 
     def _continue(self, job: Job, directory: str, metadata: Metadata) -> Experiment:
         experiment = Experiment.reopen(self, job, directory, metadata)

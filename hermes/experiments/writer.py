@@ -18,9 +18,9 @@ from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import PLACEHOLDER, Job, Problem, Status
 from .files import open_regular, write_all
+from .git import UNKNOWN, Git
 from .layout import OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .metadata import HermesFile, Metadata, write_metadata
-from .provenance import Git
 
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
@@ -31,12 +31,6 @@ class Run(Protocol):
 
     @property
     def plan(self) -> Plan: ...
-
-    @property
-    def folder(self) -> str: ...
-
-    @property
-    def git(self) -> Git: ...
 
     @property
     def environment(self) -> dict[bytes, bytes]: ...
@@ -59,13 +53,17 @@ class Experiment:
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
 
+    git: Git = UNKNOWN
+    """The state of the code as the job starts."""
+
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
 
     @classmethod
     def new(
-        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, directory: str
-    ) -> Experiment:
+        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, directory: str,
+        git: Git, program: str | None,
+    ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
         metadata = msgspec.structs.replace(
             run.template,
@@ -73,6 +71,8 @@ class Experiment:
             script=job.script,
             argv=tuple(job.command(identifier)),
             arguments=tuple(word.replace(PLACEHOLDER, identifier) for word in job.arguments),
+            program=program,
+            git=git.state,
             options=job.options,
             comments=job.options.comments,
             key=key,
@@ -81,7 +81,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, directory=directory, metadata=metadata)
+        return cls(run=run, job=job, directory=directory, metadata=metadata, git=git)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -114,15 +114,12 @@ class Experiment:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
         self.write(sync=False)
         again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
-        fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            write_all(fd, again)
-        finally:
-            os.close(fd)
+        _write_new(f"{self.directory}/{RE_EXECUTION}", again)
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
-        if self.run.git.patch is not None:
-            _link_or_copy(f"{self.run.folder}/{PATCH}", f"{self.directory}/{PATCH}")
+        if self.git.patch is not None:
+            # Not by a hard link: who edits one would edit those of others
+            _write_new(f"{self.directory}/{PATCH}", self.git.patch)
 
     def open_logs(self, flags: int = 0) -> None:
         """Opens the files for the job's output. Raises `OSError`.
@@ -177,8 +174,9 @@ def rerun_command(directory: str, name: str, plan: Plan) -> str:
     return shlex.join(["hermes", "exec", "-f", path, "-n", name, *root])
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _write_new(path: str, data: bytes) -> None:
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        write_all(fd, data)
+    finally:
+        os.close(fd)

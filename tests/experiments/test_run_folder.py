@@ -16,8 +16,8 @@ import pytest
 
 from hermes import HermesError, Status
 from hermes.experiments import run_folder
+from hermes.experiments.git import Git
 from hermes.experiments.metadata import GitState, SlurmTask, StoredFile, now, read_metadata
-from hermes.experiments.provenance import Git
 from hermes.experiments.run_folder import (
     RESERVE,
     RunFolder,

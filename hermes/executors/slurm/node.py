@@ -24,9 +24,10 @@ import anyio
 from ...blocking import in_thread
 from ...errors import HermesError, escape
 from ...events import JobStarted
+from ...experiments.files import read_regular
+from ...experiments.git import Git
 from ...experiments.layout import PATCH
 from ...experiments.metadata import SlurmTask, amend
-from ...experiments.provenance import Git
 from ...experiments.run_folder import RunFolder, experiments_of, read_record
 from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
@@ -222,9 +223,12 @@ def _attached(run_folder: str, submission: Submission, task: Task, job: str) -> 
         # slurmd goes to /tmp then, and says so in this log
         where = escape(str(plan.working_directory))
         raise HermesError(f"the working directory `{where}` is not there on {_node()}")
-    # What the patch holds was written when the run began
-    has_patch = submission.has_patch and os.path.exists(f"{run_folder}/{PATCH}")
-    git = Git(submission.git, b"" if has_patch else None)
+    # Written when the run began
+    patch = None
+    if submission.has_patch:
+        with suppress(OSError):
+            patch = read_regular(f"{run_folder}/{PATCH}")
+    git = Git(submission.git, patch)
     here = SlurmTask(
         job=job,
         task=task.name,
