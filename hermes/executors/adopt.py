@@ -11,7 +11,16 @@ from ..blocking import in_thread
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
 from .exits import Exit, parse_supervisor_pid
-from .proc import group_members, group_of, is_zombie, processes_of
+from .proc import (
+    CENSUS,
+    Seen,
+    group_members,
+    group_of,
+    is_zombie,
+    processes_of,
+    still_alive,
+    strays_of,
+)
 from .processes import Group, recorded_exit
 
 
@@ -53,8 +62,7 @@ class AdoptedProcess(Group):
     def __init__(
         self, *, identifier: str, pid: int, started: str | None, exit_file: str, poll: float
     ) -> None:
-        super().__init__(pid)
-        self._identifier = identifier
+        super().__init__(pid, identifier)
         self._started = started
         self._exit_file = exit_file
         self._poll = poll
@@ -76,8 +84,13 @@ class AdoptedProcess(Group):
         return False
 
     def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
-        return [pid for pid in group_members(self.pid) if pid in own]
+        own = set(processes_of("HERMES_IDENTIFIER").get(self.identifier, ()))
+        members = [pid for pid in group_members(self.pid) if pid in own]
+        return [*members, *still_alive(self._strays)]
+
+    def _find_strays(self) -> dict[int, Seen]:
+        leader = 0 if self._is_gone() else self.pid
+        return strays_of(CENSUS.take(), self.identifier, leader)
 
     def signal(self, number: int) -> bool:
         # Never to a group of the same number that belongs to somebody else

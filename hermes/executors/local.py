@@ -5,6 +5,7 @@ prepare -> spawn -> wait -> end -> copy -> final scan -> final metadata
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import os
@@ -35,7 +36,7 @@ from ..model import Outcome, Problem, ProblemKind, Status
 from .adopt import adopt
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .exits import Exit, status_of
-from .proc import processes_of
+from .proc import CENSUS, by_job, processes_of
 from .processes import BUSY, Group, Launch, hidden_from_shells, spawn
 
 UNFINISHED = 256
@@ -44,6 +45,9 @@ UNFINISHED = 256
 MAX_SCAN_SHARE = 0.1
 """At most this share of the time goes into scanning the working directory while jobs run. In a
 large one a scan takes longer than a short job."""
+
+BREAKS = 3
+"""So often a host can break into the end of a job before the job is given up."""
 
 THREADS = 4
 """Worker threads for the files of jobs. They are Hermes' own: a host that is busy with threads of
@@ -99,6 +103,10 @@ class LocalJob:
     reason: Status | None = None
     started: JobStarted | None = None
     outcome: Outcome | None = None
+    is_copied: bool = False
+    is_abandoned: bool = False
+    """Whether nobody waits for it any more, nor for its files."""
+
     began: float = field(default_factory=time.monotonic)
     ended: float = math.nan
     """By the same clock as `began`."""
@@ -110,6 +118,13 @@ class LocalJob:
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+    def abandon(self) -> None:
+        """Kills the job at once, without waiting for anything. A resumed run finishes it."""
+        self.is_abandoned = True
+        self.experiment.close_logs()
+        if self.process is not None and self.exit is None:
+            self.process.kill()
 
     async def wait(self) -> None:
         if self.process is None:
@@ -143,7 +158,10 @@ class LocalPlace:
             on_warning=run.warn,
         )
         self.threads = anyio.CapacityLimiter(THREADS)
+        # An inner run, which a job starts, has to have ended its jobs before it is killed itself
+        run.folder.environment[b"HERMES_GRACE"] = f"{run.grace.seconds:g}".encode()
         self._hidden = hidden_from_shells(run.folder.environment)
+        self._has_told_unsupervised = False
         self._empty = os.open(os.devnull, os.O_RDONLY)
         """What all jobs read."""
 
@@ -176,16 +194,50 @@ class LocalPlace:
             if job.process is not None:
                 job.started = start_event(todo, job.experiment, slot, job.process.pid)
             yield job
+        except GeneratorExit:
+            # The event loop is gone, or the task was dropped: nothing can be waited for
+            job.abandon()
+            raise
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._end(job)
-                self._running -= 1
-                if job.experiment.job.options.copy_after or job.experiment.job.options.move_after:
-                    # Before the next job can write the same fixed name
-                    await in_thread(self._copy_after, job, limiter=self.threads)
-                async with self._unfinished:
-                    slot.release()
-                    await self._finish(job)
+            if not job.is_abandoned:
+                await self._bring_to_end(job, slot)
+
+    async def _bring_to_end(self, job: LocalJob, slot: Slot) -> None:
+        """Ends a job if it has not ended, and finishes it.
+
+        Where the host breaks the shield, as `asyncio.run` does after a second Ctrl-C, the job is
+        killed without further grace; the host's exception is raised when that is done.
+        """
+        broken: BaseException | None = None
+        for _ in range(BREAKS):
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._end_and_finish(job, slot)
+                break
+            except GeneratorExit:
+                job.abandon()
+                raise
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as exc:
+                self.run.grace.end_now()
+                broken = exc
+        else:
+            job.abandon()
+        if broken is not None:
+            raise broken
+
+    async def _end_and_finish(self, job: LocalJob, slot: Slot) -> None:
+        """What has been done already is not done again."""
+        if math.isnan(job.ended):
+            await self._end(job)
+            self._running -= 1
+        options = job.experiment.job.options
+        if (options.copy_after or options.move_after) and not job.is_copied:
+            job.is_copied = True
+            # Before the next job can write the same fixed name
+            await in_thread(self._copy_after, job, limiter=self.threads)
+        async with self._unfinished:
+            slot.release()
+            await self._finish(job)
 
     # Prepare
 
@@ -240,6 +292,7 @@ class LocalPlace:
     async def _start(self, job: LocalJob, launch: Launch) -> None:
         """Starts the process, unless the run is cancelled or a copy has failed."""
         ends, pause = time.monotonic() + self.run.timing.busy, 0.05
+        wanted = launch
         try:
             while not job.experiment.metadata.problems and not _is_cancelled():
                 job.began = time.monotonic()
@@ -248,8 +301,14 @@ class LocalPlace:
                     with anyio.CancelScope(shield=True):
                         process = await spawn(launch)
                     job.process, job.experiment.metadata.pid = process, process.pid
+                    if launch is not wanted:
+                        self._tell_unsupervised()
                     return
                 except (OSError, ValueError) as exc:
+                    is_too_long = isinstance(exc, OSError) and exc.errno == errno.E2BIG
+                    if is_too_long and launch.exit_file is not None:
+                        launch = replace(launch, exit_file=None, hidden=())
+                        continue
                     is_busy = isinstance(exc, OSError) and exc.errno in BUSY
                     if not is_busy or time.monotonic() > ends:
                         _could_not_start(job, exc)
@@ -259,6 +318,15 @@ class LocalPlace:
                 pause = min(1.0, 2 * pause)
         finally:
             job.experiment.close_logs()
+
+    def _tell_unsupervised(self) -> None:
+        # A shell would need the functions that bash exports once more, as words
+        if not self._has_told_unsupervised:
+            self._has_told_unsupervised = True
+            self.run.warn(
+                "command and environment are too large to start jobs with a supervisor: should this"
+                " process be killed, nobody will know how they ended"
+            )
 
     def _launch(self, experiment: Experiment, slot: Slot) -> Launch:
         program, *words = experiment.argv
@@ -311,7 +379,8 @@ class LocalPlace:
 
     async def _finish(self, job: LocalJob) -> None:
         """Finishes a job that has ended. All that end at about the same time share one scan."""
-        self._ended.append(job)
+        if job not in self._ended:
+            self._ended.append(job)
         async with self._finishing:
             while job.outcome is None:
                 await self._wait_for_more()
@@ -366,7 +435,8 @@ class LocalPlace:
         thorough = any(
             job.is_adopted or job.seconds > self.run.timing.record_after for job in batch
         )
-        strays = processes_of("HERMES_IDENTIFIER") if thorough else {}
+        identifiers = [job.experiment.identifier for job in batch]
+        strays = by_job(CENSUS.take(), identifiers) if thorough else {}
         left: dict[LocalJob, list[int]] = {}
         for job in batch:
             found = strays.get(job.experiment.identifier, ()) if job.process is not None else ()
@@ -452,6 +522,11 @@ def write(experiment: Experiment, *, sync: bool) -> bool:
 
 def _could_not_start(job: LocalJob, error: OSError | ValueError) -> None:
     said = error.strerror if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        said = (
+            "its command and environment are larger than the system takes; put long arguments"
+            " into a file"
+        )
     job.exit = Exit(code=127 if isinstance(error, FileNotFoundError) else 126)
     text = f"the job could not be started: {said}"
     job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -134,7 +135,7 @@ def lock(folder: str) -> int | None:
     return fd
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
 
@@ -226,7 +227,7 @@ class RunFolder:
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
         slurm: SlurmTask | None,
     ) -> RunFolder:  # fmt: skip
-        return cls(
+        made = cls(
             plan=plan,
             name=name,
             run_id=run_id,
@@ -238,6 +239,8 @@ class RunFolder:
             template=_template(plan, name, run_id, git, slurm),
             _locked=locked,
         )
+        _OPEN.add(made)
+        return made
 
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
@@ -333,12 +336,38 @@ class RunFolder:
             self.clock.renew(os.path.dirname(self.folder))
 
     def close(self, *, done: bool) -> None:
-        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then."""
+        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then. A
+        second time does nothing."""
+        locked, self._locked = self._locked, -1
+        if locked < 0:
+            return
+        _OPEN.discard(self)
         self.clock.close()
         with contextlib.suppress(OSError):
             if done:
                 shutil.rmtree(self.folder)
-        os.close(self._locked)
+        os.close(locked)
+
+    def forget_lock(self) -> None:
+        """In a forked child of the process that executes the run: the lock is not the child's, and
+        must not be held for as long as it lives."""
+        with contextlib.suppress(OSError):
+            self.clock.close()
+            os.close(self._locked)
+        self._locked = -1
+
+
+_OPEN: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for folder in list(_OPEN):
+        folder.forget_lock()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
@@ -378,5 +407,10 @@ def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | N
 
 def _environment(name: str, run_id: str) -> dict[bytes, bytes]:
     environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+    around = environment.get("HERMES_IDENTIFIER")
+    if around:
+        # This run is itself in a job: the processes of its jobs are that job's too
+        outer = environment.get("HERMES_OUTER", "")
+        environment["HERMES_OUTER"] = f"{around} {outer}".rstrip()
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
