@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 
 import anyio
+import anyio.to_thread
 from rich.cells import cell_len, set_cell_size
 
 import hermes
-from hermes.blocking import in_thread
 from hermes.show import text as report
 
 from .display import Output, PlainDisplay
@@ -98,7 +98,7 @@ class ProgressDisplay(PlainDisplay):
                 next_look = time.monotonic() + REFRESH
                 columns, lines = _size()
                 # The lines above and below the jobs, and one that stays free
-                rows = await in_thread(self.progress.rows, max(1, lines - 3))
+                rows = await anyio.to_thread.run_sync(self.progress.rows, max(1, lines - 3))
                 self._screen.draw(self._drawing(run, rows, max(1, columns - ECHO)))
             self._screen.show()
             await anyio.sleep(TICK)

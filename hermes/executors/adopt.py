@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import anyio
@@ -54,6 +56,17 @@ def recorded_pid(exit_file: str) -> int | None:
         return parse_supervisor_pid(Path(exit_file).read_text(errors="replace"))
     except OSError:
         return None
+
+
+def adopted_end(exit_file: str, start: datetime | None) -> tuple[datetime, float]:
+    """When an adopted job ended, as its exit file tells, and how long it ran, in seconds by the
+    clock of day, for there is no better. Blocks.
+    """
+    try:
+        end = datetime.fromtimestamp(os.stat(exit_file).st_mtime).astimezone()
+    except OSError:
+        end = datetime.now().astimezone()
+    return end, 0.0 if start is None else max(0.0, (end - start).total_seconds())
 
 
 class AdoptedProcess(Group):

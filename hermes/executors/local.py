@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 
 import anyio
@@ -33,11 +32,11 @@ from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.checks import find_program
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
-from .adopt import adopt
+from .adopt import adopt, adopted_end
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .exits import Exit, status_of
 from .proc import CENSUS, by_job, processes_of
-from .processes import BUSY, Group, Launch, hidden_from_shells, spawn
+from .processes import Group, Launch, hidden_from_shells, start, why_not_started
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -291,33 +290,25 @@ class LocalPlace:
 
     async def _start(self, job: LocalJob, launch: Launch) -> None:
         """Starts the process, unless the run is cancelled or a copy has failed."""
-        ends, pause = time.monotonic() + self.run.timing.busy, 0.05
-        wanted = launch
         try:
-            while not job.experiment.metadata.problems and not _is_cancelled():
-                job.began = time.monotonic()
-                job.experiment.metadata.start = now()
-                try:
-                    with anyio.CancelScope(shield=True):
-                        process = await spawn(launch)
-                    job.process, job.experiment.metadata.pid = process, process.pid
-                    if launch is not wanted:
-                        self._tell_unsupervised()
-                    return
-                except (OSError, ValueError) as exc:
-                    is_too_long = isinstance(exc, OSError) and exc.errno == errno.E2BIG
-                    if is_too_long and launch.exit_file is not None:
-                        launch = replace(launch, exit_file=None, hidden=())
-                        continue
-                    is_busy = isinstance(exc, OSError) and exc.errno in BUSY
-                    if not is_busy or time.monotonic() > ends:
-                        _could_not_start(job, exc)
-                        return
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(pause)
-                pause = min(1.0, 2 * pause)
+            process = await start(launch, self.run.timing.busy, partial(self._begins, job))
+        except (OSError, ValueError) as exc:
+            job.exit, text = why_not_started(exc)
+            job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))
+        else:
+            if process is not None:
+                job.process, job.experiment.metadata.pid = process, process.pid
+                if launch.exit_file is not None and not process.is_supervised:
+                    self._tell_unsupervised()
         finally:
             job.experiment.close_logs()
+
+    def _begins(self, job: LocalJob) -> bool:
+        if job.experiment.metadata.problems or _is_cancelled():
+            return False
+        job.began = time.monotonic()
+        job.experiment.metadata.start = now()
+        return True
 
     def _tell_unsupervised(self) -> None:
         # A shell would need the functions that bash exports once more, as words
@@ -450,7 +441,10 @@ class LocalPlace:
         For lack of room its exit status is left behind too: a resumed run finishes it.
         """
         experiment, metadata = job.experiment, job.experiment.metadata
-        seconds = self._adopted_end(experiment) if job.is_adopted else job.seconds
+        seconds = job.seconds
+        if job.is_adopted:
+            exit_file = self.run.folder.exit_file(experiment.identifier)
+            metadata.end, seconds = adopted_end(exit_file, metadata.start)
         for problem in collected.problems:
             experiment.add_problem(problem)
         end = job.exit
@@ -489,19 +483,6 @@ class LocalPlace:
             with suppress(OSError):
                 os.unlink(exit_file)
 
-    def _adopted_end(self, experiment: Experiment) -> float:
-        """Sets when an adopted job ended, as its exit file tells. Returns how long it ran, in
-        seconds by the clock of day, for there is no better.
-        """
-        try:
-            changed = os.stat(self.run.folder.exit_file(experiment.identifier)).st_mtime
-            end = datetime.fromtimestamp(changed).astimezone()
-        except OSError:
-            end = datetime.now().astimezone()
-        experiment.metadata.end = end
-        start = experiment.metadata.start
-        return 0.0 if start is None else max(0.0, (end - start).total_seconds())
-
     def _tell_collected(self, files: Sequence[tuple[str, str]]) -> None:
         if self.run.follow_files:
             for identifier, path in files:
@@ -518,18 +499,6 @@ def write(experiment: Experiment, *, sync: bool) -> bool:
         experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))
         return False
     return True
-
-
-def _could_not_start(job: LocalJob, error: OSError | ValueError) -> None:
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    if isinstance(error, OSError) and error.errno == errno.E2BIG:
-        said = (
-            "its command and environment are larger than the system takes; put long arguments"
-            " into a file"
-        )
-    job.exit = Exit(code=127 if isinstance(error, FileNotFoundError) else 126)
-    text = f"the job could not be started: {said}"
-    job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))
 
 
 def _is_cancelled() -> bool:

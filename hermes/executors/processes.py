@@ -14,9 +14,10 @@ import os
 import re
 import signal
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -127,6 +128,42 @@ async def spawn(launch: Launch) -> LocalProcess:
         # A script without `#!`: as `execvp` and every shell do
         process = await _open_process(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch)
     return LocalProcess(process, launch.identifier, launch.exit_file)
+
+
+async def start(launch: Launch, busy: float, begins: Callable[[], bool]) -> LocalProcess | None:
+    """As `spawn`, again for `busy` seconds while the system has no process to give just now.
+
+    `begins` is asked before each try; None if it does not want the process any more. If command and
+    environment are too large for a supervisor, which needs some of them twice, there is none. Raises
+    `OSError` and `ValueError`.
+    """
+    ends, pause = time.monotonic() + busy, 0.05
+    while begins():
+        try:
+            with anyio.CancelScope(shield=True):
+                return await spawn(launch)
+        except OSError as exc:
+            if exc.errno == errno.E2BIG and launch.exit_file is not None:
+                launch = replace(launch, exit_file=None, hidden=())
+                continue
+            if exc.errno not in BUSY or time.monotonic() > ends:
+                raise
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(pause)
+        pause = min(1.0, 2 * pause)
+    return None
+
+
+def why_not_started(error: OSError | ValueError) -> tuple[Exit, str]:
+    """What a shell would exit with, and what people are told."""
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError) and error.errno == errno.E2BIG:
+        said = (
+            "its command and environment are larger than the system takes;"
+            " put long arguments into a file"
+        )
+    code = 127 if isinstance(error, FileNotFoundError) else 126
+    return Exit(code=code), f"the job could not be started: {said}"
 
 
 def _held_back() -> str | None:
@@ -326,6 +363,10 @@ class LocalProcess(Group):
         self._process = process
         self._exit_file = exit_file
         _owned[self.pid] = identifier
+
+    @property
+    def is_supervised(self) -> bool:
+        return self._exit_file is not None
 
     async def has_ended(self) -> bool:
         # The event loop may not know yet: on Python 3.11 a thread fetches the child first
