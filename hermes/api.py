@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -115,9 +115,10 @@ async def open_resumed(
     )
     record, plan = await in_thread(_find_unfinished, run, root, working_directory)
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
-    await in_thread(_unlink, stop_file(folder.folder))
-    place = executor or _executor_of(plan)
-    survey = await in_thread(_survey, folder, place, failed)
+    with _closed_on_error(folder):
+        await in_thread(_unlink, stop_file(folder.folder))
+        place = executor or _executor_of(plan)
+        survey = await in_thread(_survey, folder, place, failed)
     resumed = Run(folder=folder, survey=survey, executor=place, options=options)
     async with in_progress(resumed, folder):
         yield resumed
@@ -149,8 +150,9 @@ async def open_stopped(
     record, plan = await in_thread(_find_unfinished, run, root, working_directory)
     try:
         folder = await _taken_over(record, plan, options)
-        place = executor or _executor_of(plan)
-        survey = await in_thread(_survey, folder, place, False)
+        with _closed_on_error(folder):
+            place = executor or _executor_of(plan)
+            survey = await in_thread(_survey, folder, place, False)
         survey.taken_up = [replace(todo, again=False) for todo in survey.taken_up]
         # All that runs is ended at the same time
         threads = max(plan.settings.threads, len(survey.taken_up))
@@ -260,9 +262,14 @@ def _find_unfinished(
 
 
 def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
+    return survey_run(folder, failed=failed, held=executor.held(folder, failed=failed))
+
+
+@contextmanager
+def _closed_on_error(folder: RunFolder) -> Iterator[None]:
+    """Or this process would keep the run's lock."""
     try:
-        return survey_run(folder, failed=failed, held=executor.held(folder, failed=failed))
+        yield
     except BaseException:
-        # Or this process would keep the run's lock
         folder.close(done=False)
         raise

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import anyio
 
 from ..blocking import in_thread
+from ..errors import escape
+from ..experiments.journal import Machine
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
+from ..model import Problem, ProblemKind
 from .exits import Exit, parse_supervisor_pid
-from .proc import HAS_PROC, group_members, group_of, is_zombie, processes_of
+from .proc import (
+    HAS_PROC,
+    group_members,
+    group_of,
+    is_zombie,
+    processes_of,
+    still_alive,
+)
 from .processes import Group, recorded_exit
 
 
@@ -26,6 +37,9 @@ def adopt(
     """
     identifier = metadata.identifier
     found = metadata.pid or recorded_pid(exit_file)
+    if found is not None and found <= 1:
+        # Nonsense, and to signal it would be dangerous
+        found = None
     leaders = [pid for pid in alive.get(identifier, ()) if group_of(pid) == pid]
     if leaders and recorded_exit(exit_file) is None:
         # Its own daemons lead groups too
@@ -42,6 +56,18 @@ def adopt(
     )
 
 
+def left_alone(identifier: str, machine: Machine) -> Problem:
+    """That a job may be alive on a machine whose processes cannot be seen from here."""
+    where = f"on `{escape(machine.host)}`"
+    if machine.host == os.uname().nodename:
+        where += ", in another container or before it was started anew"
+    text = (
+        f"`{identifier}` was started {where}, and may be alive: it was left as it is; resume the "
+        "run there"
+    )
+    return Problem(ProblemKind.MAY_BE_ALIVE, text)
+
+
 def recorded_pid(exit_file: str) -> int | None:
     """The process id of a job's supervisor; None if it has not come to that. Blocks."""
     try:
@@ -50,14 +76,24 @@ def recorded_pid(exit_file: str) -> int | None:
         return None
 
 
+def adopted_end(exit_file: str, start: datetime | None) -> tuple[datetime, float]:
+    """When an adopted job ended, as its exit file tells, and how long it ran, in seconds by the
+    clock of day, for there is no better. Blocks.
+    """
+    try:
+        end = datetime.fromtimestamp(os.stat(exit_file).st_mtime).astimezone()
+    except OSError:
+        end = datetime.now().astimezone()
+    return end, 0.0 if start is None else max(0.0, (end - start).total_seconds())
+
+
 class AdoptedProcess(Group):
     """A process that is not our child: how it ended is known only by the record that it leaves."""
 
     def __init__(
         self, *, identifier: str, pid: int, started: str | None, exit_file: str, poll: float
     ) -> None:
-        super().__init__(pid)
-        self._identifier = identifier
+        super().__init__(pid, identifier)
         self._started = started
         self._exit_file = exit_file
         self._poll = poll
@@ -80,7 +116,7 @@ class AdoptedProcess(Group):
 
     def _own_processes(self) -> Sequence[int]:
         if HAS_PROC:
-            return processes_of("HERMES_IDENTIFIER").get(self._identifier, ())
+            return processes_of("HERMES_IDENTIFIER").get(self.identifier, ())
         return group_members(self.pid)
 
     async def wait(self) -> Exit | None:
@@ -93,8 +129,12 @@ class AdoptedProcess(Group):
         return False
 
     def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
-        return [pid for pid in group_members(self.pid) if pid in own]
+        own = set(processes_of("HERMES_IDENTIFIER").get(self.identifier, ()))
+        members = [pid for pid in group_members(self.pid) if pid in own]
+        return [*members, *still_alive(self._strays)]
+
+    def _leader(self) -> int | None:
+        return None if self._is_gone() else self.pid
 
     def signal(self, number: int) -> bool:
         # Never to a group of the same number that belongs to somebody else

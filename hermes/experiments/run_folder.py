@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import threading
-import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,8 +26,9 @@ from ..language.plan import Plan, from_recipe
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
+from .code import Code
 from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
-from .git import INTERVAL, MAX_SHARE, Git, read_git, signature, top_of
+from .git import Git
 from .identifiers import Clock
 from .journal import JournalWriter, Machine
 from .layout import LOCK, PATCH, RUN_RECORD
@@ -155,59 +156,7 @@ def is_held(folder: str) -> bool:
     return False
 
 
-class Code:
-    """The state of the code in the working directory of a run, as its jobs start.
-
-    git is asked again when HEAD, the index or the script has changed, and every `INTERVAL` seconds
-    for the other tracked files. Scripts are told apart, since one may be in no commit.
-    """
-
-    def __init__(self, plan: Plan, limit: float) -> None:
-        self._plan = plan
-        self._limit = limit
-        self._top = top_of(plan.working_directory)
-        self._lock = threading.Lock()
-        self._known: dict[str | None, tuple[float, tuple[object, ...], Git]] = {}
-        first = next(iter(plan.jobs), None)
-        self.latest = self._ask(_script(plan, first) if first is not None else None)
-
-    def now(self, job: Job) -> Git:
-        """The state with which a job starts. Blocks for as long as git takes, if it is asked."""
-        if self._top is None:
-            return self.latest
-        script = _script(self._plan, job)
-        with self._lock:
-            known = self._known.get(script)
-            if known is not None:
-                until, seen, git = known
-                if time.monotonic() < until and seen == signature(self._top, script):
-                    return git
-            return self._ask(script)
-
-    def _ask(self, script: str | None) -> Git:
-        began = time.monotonic()
-        plan = self._plan
-        # Before git is asked: what is changed meanwhile is seen by the next job
-        seen = signature(self._top, script) if self._top is not None else ()
-        self.latest = read_git(plan.working_directory, plan.experiments, self._limit, script)
-        ended = time.monotonic()
-        until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
-        self._known[script] = (until, seen, self.latest)
-        return self.latest
-
-
-def _script(plan: Plan, job: Job) -> str | None:
-    """The file that the script word of a job stands for, also behind `-m`; None if it is none."""
-    word = job.argv[job.position]
-    path = f"{plan.working_directory}/{word}" if not word.startswith("/") else word
-    paths = [path]
-    if job.argv[job.position - 1] == "-m":
-        module = f"{plan.working_directory}/{word.replace('.', '/')}"
-        paths = [f"{module}.py", f"{module}/__main__.py"]
-    return next((each for each in paths if os.path.isfile(each)), None)
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
 
@@ -313,7 +262,7 @@ class RunFolder:
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
         slurm: SlurmTask | None, journal: JournalWriter | None,
     ) -> RunFolder:  # fmt: skip
-        return cls(
+        made = cls(
             plan=plan,
             name=name,
             run_id=run_id,
@@ -326,6 +275,8 @@ class RunFolder:
             journal=journal,
             _locked=locked,
         )
+        _OPEN.add(made)
+        return made
 
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
@@ -434,14 +385,40 @@ class RunFolder:
                 self.journal.renew(self.folder)
 
     def close(self, *, done: bool) -> None:
-        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then."""
+        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then. A
+        second time does nothing."""
+        locked, self._locked = self._locked, -1
+        if locked < 0:
+            return
+        _OPEN.discard(self)
         self.clock.close()
         if self.journal is not None:
             self.journal.close()
         with contextlib.suppress(OSError):
             if done:
                 shutil.rmtree(self.folder)
-        os.close(self._locked)
+        os.close(locked)
+
+    def forget_lock(self) -> None:
+        """In a forked child of the process that executes the run: the lock is not the child's, and
+        must not be held for as long as it lives."""
+        with contextlib.suppress(OSError):
+            self.clock.close()
+            os.close(self._locked)
+        self._locked = -1
+
+
+_OPEN: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for folder in list(_OPEN):
+        folder.forget_lock()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
@@ -481,5 +458,10 @@ def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | N
 
 def _environment(name: str, run_id: str) -> dict[bytes, bytes]:
     environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+    around = environment.get("HERMES_IDENTIFIER")
+    if around:
+        # This run is itself in a job: the processes of its jobs are that job's too
+        outer = environment.get("HERMES_OUTER", "")
+        environment["HERMES_OUTER"] = f"{around} {outer}".rstrip()
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import anyio
 
-from ..blocking import in_thread
+from ..blocking import in_thread, is_asyncio
 from ..experiments.layout import STDERR, STDOUT
 
 CHUNK = 65536
@@ -151,14 +151,10 @@ class _OpenFiles:
 
     async def _open(self, path: str) -> tuple[Readable, Close]:
         """With aiofiles, and under trio, which aiofiles does not know, with anyio."""
-        # Imported here: most runs follow no logs
-        import asyncio
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not is_asyncio():
             file = await anyio.open_file(path, "rb", buffering=0)
             return file, file.aclose
+        # Imported here: most runs follow no logs
         import aiofiles
 
         if self._executor is None:

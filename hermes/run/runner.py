@@ -7,16 +7,17 @@ slots -> todo -> executor -> events and result
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import anyio
 
-from ..blocking import in_thread, shielded
+from ..blocking import has_loop, in_thread, shielded
 from ..errors import escape
 from ..events import (
     Event,
@@ -51,6 +52,9 @@ from .todos import PENDING, Todos, anew, comes_to_nothing
 UNREAD = 32
 """Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it. Other
 events never do."""
+
+INNER_SHARE = 0.7
+"""A run in a job of another run has this share of that job's grace."""
 
 FollowLogs = Literal["all", "shown", "none"]
 """Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or
@@ -101,7 +105,8 @@ class Run:
         self._survey = survey
         self._executor = executor
         self._timing = options.timing
-        self._grace = Grace(options.timing.grace if options.grace is None else options.grace)
+        grace = options.timing.grace if options.grace is None else options.grace
+        self._grace = Grace(within_outer(grace, os.environ))
         self._options = options
         self._is_ending = is_ending
         self._scope = anyio.CancelScope()
@@ -383,19 +388,44 @@ class Run:
         return True
 
 
+def within_outer(grace: float, environment: Mapping[str, str]) -> float:
+    """The grace of a run that may itself be in a job of another run: shorter than the grace of that
+    job, so that jobs which do not obey are killed, and told, before their runner is.
+    """
+    try:
+        outer = float(environment["HERMES_GRACE"])
+    except (KeyError, ValueError):
+        return grace
+    return min(grace, INNER_SHARE * outer) if outer > 0 else grace
+
+
 @asynccontextmanager
 async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
     """Executes a run while the block runs. Leaving the block waits for the jobs; leaving it by an
     exception ends them first. The exception is raised as it is.
     """
     is_done = False
+    failure: BaseException | None = None
+    host = anyio.get_current_task()
     try:
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(run.execute)
             try:
                 yield run
-            except Exception as exc:
+            except anyio.get_cancelled_exc_class():
+                raise
+            except GeneratorExit:
+                # The generator around the block was dropped
+                run.cancel()
+                if has_loop():
+                    with anyio.CancelScope(shield=True):
+                        await run.ended.wait()
+                    if anyio.get_current_task() != host:
+                        # The group cannot be left by another task than that which entered it
+                        stack.pop_all()
+                raise
+            except BaseException as exc:
                 # Raised outside of the group, which would wrap it
                 failure = exc
                 run.cancel()
@@ -405,5 +435,10 @@ async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
         if failure is not None:
             raise failure
     finally:
-        with anyio.CancelScope(shield=True):
-            await in_thread(partial(folder.close, done=is_done))
+        try:
+            if has_loop():
+                with anyio.CancelScope(shield=True):
+                    await in_thread(partial(folder.close, done=is_done))
+        finally:
+            # However this is broken off, the lock is given back
+            folder.close(done=False)

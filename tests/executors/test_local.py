@@ -51,6 +51,7 @@ async def test_what_a_job_gets(
             "HERMES_EXPERIMENT_DIR": str(experiment.directory),
             "HERMES_NAME": "test",
             "HERMES_RUN_ID": run.run_id,
+            "HERMES_GRACE": "10",
             "PYTHONUNBUFFERED": "1",
         }
         assert environment.pop("HERMES_SLOT") in ("0", "1")
