@@ -364,6 +364,9 @@ class LocalProcess(Group):
         super().__init__(process.pid, identifier)
         self._process = process
         self._exit_file = exit_file
+        self._is_fetched = False
+        """Whether the child is gone. Threads ask, and Trio's processes may not be asked there."""
+
         _owned[self.pid] = identifier
 
     @property
@@ -385,6 +388,7 @@ class LocalProcess(Group):
 
     async def wait(self) -> Exit | None:
         returncode = await self._process.wait()
+        self._is_fetched = True
         _owned.pop(self.pid, None)
         is_doubtful = _is_doubtful(returncode)
         is_unknown = is_doubtful and _others_may_reap()
@@ -415,7 +419,7 @@ class LocalProcess(Group):
         return {} if first is None else {first: seen[first]}
 
     def _leader(self) -> int | None:
-        return self.pid if self._process.returncode is None else None
+        return None if self._is_fetched else self.pid
 
     def is_early(self) -> bool:
         if self._exit_file is None or not HAS_PROC:
