@@ -32,8 +32,8 @@ def replace() -> None:
 
 
 def group() -> None:
-    """Signals go to the job's first process instead of its group, and nobody checks whether the
-    group is gone.
+    """Signals go to the job's first process instead of all of its processes, and nobody checks
+    whether these are gone.
     """
 
     def signal(self: processes.Group, number: int) -> bool:
@@ -48,6 +48,8 @@ def group() -> None:
 
     processes.Group.signal = signal  # type: ignore[method-assign]
     processes.Group.left_behind = left_behind  # type: ignore[method-assign]
+    processes.Group._find_strays = lambda self: {}  # type: ignore[method-assign]
+    processes.LocalProcess._oldest = lambda self: {}  # type: ignore[method-assign]
 
 
 def scan() -> None:
