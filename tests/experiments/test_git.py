@@ -70,7 +70,7 @@ def test_another_tracked_file_edited_during_the_run(
     repository: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hermes.experiments.code.INTERVAL", 0.0)
-    monkeypatch.setattr("hermes.experiments.run_folder.MAX_SHARE", 1e9)
+    monkeypatch.setattr("hermes.experiments.code.MAX_SHARE", 1e9)
     run = repository.run()
     started(run)
     repository.write("data.bin", "edited")
