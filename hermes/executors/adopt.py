@@ -103,7 +103,7 @@ class AdoptedProcess(Group):
 
     def _find_strays(self) -> dict[int, Seen]:
         leader = 0 if self._is_gone() else self.pid
-        return strays_of(CENSUS.take(), self.identifier, leader)
+        return strays_of(CENSUS.take(), self.identifier, leader, self._strays)
 
     def signal(self, number: int) -> bool:
         # Never to a group of the same number that belongs to somebody else

@@ -57,14 +57,19 @@ class Census:
 CENSUS = Census()
 
 
-def strays_of(seen: Mapping[int, Seen], identifier: str, leader: int) -> dict[int, Seen]:
+def strays_of(
+    seen: Mapping[int, Seen], identifier: str, leader: int, known: Mapping[int, Seen]
+) -> dict[int, Seen]:
     """The processes of a job that are not in its group: those that have its identifier in their
-    environment, as that of an outer job too, and the descendants of all of its processes.
+    environment, as that of an outer job too, and the descendants of all of its processes and of
+    those `known` before.
     """
     found = {
         pid
         for pid, one in seen.items()
-        if identifier in one.jobs or one.group == leader or pid == leader
+        if identifier in one.jobs
+        or leader in (pid, one.group)
+        or (pid in known and known[pid].started == one.started)
     }
     children: dict[int, list[int]] = {}
     for pid, one in seen.items():

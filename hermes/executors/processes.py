@@ -134,8 +134,8 @@ async def start(launch: Launch, busy: float, begins: Callable[[], bool]) -> Loca
     """As `spawn`, again for `busy` seconds while the system has no process to give just now.
 
     `begins` is asked before each try; None if it does not want the process any more. If command and
-    environment are too large for a supervisor, which needs some of them twice, there is none. Raises
-    `OSError` and `ValueError`.
+    environment are too large for a supervisor, which needs some of them twice, it has none.
+    Raises `OSError` and `ValueError`.
     """
     ends, pause = time.monotonic() + busy, 0.05
     while begins():
@@ -290,16 +290,16 @@ class Group(ABC):
 
     def kill(self) -> None:
         """Kills all processes of the job, and of runs in it. May block."""
-        self.signal(signal.SIGKILL)
         self._strays = {**self._strays, **self._find_strays()}
+        self.signal(signal.SIGKILL)
         _signal_each(self._strays, signal.SIGKILL)
 
     def _tell_to_end(self) -> None:
-        # The group first: it takes no time
+        # Before that: who has another environment is known by its parent alone, while that lives
+        self._tell_strays(False)
         self.signal(signal.SIGTERM)
         # A stopped group would never get the signal
         self.signal(signal.SIGCONT)
-        self._tell_strays(False)
 
     def _tell_strays(self, of_inner_runs: bool) -> bool:
         """Tells the processes outside the group to end; whether there are any. The jobs of a run in
@@ -319,7 +319,7 @@ class Group(ABC):
         return (self.identifier,)
 
     def _find_strays(self) -> dict[int, Seen]:
-        found = strays_of(CENSUS.take(), self.identifier, self.pid)
+        found = strays_of(CENSUS.take(), self.identifier, self.pid, self._strays)
         found.pop(os.getpid(), None)
         return found
 
@@ -362,6 +362,10 @@ class LocalProcess(Group):
         super().__init__(process.pid, identifier)
         self._process = process
         self._exit_file = exit_file
+        self._end: tuple[Exit | None] | None = None
+        """What `wait` has returned, which may be None. Asked again, when the processes that it has
+        looked at are gone, it would not know better."""
+
         _owned[self.pid] = identifier
 
     @property
@@ -382,6 +386,11 @@ class LocalProcess(Group):
             return True
 
     async def wait(self) -> Exit | None:
+        if self._end is None:
+            self._end = (await self._wait(),)
+        return self._end[0]
+
+    async def _wait(self) -> Exit | None:
         returncode = await self._process.wait()
         _owned.pop(self.pid, None)
         is_doubtful = _is_doubtful(returncode)
