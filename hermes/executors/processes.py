@@ -83,6 +83,9 @@ not let them through: they may be pending."""
 _owned: dict[int, str] = {}
 """Identifiers of the children that this process has to end, by process id."""
 
+DYING_TOGETHER = 0.2
+"""A job that ends within so many seconds of its supervisor's death was killed with it."""
+
 _VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
 
 
@@ -234,6 +237,9 @@ class Group(ABC):
         self._strays: Mapping[int, Seen] = {}
         """Processes of the job outside its group that were signalled."""
 
+        self._was_killed = False
+        """Whether the runner has killed the whole group."""
+
     @abstractmethod
     async def has_ended(self) -> bool:
         """Whether the leader has ended, whatever others of its group still do."""
@@ -290,6 +296,7 @@ class Group(ABC):
 
     def kill(self) -> None:
         """Kills all processes of the job, and of runs in it. May block."""
+        self._was_killed = True
         self._strays = {**self._strays, **self._find_strays()}
         self.signal(signal.SIGKILL)
         _signal_each(self._strays, signal.SIGKILL)
@@ -404,12 +411,12 @@ class LocalProcess(Group):
         recorded = await in_thread(recorded_exit, self._exit_file)
         if recorded is not None:
             return recorded
-        if returncode < 0 and HAS_PROC:
+        if returncode < 0 and HAS_PROC and not self._was_killed:
             # Its supervisor was killed, and nobody else is told how the job itself ends
-            oldest = await in_thread(self._oldest)
-            if oldest:
-                while await in_thread(still_alive, oldest):  # noqa: ASYNC110 (nothing tells that)
-                    await anyio.sleep(POLL)
+            ended, oldest = time.monotonic(), await in_thread(self._oldest)
+            while await in_thread(still_alive, oldest):  # noqa: ASYNC110 (nothing tells that)
+                await anyio.sleep(POLL)
+            if time.monotonic() > ended + DYING_TOGETHER:
                 return None
         # Where it has left none, a signal is the likeliest
         return None if is_unknown else _as_exit(returncode, has_message=True)
