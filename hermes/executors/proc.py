@@ -57,9 +57,12 @@ class Census:
 CENSUS = Census()
 
 
-def strays_of(seen: Mapping[int, Seen], identifier: str, leader: int | None) -> dict[int, Seen]:
+def strays_of(
+    seen: Mapping[int, Seen], identifier: str, leader: int | None, known: Mapping[int, Seen]
+) -> dict[int, Seen]:
     """The processes of a job that are not in its group: those that have its identifier in their
-    environment, as that of an outer job too, and the descendants of all of its processes.
+    environment, as that of an outer job too, and the descendants of all of its processes and of
+    those `known` before.
 
     `leader` leads the group; None if it has ended, for its number may be another's by now. This
     process and those above it are never among them.
@@ -68,7 +71,9 @@ def strays_of(seen: Mapping[int, Seen], identifier: str, leader: int | None) -> 
     found = {
         pid
         for pid, one in seen.items()
-        if identifier in one.jobs or (leader is not None and leader in (pid, one.group))
+        if identifier in one.jobs
+        or (leader is not None and leader in (pid, one.group))
+        or (pid in known and known[pid].started == one.started)
     } - ours
     children: dict[int, list[int]] = {}
     for pid, one in seen.items():

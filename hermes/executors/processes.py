@@ -83,6 +83,9 @@ not let them through: they may be pending."""
 _owned: dict[int, str] = {}
 """Identifiers of the children that this process has to end, by process id."""
 
+DYING_TOGETHER = 0.2
+"""A job that ends within so many seconds of its supervisor's death was killed with it."""
+
 _VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
 
 
@@ -134,7 +137,7 @@ async def start(launch: Launch, busy: float, begins: Callable[[], bool]) -> Loca
     """As `spawn`, again for `busy` seconds while the system has no process to give just now.
 
     `begins` is asked before each try; None if it does not want the process any more. If command
-    and environment are too large for a supervisor, which needs some of them twice, there is none.
+    and environment are too large for a supervisor, which needs some of them twice, it has none.
     Raises `OSError` and `ValueError`.
     """
     ends, pause = time.monotonic() + busy, 0.05
@@ -234,6 +237,9 @@ class Group(ABC):
         self._strays: Mapping[int, Seen] = {}
         """Processes of the job outside its group that were signalled."""
 
+        self._was_killed = False
+        """Whether the runner has killed the whole group."""
+
     @abstractmethod
     async def has_ended(self) -> bool:
         """Whether the leader has ended, whatever others of its group still do."""
@@ -290,16 +296,17 @@ class Group(ABC):
 
     def kill(self) -> None:
         """Kills all processes of the job, and of runs in it. May block."""
-        self.signal(signal.SIGKILL)
+        self._was_killed = True
         self._strays = {**self._strays, **self._find_strays()}
+        self.signal(signal.SIGKILL)
         _signal_each(self._strays, signal.SIGKILL)
 
     def _tell_to_end(self) -> None:
-        # The group first: it takes no time
+        # Before that: who has another environment is known by its parent alone, while that lives
+        self._tell_strays(False)
         self.signal(signal.SIGTERM)
         # A stopped group would never get the signal
         self.signal(signal.SIGCONT)
-        self._tell_strays(False)
 
     def _tell_strays(self, of_inner_runs: bool) -> bool:
         """Tells the processes outside the group to end; whether there are any. The jobs of a run in
@@ -319,7 +326,7 @@ class Group(ABC):
         return (self.identifier,)
 
     def _find_strays(self) -> dict[int, Seen]:
-        return strays_of(CENSUS.take(), self.identifier, self._leader())
+        return strays_of(CENSUS.take(), self.identifier, self._leader(), self._strays)
 
     @abstractmethod
     def _leader(self) -> int | None:
@@ -367,6 +374,10 @@ class LocalProcess(Group):
         self._is_fetched = False
         """Whether the child is gone. Threads ask, and Trio's processes may not be asked there."""
 
+        self._end: tuple[Exit | None] | None = None
+        """What `wait` has returned, which may be None. Asked again, when the processes that it has
+        looked at are gone, it would not know better."""
+
         _owned[self.pid] = identifier
 
     @property
@@ -387,6 +398,11 @@ class LocalProcess(Group):
             return True
 
     async def wait(self) -> Exit | None:
+        if self._end is None:
+            self._end = (await self._wait(),)
+        return self._end[0]
+
+    async def _wait(self) -> Exit | None:
         returncode = await self._process.wait()
         self._is_fetched = True
         _owned.pop(self.pid, None)
@@ -401,12 +417,12 @@ class LocalProcess(Group):
         recorded = await in_thread(recorded_exit, self._exit_file)
         if recorded is not None:
             return recorded
-        if returncode < 0 and HAS_PROC:
+        if returncode < 0 and HAS_PROC and not self._was_killed:
             # Its supervisor was killed, and nobody else is told how the job itself ends
-            oldest = await in_thread(self._oldest)
-            if oldest:
-                while await in_thread(still_alive, oldest):  # noqa: ASYNC110 (nothing tells that)
-                    await anyio.sleep(POLL)
+            ended, oldest = time.monotonic(), await in_thread(self._oldest)
+            while await in_thread(still_alive, oldest):  # noqa: ASYNC110 (nothing tells that)
+                await anyio.sleep(POLL)
+            if time.monotonic() > ended + DYING_TOGETHER:
                 return None
         # Where it has left none, a signal is the likeliest
         return None if is_unknown else _as_exit(returncode, has_message=True)
