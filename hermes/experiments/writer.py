@@ -39,6 +39,9 @@ class Run(Protocol):
     def git(self) -> Git: ...
 
     @property
+    def way_back(self) -> str: ...
+
+    @property
     def environment(self) -> dict[bytes, bytes]: ...
 
     @property
@@ -113,7 +116,10 @@ class Experiment:
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
         self.write(sync=False)
-        again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
+        place = self.run.way_back
+        again = re_execution(self.job, self.run.plan.settings, place).encode(
+            "utf-8", "surrogateescape"
+        )
         fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             write_all(fd, again)

@@ -85,7 +85,7 @@ def _taken_up(
     failed: bool,
 ) -> Iterator[Todo]:
     """The jobs that an earlier runner has begun, in the order of the plan."""
-    keys, missing = Keys(), {*held, *unfinished}
+    keys, missing = Keys(plan.place), {*held, *unfinished}
     for index, job in enumerate(plan.jobs if missing else ()):
         key = keys.key(job)
         if key not in missing:
@@ -109,7 +109,7 @@ def survey_name(plan: Plan, name: str) -> Survey:
             survey.settled.add(metadata.key)
     if not survey.settled:
         return survey
-    keys = Keys()
+    keys = Keys(plan.place)
     for job in plan.jobs:
         survey.succeeded += keys.key(job) in survey.settled
     return survey

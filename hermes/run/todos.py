@@ -43,7 +43,7 @@ class Todos:
         self._first.appendleft(todo)
 
     def _of_plan(self, plan: Plan) -> Iterator[Todo]:
-        keys = Keys()
+        keys = Keys(plan.place)
         for index, job in enumerate(plan.jobs):
             key = keys.key(job)
             if key not in self._survey.settled:

@@ -27,7 +27,8 @@ from ...events import JobStarted
 from ...experiments.layout import PATCH
 from ...experiments.metadata import SlurmTask, amend
 from ...experiments.provenance import Git
-from ...experiments.run_folder import RunFolder, experiments_of, read_record
+from ...experiments.run_folder import RunFolder, experiments_of
+from ...experiments.run_record import read_record
 from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
 from ...timing import TIMING
