@@ -101,14 +101,13 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "FoundRun",
-    "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
+    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "FoundRun", "HermesError",
+    "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
-    "RunEnded", "RunResult",
-    "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
-    "compile_command", "compile_file", "did_you_mean", "escape", "find_run", "load_experiment",
-    "open_resumed",
-    "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
+    "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings",
+    "Status", "compile_command", "compile_file", "did_you_mean", "escape", "find_run",
+    "load_experiment", "open_resumed", "open_run", "open_stopped", "quote", "rerun_command",
+    "run_file", "signal_name",
 ]  # fmt: skip
 
 

@@ -168,7 +168,8 @@ def layered(
     """The settings in force under `root`, for a hermes file whose PRE section holds `pre`.
 
     `arguments` come from the caller and rank highest; None means not given. `warn` gets what is
-    wrong but harmless. Without a root no `.hermes_settings` is read. Raises `HermesError` for unknown keys, bad values and repeated keys.
+    wrong but harmless. Without a root no `.hermes_settings` is read. Raises `HermesError` for
+    unknown keys, bad values and repeated keys.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}

@@ -11,11 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..errors import HermesError, escape
-from ..executors.proc import processes_of
 from ..experiments.layout import CLOCK, EXPERIMENTS, RUNS, SLURM
+from ..experiments.query import experiments_named
 from ..experiments.run_record import RunRecord, Warn, is_locked, is_same, runs_in
 from ..language.settings import find_root, layered
 from ..language.source import Source
+from ..model import Status
 
 SHOWN = 5
 """So many runs are listed at most."""
@@ -33,8 +34,8 @@ class State(StrEnum):
     """What a run that has not come to its good end does."""
 
     IN_PROGRESS = "in progress"
-    ALONE = "its jobs go on without a runner"
-    ENDED = "ended"
+    ALONE = "left by its runner"
+    ENDED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class FoundRun:
     @property
     def began(self) -> datetime | None:
         try:
-            return datetime.strptime(self.run_id[:15], "%Y%m%d-%H%M%S")  # noqa: DTZ007 (local time)
+            return datetime.strptime(self.run_id[:15], "%Y%m%d-%H%M%S")
         except ValueError:
             return None
 
@@ -147,7 +148,9 @@ def find_run(
     base = Path(os.path.abspath(working_directory or "."))
     warnings: dict[str, None] = {}
     runs = _known_runs(base, root, warnings)
-    if purpose is not Purpose.RESUME:
+    is_led = any(run.is_here and run.state is State.IN_PROGRESS for run in runs)
+    if purpose is not Purpose.RESUME and (wanted is not None or not is_led):
+        # Not needed otherwise, and all metadata of a name are read
         runs = _with_jobs(runs)
     choice = choose(runs, wanted, purpose)
     if choice.run is None:
@@ -243,17 +246,22 @@ def _add_root(places: _Places, root: Path, warn: Warn) -> None:
 
 
 def _with_jobs(runs: Iterable[FoundRun]) -> list[FoundRun]:
-    """The same runs; those of which only the jobs are alive are told from those that ended."""
-    runs = list(runs)
-    if all(run.state is State.IN_PROGRESS for run in runs):
-        return runs
-    alive = processes_of("HERMES_RUN_ID")
+    """The same runs; those with jobs that may be alive are told from those that ended."""
     return [
         replace(run, state=State.ALONE)
-        if run.state is State.ENDED and (run.run_id in alive or _is_with_cluster(run.record))
+        if run.state is State.ENDED and (_has_begun(run.record) or _is_with_cluster(run.record))
         else run
         for run in runs
     ]
+
+
+def _has_begun(record: RunRecord) -> bool:
+    """Whether there is a job whose end nobody has written down."""
+    experiments = os.path.dirname(os.path.dirname(record.folder))
+    return any(
+        metadata.run_id == record.run_id and metadata.status is Status.RUNNING
+        for _, metadata in experiments_named(experiments, record.name)
+    )
 
 
 def _is_with_cluster(record: RunRecord) -> bool:
