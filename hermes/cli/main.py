@@ -161,7 +161,7 @@ def execute(
         )
 
 
-@app.command("resume")
+@app.command("resume", short_help="Go on with an unfinished run.")
 def resume_(
     run_id: Annotated[
         str | None,
@@ -200,7 +200,7 @@ def resume_(
     )
 
 
-@app.command()
+@app.command(short_help="End a run.")
 def stop(
     run_id: Annotated[
         str | None,
