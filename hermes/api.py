@@ -165,7 +165,7 @@ async def open_stopped(
             yield ending
             if forget:
                 await ending.ended.wait()
-                await in_thread(_forget, folder)
+                await in_thread(_forget, folder, ending.result.left)
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(_unlink, stop_file(record.folder))
@@ -283,10 +283,10 @@ def _found(
     return run.record, plan
 
 
-def _forget(folder: RunFolder) -> None:
+def _forget(folder: RunFolder, left: int) -> None:
     """Lets the run's folder go when it is closed, if all of its jobs are known to have ended."""
     recorded = folder.recorded()
-    alive = [
+    alive = ["a job with the cluster"] * left + [
         metadata.identifier
         for _, metadata in experiments_of(folder)
         if is_unfinished(metadata, recorded)

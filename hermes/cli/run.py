@@ -67,8 +67,6 @@ async def named(
         print(line, file=sys.stderr, flush=True)
     async with opening(found) as run:
         yield run
-    if purpose == "forget" and not quiet:
-        print(f"{found.run_id} is put away: it cannot be resumed", file=sys.stderr)
 
 
 def _use_pidfds() -> None:

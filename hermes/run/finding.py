@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..errors import HermesError, escape
-from ..experiments.layout import CLOCK, EXPERIMENTS, RUNS, SLURM
+from ..experiments.layout import CLOCK, EXPERIMENTS, RUN_RECORD, RUNS, SLURM
 from ..experiments.query import experiments_named
 from ..experiments.run_record import RunRecord, Warn, is_locked, is_same, runs_in
 from ..language.settings import find_root, layered
@@ -226,11 +226,20 @@ def _known_runs(
                     is_here=is_same(record.working_directory, str(base)),
                     is_near=place in places.near,
                 )
-    return sorted(found.values(), key=lambda run: run.run_id, reverse=True)
+    return sorted(found.values(), key=_age, reverse=True)
 
 
 def _ignore(text: str) -> None:
     """What cannot be read in folders that may be those of another project."""
+
+
+def _age(run: FoundRun) -> tuple[str, int]:
+    """The second in which a run began, and when its record was written: ids end by chance."""
+    try:
+        written = os.stat(f"{run.record.folder}/{RUN_RECORD}").st_mtime_ns
+    except OSError:
+        written = 0
+    return run.run_id.rpartition("-")[0], written
 
 
 def _add_root(places: _Places, root: Path, warn: Warn) -> None:

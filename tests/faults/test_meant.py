@@ -219,6 +219,8 @@ def test_a_run_that_was_put_away_is_not_offered_any_more(desk: Desk) -> None:
     base = begun(desk, "beside")
     told = desk.hermes("stop", "--forget", cwd=base).stderr
     assert "putting away" in told
+    assert "it cannot be resumed" in told
+    assert "goes on" not in told
     assert "no unfinished run" in desk.hermes("resume", code=2, cwd=base).stderr
     assert not list(desk.path.rglob("run.json")) + list(desk.path.rglob("*.pointer"))
     # Its experiments stay
