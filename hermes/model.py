@@ -261,6 +261,9 @@ class RunResult:
     """Identifiers of experiments that an earlier runner left unfinished and that came to nothing:
     their jobs were run again."""
 
+    forgotten: bool = False
+    """Whether the run was put away, so that it cannot be resumed."""
+
     @property
     def ok(self) -> bool:
         """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded

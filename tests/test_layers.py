@@ -24,7 +24,8 @@ LAYERS = (
     "language.binding", "language.checks", "language.writing", "language.plan",
     "experiments.layout", "experiments.files", "experiments.metadata", "experiments.git",
     "experiments.code", "experiments.identifiers", "experiments.provenance", "experiments.journal",
-    "experiments.query", "experiments.writer", "experiments.run_folder",
+    "experiments.query", "experiments.writer", "experiments.run_record",
+    "experiments.run_folder",
     "collection.claims", "collection.tree", "collection.links", "collection.watching",
     "collection.collector", "collection.copies",
     "executors.base", "executors.exits", "executors.proc", "executors.processes",
@@ -34,6 +35,7 @@ LAYERS = (
     "executors.slurm.finishing", "executors.slurm.following", "executors.slurm.executor",
     "executors.slurm.node",
     "run.feed", "run.logs", "run.resume", "run.slots", "run.todos", "run.control", "run.runner",
+    "run.finding",
     "show.text", "show.notebook",
     "api",
 )  # fmt: skip

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import anyio
@@ -23,6 +24,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AT_ONCE = 0.2
 """Signals that come within so many seconds of the one before are the same request: GNU `timeout`
 and some schedulers signal a process and then its group."""
+
+_DOING = {"resume": "resuming", "stop": "stopping", "forget": "putting away"}
 
 PATIENCE = 2.0
 """Seconds for which a run that was ended by a signal waits for who reads its last lines."""
@@ -48,6 +51,28 @@ def run(
     if result is not None and after is not None:
         after(result)
     _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
+
+
+@asynccontextmanager
+async def named(
+    wanted: str | None,
+    purpose: str,
+    root: Path | None,
+    opening: Callable[[hermes.FoundRun], AbstractAsyncContextManager[hermes.Run]],
+    *,
+    quiet: bool,
+) -> AsyncIterator[hermes.Run]:
+    """Opens the run that is meant, after it has said which one that is, and what else there is."""
+    found = await hermes.find_run(wanted, purpose=purpose, root=root)
+    lines = [f"warning: {warning}" for warning in found.warnings]
+    if not quiet:
+        lines.append(f"{_DOING[purpose]} {found}")
+        lines += [f"    also there: {other}" for other in found.others_shown]
+    # Messages go to stderr, also beside JSON
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+    async with opening(found) as run:
+        yield run
 
 
 def _use_pidfds() -> None:

@@ -4,6 +4,7 @@ again. All of this blocks.
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..experiments.files import is_folder
+from ..experiments.layout import EXPERIMENTS, METADATA, RUNS
 from .claims import SHORTEST
 
-NOT_SEARCHED = frozenset({".git", "node_modules"})
-"""Directories that are never searched, beside `experiments/` and virtual environments, which have a
-`pyvenv.cfg`.
+NOT_SEARCHED = frozenset({".git", "node_modules", RUNS})
+"""Directories that are never searched, beside those that Hermes made and virtual environments,
+which have a `pyvenv.cfg`.
 """
 
 CLOCK_GRAIN = 2.0
@@ -110,7 +112,7 @@ class Tree:
     def is_searched(self, path: str) -> bool:
         """Whether a directory that is no job's is to be searched."""
         name = path.rpartition("/")[2]
-        if name in NOT_SEARCHED:
+        if name in NOT_SEARCHED or _is_of_another_run(self.absolute(path)):
             return False
         return (
             name != os.path.basename(self._excluded)
@@ -188,6 +190,17 @@ class Tree:
                 ]
         finally:
             os.close(fd)
+
+
+def _is_of_another_run(path: str) -> bool:
+    """Whether a directory holds the experiments of a script, those of a run with another root.
+
+    They lie in a folder called `experiments`, which has Hermes' mark, but may be the user's too.
+    """
+    parent = os.path.dirname(path)
+    if os.path.basename(parent) != EXPERIMENTS or not os.path.isdir(f"{parent}/{RUNS}"):
+        return False
+    return any(glob.iglob(f"{glob.escape(path)}/*/*/{METADATA}"))
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:

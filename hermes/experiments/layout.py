@@ -17,6 +17,7 @@
           uncommitted.patch             as the run began, for the nodes of a cluster
           <identifier>                  how that job ended, as its supervisor has seen it
           slurm/                        what a client and its nodes tell each other
+        <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
 Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+EXPERIMENTS = "experiments"
 METADATA = "hermes.json"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
@@ -43,6 +45,9 @@ STOP = "stop"
 SLURM = "slurm"
 EXIT = "<identifier>"
 
+POINTER = ".pointer"
+"""Ends the name of what leads to a run elsewhere."""
+
 PART = ".hermes-part"
 """Ends the name of what is not whole yet."""
 
@@ -51,6 +56,7 @@ FORMATS: Mapping[str, int] = {
     RUN_RECORD: 1,
     JOURNAL: 1,
     EXIT: 1,
+    POINTER: 1,
     SLURM: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
@@ -69,6 +75,11 @@ def runs_folder(experiments: str) -> str:
 
 def run_folder(experiments: str, run_id: str) -> str:
     return f"{experiments}/{RUNS}/{run_id}"
+
+
+def pointer(experiments: str, run_id: str) -> str:
+    """What leads to a run of this project whose experiments are elsewhere."""
+    return f"{experiments}/{RUNS}/{run_id}{POINTER}"
 
 
 def named_folder(experiments: str, script: str, name: str) -> str:

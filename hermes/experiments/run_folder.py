@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,19 +21,20 @@ import msgspec
 from .. import __version__
 from ..errors import HermesError, escape
 from ..language.checks import find_program
-from ..language.plan import Plan, from_recipe
+from ..language.plan import Plan
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
 from .code import Code
-from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
+from .files import has_room, open_regular, remove_parts, write_atomic
 from .git import Git
 from .identifiers import Clock
 from .journal import JournalWriter, Machine
-from .layout import LOCK, PATCH, RUN_RECORD
-from .metadata import Metadata, SlurmTask, decoded, encoded
+from .layout import LOCK, PATCH
+from .metadata import Metadata, SlurmTask
 from .provenance import boot_id, user_name, versions
 from .query import experiments_named
+from .run_record import RunRecord, leave_pointer, lock, remove_pointer, write_record
 from .writer import Experiment
 
 RESERVE = 64 * 1024
@@ -42,126 +42,13 @@ RESERVE = 64 * 1024
 is full."""
 
 
-class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in `run.json`. `recipe` is that of the run's plan."""
-
-    format: int = layout.FORMATS[RUN_RECORD]
-    run_id: str
-    name: str
-    recipe: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """A run that has not come to its good end, with the folder in which its record lies."""
-
-    folder: str
-    run_id: str
-    name: str
-    working_directory: str
-    recipe: dict[str, object]
-
-    def plan(self) -> Plan:
-        """The plan of the run, as it was when the run began. Raises `HermesError`."""
-        try:
-            return from_recipe(self.recipe)
-        except (KeyError, TypeError, AttributeError) as exc:
-            path = f"{self.folder}/{RUN_RECORD}"
-            raise HermesError(f"`{escape(path)}` does not hold a plan: {exc!r}") from None
-
-
-def write_record(folder: str, run_id: str, name: str, plan: Plan) -> None:
-    """Raises `OSError` if that is not possible."""
-    record = RunFile(run_id=run_id, name=name, recipe=plan.recipe)
-    write_atomic(f"{folder}/{RUN_RECORD}", encoded(record), sync=True)
-
-
-def read_record(folder: str) -> RunRecord:
-    """Raises `HermesError` for a record that is torn, foreign or newer; it is left as it is."""
-    path = f"{folder}/{RUN_RECORD}"
-    try:
-        data = read_regular(path)
-    except OSError as exc:
-        raise HermesError(f"cannot read `{escape(path)}`: {exc.strerror}") from None
-    record = decoded(data, RunFile, file=RUN_RECORD, path=path)
-    working_directory = record.recipe.get("working_directory")
-    if not isinstance(working_directory, str):
-        raise HermesError(f"`{escape(path)}` does not hold a plan: no working directory")
-    return RunRecord(
-        folder=folder,
-        run_id=record.run_id,
-        name=record.name,
-        working_directory=working_directory,
-        recipe=record.recipe,
-    )
-
-
-def unfinished(
-    experiments: str, working_directory: str, wanted: str | None, warn: Callable[[str], None]
-) -> list[RunRecord]:
-    """The runs of this working directory that may be resumed, the latest first.
-
-    `wanted` is a name or a run's id, None for any. Records that cannot be read are told to `warn`.
-    """
-    runs = layout.runs_folder(experiments)
-    try:
-        with os.scandir(runs) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-    found = []
-    for name in sorted(names, reverse=True):
-        try:
-            record = read_record(f"{runs}/{name}")
-        except HermesError as exc:
-            warn(exc.message)
-            continue
-        is_wanted = wanted in (None, record.name, record.run_id)
-        if is_wanted and record.working_directory == working_directory:
-            found.append(record)
-    return found
-
-
-def lock(folder: str) -> int | None:
-    """Takes the lock of a run and returns its file descriptor; None if another process has it.
-
-    The lock goes with the process, however that ends. Where the file system has no locks everybody
-    gets it. Raises `OSError`.
-    """
-    fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        pass
-    return fd
-
-
-def is_held(folder: str) -> bool:
-    """Whether a process executes the run of this folder. False where it cannot be known."""
-    try:
-        fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
-
-
 @dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
 
     `folder` is `experiments/.hermes/<run id>`. `environment` is what all jobs get, in bytes, so
-    that it is encoded once and not for every job. `template` are the metadata of a job of this run
+    that it is encoded once and not for every job. `way_back` leads from an experiment directory to
+    the working directory. `template` are the metadata of a job of this run
     on this machine, without what is the job's own.
     """
 
@@ -170,6 +57,7 @@ class RunFolder:
     run_id: str
     folder: str
     experiments: str
+    way_back: str
     clock: Clock
     git: Git
     environment: dict[bytes, bytes]
@@ -183,6 +71,9 @@ class RunFolder:
 
     code: Code | None = None
     """Tells the state of the code; None where it was told by another process."""
+
+    is_forgotten: bool = False
+    """Whether the folder goes when the run is closed, although not all is done."""
 
     _locked: int
     _programs: dict[str, str | None] = field(default_factory=dict)
@@ -224,6 +115,7 @@ class RunFolder:
                 opened.callback(os.close, locked)
                 if is_new:
                     write_record(folder, run_id, name, plan)
+                    leave_pointer(plan, folder, run_id)
                 _equip(folder, locked, git)
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
@@ -234,6 +126,7 @@ class RunFolder:
             except OSError as exc:
                 if is_new:
                     shutil.rmtree(folder, ignore_errors=True)
+                    remove_pointer(plan, run_id)
                 raise HermesError(
                     f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
                     hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments"
@@ -268,6 +161,7 @@ class RunFolder:
             run_id=run_id,
             folder=folder,
             experiments=str(plan.experiments),
+            way_back=_way_back(str(plan.experiments), str(plan.working_directory)),
             clock=clock,
             git=git,
             environment=_environment(name, run_id),
@@ -395,8 +289,9 @@ class RunFolder:
         if self.journal is not None:
             self.journal.close()
         with contextlib.suppress(OSError):
-            if done:
+            if done or self.is_forgotten:
                 shutil.rmtree(self.folder)
+                remove_pointer(self.plan, self.run_id)
         os.close(locked)
 
     def forget_lock(self) -> None:
@@ -433,6 +328,12 @@ def _equip(folder: str, locked: int, git: Git) -> None:
     os.pwrite(locked, bytes(RESERVE), 0)
     if git.patch is not None:
         write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
+
+
+def _way_back(experiments: str, working_directory: str) -> str:
+    """The way from an experiment directory to the working directory, links resolved."""
+    directory = f"{os.path.realpath(experiments)}/script/name/identifier"
+    return os.path.relpath(os.path.realpath(working_directory), directory)
 
 
 def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None) -> Metadata:

@@ -33,6 +33,9 @@ class Run(Protocol):
     def plan(self) -> Plan: ...
 
     @property
+    def way_back(self) -> str: ...
+
+    @property
     def environment(self) -> dict[bytes, bytes]: ...
 
     @property
@@ -113,8 +116,8 @@ class Experiment:
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
         self.write(sync=False)
-        again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
-        _write_new(f"{self.directory}/{RE_EXECUTION}", again)
+        again = re_execution(self.job, self.run.plan.settings, self.run.way_back)
+        _write_new(f"{self.directory}/{RE_EXECUTION}", again.encode("utf-8", "surrogateescape"))
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
         if self.git.patch is not None:

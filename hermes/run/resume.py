@@ -22,7 +22,8 @@ from ..experiments.journal import Journal, Machine, Started, may_be_alive, read_
 from ..experiments.layout import exit_file, named_folder, run_folder
 from ..experiments.metadata import Metadata
 from ..experiments.query import Found, find_named
-from ..experiments.run_folder import RunFolder, is_held
+from ..experiments.run_folder import RunFolder
+from ..experiments.run_record import is_locked
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Status
@@ -207,7 +208,7 @@ def _taken_up(
 
 def _searched(plan: Plan, missing: Set[str]) -> Iterator[tuple[int, str]]:
     """Indices of the jobs with these keys."""
-    keys, left = Keys(), set(missing)
+    keys, left = Keys(plan.place), set(missing)
     for index, job in enumerate(plan.jobs if left else ()):
         key = keys.key(job)
         if key in left:
@@ -249,7 +250,7 @@ def _identifiers(experiments: str, run_id: str | None) -> Set[str]:
 
 def _settle_by_running(survey: Survey, running: list[Metadata], experiments: str) -> None:
     runs = {metadata.run_id: run_folder(experiments, metadata.run_id) for metadata in running}
-    held = {run_id for run_id, folder in runs.items() if is_held(folder)}
+    held = {run_id for run_id, folder in runs.items() if is_locked(folder)}
     journals = {run_id: read_journal(folder) for run_id, folder in runs.items()}
     alive, here = processes_of("HERMES_IDENTIFIER"), Machine.here()
     taken: Counter[str] = Counter()
@@ -286,7 +287,7 @@ def _has_exit_status(folder: str, identifier: str) -> bool:
 
 def _count(survey: Survey, plan: Plan) -> None:
     if survey.settled and plan.count <= COUNTED:
-        keys = Keys()
+        keys = Keys(plan.place)
         for job in plan.jobs:
             reason = survey.settled.get(keys.key(job))
             if reason is not None:

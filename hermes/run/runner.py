@@ -177,6 +177,7 @@ class Run:
             disk_full=self._todos.is_full,
             left=self._left,
             replaced=tuple(self._replaced),
+            forgotten=self._folder.is_forgotten,
         )
 
     def _passed(self, reason: Reason) -> int:

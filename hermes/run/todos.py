@@ -64,7 +64,7 @@ class Todos:
         self._first.appendleft(todo)
 
     def _of_plan(self, plan: Plan) -> Iterator[Todo | Pending]:
-        keys, settled = Keys(), self._survey.settled
+        keys, settled = Keys(plan.place), self._survey.settled
         ends = time.monotonic() + SLICE
         for index, job in enumerate(plan.jobs):
             key = keys.key(job)

@@ -204,7 +204,9 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     go_on = "; `hermes resume` goes on" if result.cancelled else ""
-    if result.disk_full:
+    if result.forgotten:
+        go_on = "; put away: it cannot be resumed"
+    elif result.disk_full:
         go_on = "; make room, then `hermes resume --failed` goes on"
     return escape(
         f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told};"

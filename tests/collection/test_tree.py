@@ -174,6 +174,28 @@ async def test_a_working_directory_reached_by_a_link(place: Place, tmp_path: Pat
 
 
 @both_ways
+@pytest.mark.parametrize("has_runs", [False, True])
+async def test_a_folder_of_the_user_called_experiments(place: Place, has_runs: bool) -> None:
+    folder = "code/experiments"
+    place.write(f"{folder}/model/weights/readme")
+    if has_runs:
+        # Another run has put its experiments beside the user's files
+        place.write(f"{folder}/.hermes/clock")
+        place.write(f"{folder}/train/name/2021_07_25_160008326976_1930e/hermes.json")
+    place.write(
+        "job.sh",
+        f'cd {folder}; : > "a_$1"; : > "model/weights/b_$1"; '
+        f'[ ! -e train ] || : > "train/name/2021_07_25_160008326976_1930e/c_$1"',
+    )
+    job = await place.run_script("job.sh")
+    own = job.identifier
+    stored = {path for path, kind in job.stored.items() if kind != "/"}
+    assert stored == {f"{folder}/a_{own}", f"{folder}/model/weights/b_{own}"}
+    # Nothing is taken out of another experiment
+    assert len(place.leftovers(own)) == has_runs
+
+
+@both_ways
 async def test_a_working_directory_below_the_root(place: Place) -> None:
     place.write("work/job.sh", ': > "a_$1"; : > "../above_$1"')
     place.working_directory = str(place.path / "work")

@@ -6,7 +6,7 @@ import os
 
 from hermes.experiments import layout
 from hermes.experiments.metadata import FORMAT, Metadata
-from hermes.experiments.run_folder import RunFile
+from hermes.experiments.run_record import RunFile
 
 from .conftest import Lab, a_job
 

@@ -23,7 +23,7 @@ class Lab:
         path = project.hermes_file(f"PROD([[sh, job.sh, {{n}}]], n=RANGE[0, {count}])")
         self.plan: Plan = compile_file(path, working_directory=project.path, root=project.path)
         self.jobs: list[Job] = list(self.plan.jobs)
-        keys = Keys()
+        keys = Keys(self.plan.place)
         self.keys = [keys.key(job) for job in self.jobs]
         self.folder = RunFolder.create(self.plan, name, Timing())
 

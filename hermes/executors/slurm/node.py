@@ -28,7 +28,8 @@ from ...experiments.files import read_regular
 from ...experiments.git import Git
 from ...experiments.layout import PATCH
 from ...experiments.metadata import SlurmTask, amend
-from ...experiments.run_folder import RunFolder, experiments_of, read_record
+from ...experiments.run_folder import RunFolder, experiments_of
+from ...experiments.run_record import read_record
 from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
 from ...timing import TIMING
