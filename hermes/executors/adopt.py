@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import anyio
 
 from ..blocking import in_thread
+from ..experiments.files import read_regular
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
 from .exits import Exit, parse_supervisor_pid
@@ -42,7 +42,7 @@ def adopt(
 def recorded_pid(exit_file: str) -> int | None:
     """The process id of a job's supervisor; None if it has not come to that. Blocks."""
     try:
-        return parse_supervisor_pid(Path(exit_file).read_text(errors="replace"))
+        return parse_supervisor_pid(read_regular(exit_file).decode("utf-8", "replace"))
     except OSError:
         return None
 

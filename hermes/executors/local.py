@@ -27,6 +27,7 @@ from ..events import JobStarted
 from ..experiments.files import remove_parts
 from ..experiments.metadata import StoredFile, now
 from ..experiments.provenance import process_start
+from ..experiments.query import is_running
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.checks import find_program
@@ -141,7 +142,11 @@ class LocalPlace:
             experiments=run.folder.experiments,
             on_files=self._tell_collected,
             on_warning=run.warn,
+            lives_elsewhere=self._lives_elsewhere,
         )
+        self._ended_elsewhere: set[str] = set()
+        """Identifiers of which no job lives, for good."""
+
         self.threads = anyio.CapacityLimiter(THREADS)
         self._hidden = hidden_from_shells(run.folder.environment)
         self._empty = os.open(os.devnull, os.O_RDONLY)
@@ -200,7 +205,7 @@ class LocalPlace:
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None
         is_continued = experiment.is_continued
-        self.collector.add(experiment.identifier, experiment.directory, adopted=is_continued)
+        self._collect_for(experiment, adopted=is_continued)
         if todo.job.options.copy_before and not is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment, slot)
@@ -212,8 +217,9 @@ class LocalPlace:
         directory, metadata = todo.leftover.directory, todo.leftover.metadata
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
         exit_file = self.run.folder.exit_file(experiment.identifier)
-        remove_parts(directory)
-        self.collector.add(experiment.identifier, directory, adopted=True)
+        if experiment.home.is_there:
+            remove_parts(directory)
+        self._collect_for(experiment, adopted=True)
         poll = self.run.timing.adopted_poll
         process = adopt(metadata, exit_file, self._alive_processes(), poll)
         # The first that a supervisor does is to make its file
@@ -224,8 +230,26 @@ class LocalPlace:
             if is_unused and experiment.is_untouched:
                 experiment.discard()
                 raise NotBegunError(None)
-            self.collector.add(experiment.identifier, directory, adopted=True)
+            self._collect_for(experiment, adopted=True)
         return LocalJob(place=self, todo=todo, experiment=experiment, process=process)
+
+    def _collect_for(self, experiment: Experiment, *, adopted: bool) -> None:
+        identifier = experiment.identifier
+        record = self.run.folder.links_file(identifier)
+        self.collector.add(identifier, experiment.home, record=record, adopted=adopted)
+
+    def _lives_elsewhere(self, identifier: str) -> bool:
+        """Whether an identifier is that of a live job of another run. Blocks."""
+        folder = self.run.folder
+        if identifier in self._ended_elsewhere:
+            return False
+        lives = is_running(folder.experiments, identifier, other_than=folder.run_id)
+        if lives is None:
+            # Not of this root, perhaps of another one
+            lives = identifier in processes_of("HERMES_IDENTIFIER")
+        if not lives:
+            self._ended_elsewhere.add(identifier)
+        return lives
 
     def _alive_processes(self) -> Mapping[str, Sequence[int]]:
         """Live processes of jobs by identifier. Nobody starts jobs that are taken up, so once is
@@ -300,7 +324,7 @@ class LocalPlace:
             options=experiment.job.options,
             identifier=identifier,
             working_directory=str(self.run.plan.working_directory),
-            directory=experiment.directory,
+            home=experiment.home,
             experiments=self.run.folder.experiments,
             owned=partial(self.collector.owned, identifier),
             give_back=partial(self.collector.give_back, identifier),
@@ -322,6 +346,7 @@ class LocalPlace:
                     # Those with processes that may end in a moment; all, if this has failed
                     self._ended += [each for each in batch if each.outcome is None]
                 self._tell_collected(fresh)
+                self.collector.tell()
 
     async def _wait_for_more(self) -> None:
         """Waits while further jobs run that may end soon, as long as that delays nobody."""
@@ -397,6 +422,7 @@ class LocalPlace:
         metadata.files += [
             StoredFile(path=path, bytes=size, origin="collected") for path, size in collected.files
         ]
+        experiment.list_files()
         metadata.status = status
         metadata.exit_code = end.code if end is not None else None
         metadata.signal = end.signal if end is not None else None

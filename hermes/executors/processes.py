@@ -14,12 +14,12 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 import anyio.abc
 
 from ..blocking import in_thread
+from ..experiments.files import read_regular
 from .base import Grace
 from .exits import NO_ROOM, Exit, as_exit_file, exit_of, parse_exit_file
 from .proc import HAS_PROC, command_of, group_members, group_of, processes_of
@@ -243,7 +243,7 @@ class LocalProcess(Group):
 def recorded_exit(exit_file: str) -> Exit | None:
     """The exit status that a job has left behind; None if it has not come to that. Blocks."""
     try:
-        return parse_exit_file(Path(exit_file).read_text(errors="replace"))
+        return parse_exit_file(read_regular(exit_file).decode("utf-8", "replace"))
     except OSError:
         return None
 

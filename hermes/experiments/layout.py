@@ -15,6 +15,7 @@
           stop                          there once `hermes stop` was called
           uncommitted.patch             linked into the experiment directories
           <identifier>                  how that job ended, as its supervisor has seen it
+          <identifier>.links            what was collected while it runs
           slurm/                        what a client and its nodes tell each other
 
 Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
@@ -40,6 +41,7 @@ LOCK = "lock"
 STOP = "stop"
 SLURM = "slurm"
 EXIT = "<identifier>"
+LINKS = "<identifier>.links"
 
 PART = ".hermes-part"
 """Ends the name of what is not whole yet."""
@@ -48,6 +50,7 @@ FORMATS: Mapping[str, int] = {
     METADATA: 1,
     RUN_RECORD: 1,
     EXIT: 1,
+    LINKS: 1,
     SLURM: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
@@ -76,6 +79,11 @@ def named_folder(experiments: str, script: str, name: str) -> str:
 def exit_file(run_folder: str, identifier: str) -> str:
     """Where a supervised job leaves its exit status."""
     return f"{run_folder}/{identifier}"
+
+
+def links_file(run_folder: str, identifier: str) -> str:
+    """Where it is kept what was collected while a job runs."""
+    return f"{run_folder}/{identifier}.links"
 
 
 def stop_file(run_folder: str) -> str:

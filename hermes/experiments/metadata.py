@@ -20,8 +20,8 @@ FORMAT = FORMATS[METADATA]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time of day with its offset; ISO 8601 on the disk."""
 
-Origin = Literal["copied-before", "copied-after", "moved", "collected"]
-"""How a file came into the experiment directory."""
+Origin = Literal["copied-before", "copied-after", "moved", "collected", "written"]
+"""How a file came into the experiment directory; `written` by the job itself."""
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -29,7 +29,8 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 class StoredFile(msgspec.Struct, frozen=True):
     """A file that came into the experiment directory. `path` is relative to it.
 
-    `bytes` is its size when the job had ended; of a folder, of all that is in it.
+    `bytes` is its size when the job had ended; of a folder that was copied or moved as a whole, of
+    all that is in it.
     """
 
     path: str

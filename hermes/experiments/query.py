@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import HermesError
 from ..model import Problem, Status
-from .files import read_regular
+from .files import entries_of, read_regular
 from .layout import METADATA, STDERR, STDOUT
 from .metadata import Metadata, StoredFile, read_metadata
 
@@ -85,7 +85,7 @@ class Experiment:
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """What was copied, moved and collected; the list is complete when the job has ended."""
+        """All that is in the directory but Hermes' own; complete when the job has ended."""
         return tuple(self.metadata.files)
 
     @property
@@ -123,3 +123,26 @@ def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, Metada
     for directory in sorted(directories, key=os.path.basename):
         with contextlib.suppress(HermesError):
             yield directory, read_metadata(directory)
+
+
+def is_running(experiments: str, identifier: str, *, other_than: str) -> bool | None:
+    """Whether an experiment of another run than `other_than` has not ended; None if there is no
+    such experiment. One whose metadata cannot be read counts as running.
+    """
+    folders = [experiments]
+    for _ in ("script", "name"):
+        folders = [entry.path for folder in folders for entry in _folders_in(folder)]
+    for folder in folders:
+        if os.path.lexists(f"{folder}/{identifier}"):
+            try:
+                metadata = read_metadata(f"{folder}/{identifier}")
+            except HermesError:
+                return True
+            return metadata.status is Status.RUNNING and metadata.run_id != other_than
+    return None
+
+
+def _folders_in(folder: str) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError):
+        return [entry for entry in entries_of(folder) if entry.is_dir()]
+    return []

@@ -24,7 +24,7 @@ from ..language.plan import Plan, from_recipe
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
-from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
+from .files import Home, has_room, open_regular, read_regular, remove_parts, write_atomic
 from .identifiers import Clock
 from .layout import LOCK, PATCH, RUN_RECORD
 from .metadata import Metadata, SlurmTask, decoded, encoded
@@ -157,7 +157,7 @@ class RunFolder:
     attempt, instead of beginning a new one."""
 
     _locked: int
-    _parents: set[str] = field(default_factory=set)
+    _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -243,6 +243,10 @@ class RunFolder:
         """Where a supervised job leaves its exit status."""
         return layout.exit_file(self.folder, identifier)
 
+    def links_file(self, identifier: str) -> str:
+        """Where it is kept what was collected while a job runs."""
+        return layout.links_file(self.folder, identifier)
+
     def experiment(self, job: Job, key: str, attempt: int = 1) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
         job starts. Raises `OSError` if that is not possible."""
@@ -251,27 +255,23 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        if parent not in self._parents:
-            os.makedirs(parent, exist_ok=True)
-            self._parents.add(parent)
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
+            above = self._parent(parent)
             try:
                 os.mkdir(directory)
                 break
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
+                # Or somebody has cleaned up just now
                 continue
-            except FileNotFoundError:
-                # Somebody has cleaned up meanwhile
-                os.makedirs(parent, exist_ok=True)
         experiment = Experiment.new(
             run=self,
             job=job,
             key=key,
             attempt=attempt,
             identifier=identifier,
-            directory=directory,
+            home=Home.of(directory, f"{above.real}/{identifier}"),
         )
         try:
             experiment.begin()
@@ -279,6 +279,24 @@ class RunFolder:
             experiment.discard()
             raise
         return experiment
+
+    def _parent(self, path: str) -> Home:
+        """The folder of all experiments of a script, made where it is missing. Raises `OSError`
+        where a job has put a link in its place."""
+        known = self._parents.get(path)
+        try:
+            if known is not None:
+                known.check()
+                return known
+        except FileNotFoundError:
+            # Somebody has cleaned up meanwhile
+            pass
+        os.makedirs(path, exist_ok=True)
+        made = Home.of(path, follow=True)
+        if known is not None and made.real != known.real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", path)
+        self._parents[path] = made
+        return made
 
     def _continue(self, job: Job, directory: str, metadata: Metadata) -> Experiment:
         experiment = Experiment.reopen(self, job, directory, metadata)
@@ -297,7 +315,8 @@ class RunFolder:
         experiment.is_continued = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.exit_file(experiment.identifier))
-        remove_parts(directory)
+        if experiment.home.is_there:
+            remove_parts(directory)
         experiment.write(sync=False)
         experiment.open_logs()
         return experiment

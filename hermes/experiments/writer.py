@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,9 +18,18 @@ from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import PLACEHOLDER, Job, Problem, Status
-from .files import open_regular, write_all
+from .files import (
+    Home,
+    entries_of,
+    everything_below,
+    lstat,
+    open_own,
+    open_regular,
+    size_of,
+    write_all,
+)
 from .layout import OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
-from .metadata import HermesFile, Metadata, write_metadata
+from .metadata import HermesFile, Metadata, StoredFile, write_metadata
 from .provenance import Git
 
 SYNC_AFTER = 1.0
@@ -54,7 +64,9 @@ class Experiment:
 
     run: Run
     job: Job
-    directory: str
+    home: Home
+    """The directory; nothing is written there once something else is in its place."""
+
     metadata: Metadata
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
@@ -64,7 +76,7 @@ class Experiment:
 
     @classmethod
     def new(
-        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, directory: str
+        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, home: Home
     ) -> Experiment:
         """The experiment of a job that has not been started. The directory is there, and empty."""
         metadata = msgspec.structs.replace(
@@ -81,7 +93,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, directory=directory, metadata=metadata)
+        return cls(run=run, job=job, home=home, metadata=metadata)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -99,7 +111,11 @@ class Experiment:
             files=[file for file in metadata.files if file.origin == "copied-before"],
             problems=[],
         )
-        return cls(run=run, job=job, directory=directory, metadata=metadata)
+        return cls(run=run, job=job, home=Home.of(directory), metadata=metadata)
+
+    @property
+    def directory(self) -> str:
+        return self.home.path
 
     @property
     def identifier(self) -> str:
@@ -112,7 +128,7 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
-        self.write(sync=False)
+        write_metadata(self.directory, self.metadata, sync=False)
         again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
         fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -131,7 +147,7 @@ class Experiment:
         """
         for log in (STDOUT, STDERR):
             path = f"{self.directory}/{log}"
-            self.logs.append(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
+            self.logs.append(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
 
     def close_logs(self) -> None:
         while self.logs:
@@ -140,10 +156,13 @@ class Experiment:
     @property
     def is_untouched(self) -> bool:
         """Whether the directory holds nothing but what stands in it before the job starts."""
-        logs = [f"{self.directory}/{log}" for log in (STDOUT, STDERR)]
-        return OWN.issuperset(os.listdir(self.directory)) and not any(
-            os.path.getsize(log) for log in logs if os.path.exists(log)
+        found = dict(everything_below(self.directory))
+        logs = [found.get(f"{self.directory}/{log}") for log in (STDOUT, STDERR)]
+        is_ours = all(
+            path[len(self.directory) + 1 :] in OWN and stat.S_ISREG(status.st_mode)
+            for path, status in found.items()
         )
+        return is_ours and not any(log.st_size for log in logs if log is not None)
 
     def discard(self) -> None:
         """Takes the directory away again; the job has not been started."""
@@ -159,6 +178,40 @@ class Experiment:
             b"HERMES_SLOT": b"%d" % slot,
         }
 
+    def list_files(self) -> None:
+        """Completes the list of files when the job has ended, by what it has put there itself."""
+        if not self.home.is_there:
+            return
+        before = [self._measured(file) for file in self.metadata.files]
+        listed = {file.path for file in before}
+        start = len(self.directory) + 1
+        written: list[StoredFile] = []
+        folders = [self.directory]
+        for folder in folders:
+            try:
+                entries = entries_of(folder)
+            except OSError:
+                # Closed by the job: what is in it is not known
+                if folder != self.directory:
+                    written.append(StoredFile(folder[start:], 0, "written"))
+                continue
+            for entry in entries:
+                path = entry.path[start:]
+                if path in listed or (path in OWN and entry.is_file(follow_symlinks=False)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif (status := lstat(entry.path)) is not None:
+                    written.append(StoredFile(path, status.st_size, "written"))
+        self.metadata.files = before + sorted(written, key=lambda file: file.path)
+
+    def _measured(self, file: StoredFile) -> StoredFile:
+        """What was copied before the job has its size when the job has ended."""
+        path = f"{self.directory}/{file.path}"
+        if file.origin != "copied-before" or not os.path.lexists(path):
+            return file
+        return StoredFile(file.path, size_of(path), file.origin)
+
     def add_problem(self, problem: Problem) -> None:
         """Adds a problem to the metadata, unless it is there already."""
         if problem not in self.metadata.problems:
@@ -166,6 +219,7 @@ class Experiment:
 
     def write(self, *, sync: bool) -> None:
         """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
+        self.home.check()
         write_metadata(self.directory, self.metadata, sync=sync)
 
 

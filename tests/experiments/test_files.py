@@ -14,14 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments import files
+from hermes.experiments import copying, files
+from hermes.experiments.copying import copy, move
 from hermes.experiments.files import (
-    copy,
-    copy_durably,
     free_name,
     has_room,
     matches,
-    move,
     open_regular,
     read_regular,
     real_folder,
@@ -34,6 +32,8 @@ from hermes.experiments.files import (
 from hermes.model import Problem, ProblemKind
 
 KIND = ProblemKind.NOT_COPIED
+
+PART = "0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -108,13 +108,30 @@ def test_an_atomic_write_replaces_whatever_stands_there(
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
-    (path / "below").mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
+    path.write_text("old")
+
+    def fail(source: str, target: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="error"):
         write_atomic(str(path), b"new", sync=False)
-    assert sorted(tmp_path.rglob("*")) == [path, path / "below"]
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+def test_an_atomic_write_puts_a_folder_aside(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.mkdir()
+    (path / "below").write_text("the job's")
+    (tmp_path / "x.1").touch()
+    write_atomic(str(path), b"new", sync=False)
+    assert path.read_bytes() == b"new"
+    assert (tmp_path / "x.2" / "below").read_text() == "the job's"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_temporary_name_is_not_one_that_can_be_known(
@@ -275,30 +292,19 @@ def test_a_full_disk_has_its_kind_and_the_others_are_copied(
     source.mkdir()
     (source / "bad").touch()
     (source / "good").touch()
-    whole = shutil.copy2
+    whole = copying.copy_bytes
+    bad = (source / "bad").stat().st_ino
 
-    def copy2(one: str, other: str) -> object:
-        if one.endswith("bad"):
-            raise OSError(number, os.strerror(number), one)
-        return whole(one, other)
+    def copy_bytes(reading: int, writing: int) -> None:
+        if os.fstat(reading).st_ino == bad:
+            raise OSError(number, os.strerror(number))
+        whole(reading, writing)
 
-    monkeypatch.setattr(shutil, "copy2", copy2)
+    monkeypatch.setattr(copying, "copy_bytes", copy_bytes)
     problems: list[Problem] = []
     copy(str(source), str(tmp_path / "target"), problems.append, kind=KIND)
     assert problems == [Problem(kind, f"cannot copy `{source}/bad`: {os.strerror(number)}")]
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["good"]
-
-
-def test_a_durable_copy_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "source").write_text("x")
-    problems: list[Problem] = []
-    copy_durably(str(tmp_path / "source"), str(tmp_path / "target"), problems.append, kind=KIND)
-    assert (tmp_path / "target").read_text() == "x"
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        copy_durably(str(tmp_path / "source"), str(tmp_path / "taken"), print, kind=KIND)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "taken", "target"]
-    assert problems == []
 
 
 @pytest.mark.fault(9)
@@ -378,15 +384,18 @@ def test_the_same_content_is_the_same_bytes_targets_and_names(tmp_path: Path) ->
 
 def test_only_parts_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "kept" / "sub").mkdir(parents=True)
-    (tmp_path / "kept" / "x.hermes-part").touch()
-    (tmp_path / "kept" / "sub" / "y.hermes-part").mkdir()
+    (tmp_path / "kept" / f"{PART}.hermes-part").touch()
+    (tmp_path / "kept" / "sub" / f"{PART}.hermes-part").mkdir()
     (tmp_path / "kept" / "sub" / "file").touch()
     (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "z.hermes-part").touch()
+    (tmp_path / "outside" / f"{PART}.hermes-part").touch()
     (tmp_path / "kept" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "kept" / "own.hermes-part").touch()
     remove_parts(str(tmp_path / "kept"))
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == ["file", "link", "sub"]
-    assert (tmp_path / "outside" / "z.hermes-part").exists()
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == [
+        "file", "link", "own.hermes-part", "sub",
+    ]  # fmt: skip
+    assert (tmp_path / "outside" / f"{PART}.hermes-part").exists()
     remove(str(tmp_path / "kept" / "link"))
     remove(str(tmp_path / "kept"))
     remove(str(tmp_path / "gone"))
