@@ -21,7 +21,7 @@ LAYERS = (
     "errors", "model", "events", "timing", "blocking",
     "language.source", "language.words", "language.syntax", "language.sweeps", "language.kinds",
     "language.settings", "language.options", "language.keys", "language.scripts",
-    "language.binding", "language.checks", "language.writing", "language.plan",
+    "language.binding", "language.sharing", "language.checks", "language.writing", "language.plan",
     "experiments.layout", "experiments.files", "experiments.copying", "experiments.metadata",
     "experiments.identifiers",
     "experiments.provenance", "experiments.query", "experiments.writer", "experiments.run_folder",

@@ -16,8 +16,9 @@ from .tree import GONE, Tree, entries_and_status, links_in
 MAX_FOLDERS = 10_000
 """Directories that are looked at behind links: a link may lead to a whole archive."""
 
-Visit = Callable[[str], bool]
-"""Takes a path, which may be a job's. Returns whether it is."""
+Visit = Callable[[str, tuple[int, int]], bool]
+"""Takes a path, which may be a job's, its device and inode. Returns whether it is a job's, and not
+to be searched."""
 
 
 class _Folder(NamedTuple):
@@ -136,7 +137,7 @@ class Behind:
         links: dict[str, str | None] = {}
         for entry in entries:
             inner = f"{path}/{entry.name}"
-            if len(entry.name) >= SHORTEST and self._visit(inner):
+            if len(entry.name) >= SHORTEST and self._visit(inner, (status.st_dev, entry.inode)):
                 continue
             if entry.is_link:
                 links[entry.name] = None

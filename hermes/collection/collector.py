@@ -107,6 +107,9 @@ class Collector:
         self._lock = threading.Lock()
         # All that follows is changed under the lock only
         self._jobs: dict[str, JobFiles] = {}
+        self._homes: set[tuple[int, int] | None] = set()
+        """Experiment directories, which links may bring into the tree."""
+
         self._contested: set[str] = set()
         self._emptied: set[str] = set()
         """Directories of ended jobs in which something had to be left, perhaps another job's."""
@@ -139,6 +142,7 @@ class Collector:
         job = JobFiles(identifier, self.top, home, record=LinkRecord(record), adopted=adopted)
         with self._lock:
             self._jobs[identifier] = job
+            self._homes.add(home.inode)
             if adopted:
                 # Its files may be older than the last scan
                 self._tree.forget("")
@@ -347,6 +351,8 @@ class Collector:
             return True
         if status is None:
             return False
+        if (status.st_dev, status.st_ino) in self._homes:
+            return True
         if isinstance(found, JobFiles):
             found.follow(path, status)
         if stat.S_ISDIR(status.st_mode) and path not in self._tree:
@@ -359,6 +365,8 @@ class Collector:
         """Collects what stands under a name that a scan has found. Whether a directory is to be
         searched, None if it is no job's.
         """
+        if is_folder and inode in self._homes:
+            return False
         job = self._owner(path)
         if not isinstance(job, JobFiles):
             return None if job is None else False
@@ -390,7 +398,9 @@ class Collector:
             return found
         return None if found is None else self._jobs.get(found)
 
-    def _visit_behind(self, path: str) -> bool:
+    def _visit_behind(self, path: str, inode: tuple[int, int]) -> bool:
+        if inode in self._homes:
+            return True
         job = self._owner(path)
         if isinstance(job, JobFiles):
             job.note(path)
@@ -479,4 +489,5 @@ class Collector:
     def _close(self, job: JobFiles) -> Collected:
         del self._jobs[job.identifier]
         job.close()
+        self._homes.discard(job.inode)
         return Collected(job.taken, job.take_fresh(), list(job.problems))

@@ -71,6 +71,7 @@ class JobFiles:
         self.began = 0 if adopted else time.time_ns()
         """Nanoseconds since the epoch; 0 if an earlier runner knows."""
 
+        self.inode = home.inode
         self._home = home
         self._top = top
         self._record = record or LinkRecord(None)
