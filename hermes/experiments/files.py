@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from .layout import PART
 
@@ -64,7 +65,20 @@ def read_regular(path: str) -> bytes:
         return file.read()
 
 
-def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
+class Stamp(NamedTuple):
+    """By which one sees whether a file is the same and has been left alone."""
+
+    device: int
+    inode: int
+    bytes: int
+    modified: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def write_atomic(path: str, data: bytes, *, sync: bool) -> Stamp:
     """Readers see the old content or the new, never a part; a link at `path` is replaced.
 
     With `sync` it has reached the disk when this returns. Raises `OSError`.
@@ -76,6 +90,7 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
             write_all(fd, data)
             if sync:
                 os.fsync(fd)
+            stamp = Stamp.of(os.fstat(fd))
         finally:
             os.close(fd)
         try:
@@ -88,6 +103,7 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    return stamp
 
 
 def open_own(path: str, flags: int) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import HermesError, escape
 from ..model import Options, Problem, Status
-from .files import read_regular, write_atomic
+from .files import Stamp, read_regular, write_atomic
 from .layout import FORMATS, METADATA
 
 FORMAT = FORMATS[METADATA]
@@ -189,9 +189,9 @@ def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
     return decoded(data, Metadata, file=METADATA, path=path)
 
 
-def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> None:
+def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> Stamp:
     """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
-    write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
+    return write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
 
 
 def amend(directory: str, status: Status, problems: Sequence[Problem]) -> None:

@@ -157,6 +157,9 @@ class RunFolder:
     attempt, instead of beginning a new one."""
 
     _locked: int
+    _real: str
+    """The path of `experiments` without links, as the run began."""
+
     _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
@@ -237,6 +240,7 @@ class RunFolder:
             environment=_environment(name, run_id),
             template=_template(plan, name, run_id, git, slurm),
             _locked=locked,
+            _real=os.path.realpath(plan.experiments),
         )
 
     def exit_file(self, identifier: str) -> str:
@@ -291,12 +295,17 @@ class RunFolder:
         except FileNotFoundError:
             # Somebody has cleaned up meanwhile
             pass
-        os.makedirs(path, exist_ok=True)
-        made = Home.of(path, follow=True)
-        if known is not None and made.real != known.real:
+        if known is not None and os.path.realpath(path) != known.real:
             raise OSError(errno.ENOTDIR, "something else is in its place", path)
-        self._parents[path] = made
+        self._check_experiments()
+        os.makedirs(path, exist_ok=True)
+        made = self._parents[path] = Home.of(path, follow=True)
         return made
+
+    def _check_experiments(self) -> None:
+        """Raises `OSError` if a job has put a link in the place of all experiments."""
+        if os.path.realpath(self.experiments) != self._real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", self.experiments)
 
     def _continue(self, job: Job, directory: str, metadata: Metadata) -> Experiment:
         experiment = Experiment.reopen(self, job, directory, metadata)
@@ -342,6 +351,7 @@ class RunFolder:
         with self._restoring:
             if os.path.isdir(self.folder):
                 return
+            self._check_experiments()
             os.makedirs(self.folder)
             locked = lock(self.folder)
             if locked is not None:

@@ -9,27 +9,31 @@ import os
 import shlex
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
+from ..errors import HermesError
 from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import PLACEHOLDER, Job, Problem, Status
 from .files import (
     Home,
+    Stamp,
     entries_of,
     everything_below,
     lstat,
     open_own,
     open_regular,
+    put_aside,
     size_of,
     write_all,
 )
-from .layout import OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
-from .metadata import HermesFile, Metadata, StoredFile, write_metadata
+from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
+from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
 from .provenance import Git
 
 SYNC_AFTER = 1.0
@@ -71,6 +75,9 @@ class Experiment:
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
 
+    written: Stamp | None = None
+    """The metadata as they were written last; None if others are there."""
+
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
 
@@ -111,7 +118,9 @@ class Experiment:
             files=[file for file in metadata.files if file.origin == "copied-before"],
             problems=[],
         )
-        return cls(run=run, job=job, home=Home.of(directory), metadata=metadata)
+        home = Home.of(directory)
+        written = stamp_of_metadata(directory, metadata.identifier)
+        return cls(run=run, job=job, home=home, metadata=metadata, written=written)
 
     @property
     def directory(self) -> str:
@@ -128,7 +137,7 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
-        write_metadata(self.directory, self.metadata, sync=False)
+        self.written = write_metadata(self.directory, self.metadata, sync=False)
         again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
         fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -182,6 +191,8 @@ class Experiment:
         """Completes the list of files when the job has ended, by what it has put there itself."""
         if not self.home.is_there:
             return
+        with suppress(OSError):
+            self._keep_others()
         before = [self._measured(file) for file in self.metadata.files]
         listed = {file.path for file in before}
         start = len(self.directory) + 1
@@ -220,7 +231,18 @@ class Experiment:
     def write(self, *, sync: bool) -> None:
         """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
         self.home.check()
-        write_metadata(self.directory, self.metadata, sync=sync)
+        self._keep_others()
+        self.written = write_metadata(self.directory, self.metadata, sync=sync)
+
+    def _keep_others(self) -> None:
+        """Puts aside what the job has written under the name of the metadata."""
+        path = f"{self.directory}/{METADATA}"
+        status = lstat(path)
+        if status is None or Stamp.of(status) == self.written:
+            return
+        # Not if somebody has only put back an older state
+        if stamp_of_metadata(self.directory, self.identifier) is None:
+            put_aside(path)
 
 
 def rerun_command(directory: str, name: str, plan: Plan) -> str:
@@ -229,6 +251,16 @@ def rerun_command(directory: str, name: str, plan: Plan) -> str:
     overruled = plan.root != find_root(plan.working_directory)
     root = ["--root", os.path.relpath(plan.root, plan.working_directory)] if overruled else []
     return shlex.join(["hermes", "exec", "-f", path, "-n", name, *root])
+
+
+def stamp_of_metadata(directory: str, identifier: str) -> Stamp | None:
+    """The metadata that are there; None if they are not those of this experiment."""
+    status = lstat(f"{directory}/{METADATA}")
+    try:
+        is_ours = read_metadata(directory).identifier == identifier
+    except HermesError:
+        return None
+    return Stamp.of(status) if is_ours and status is not None else None
 
 
 def _link_or_copy(source: str, target: str) -> None:
