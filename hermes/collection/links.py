@@ -445,9 +445,11 @@ class JobFiles:
                 place = f"{self.directory}/{led}"
                 if led is not None and owner(led) is self and lstat(place) is not None:
                     replace_link(link, target, led_anew(folder, target, place))
-                elif not is_absolute and os.path.lexists(os.path.join(old_folder, target)):
+                    continue
+                # Its old folder may have gone by now
+                place = os.path.normpath(os.path.join(old_folder, target))
+                if not is_absolute and os.path.lexists(place):
                     # It leads to something that stays
-                    place = os.path.normpath(os.path.join(old_folder, target))
                     replace_link(link, target, led_anew(folder, target, place))
 
     def clear(self) -> None:
