@@ -33,12 +33,14 @@ def shared_paths(
     fixed: dict[str, int] = {}
     for binder, above, values in bindings:
         jobs = _combinations(above, None)
+        here: set[str] = set()
         for field, flag in FIELDS.items():
             for template in dict.fromkeys(binder.options.templates(field)):
                 path = os.path.normpath(template.fill(values))
                 is_shared = _combinations(above, template) < jobs
                 if not template.slots:
-                    fixed[path] = fixed.get(path, 0) + jobs
+                    fixed[path] = fixed.get(path, 0) + (jobs if path not in here else 0)
+                    here.add(path)
                     is_shared = fixed[path] > 1
                 if not is_shared or path in told or any(own in path for own in OWN):
                     continue
