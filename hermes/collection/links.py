@@ -309,7 +309,11 @@ class JobFiles:
         """Whether the experiment directory is in its place. While files are taken, as it was when
         that began.
         """
-        return self._home.is_there if self._was_here is None else self._was_here
+        if not self.has_ended:
+            return self._home.is_there
+        if self._was_here is None:
+            self._was_here = self._home.is_there
+        return self._was_here
 
     def _mode(self, folder: str) -> int:
         """What is private in the working directory is from the start private in the experiment
@@ -329,7 +333,7 @@ class JobFiles:
 
     def _remove_folders(self, folders: Iterable[str]) -> None:
         """Takes away those of the folders that collection has made that hold nothing."""
-        if not self._is_here():
+        if not folders or not self._is_here():
             return
         for folder in sorted(folders, key=depth, reverse=True):
             with suppress(OSError):
@@ -345,7 +349,6 @@ class JobFiles:
         """
         self._known.clear()
         self._moving.clear()
-        self._was_here = self._home.is_there
 
     def take(self, path: str, status: os.stat_result) -> None:
         """Brings a file or link over for good and takes the job's own name for it away. Raises

@@ -422,12 +422,11 @@ class LocalPlace:
         metadata.files += [
             StoredFile(path=path, bytes=size, origin="collected") for path, size in collected.files
         ]
-        experiment.list_files()
         metadata.status = status
         metadata.exit_code = end.code if end is not None else None
         metadata.signal = end.signal if end is not None else None
         metadata.duration = seconds if was_started else 0.0
-        is_written = write(experiment, sync=seconds > SYNC_AFTER)
+        is_written = write(experiment, sync=seconds > SYNC_AFTER, has_ended=True)
         if not is_written and status is not Status.CANCELLED:
             status = Status.FAILED
         self._keep_exit(job, is_written=is_written, has_room=has_room)
@@ -464,11 +463,11 @@ class LocalPlace:
                 self.run.collected(identifier, path)
 
 
-def write(experiment: Experiment, *, sync: bool) -> bool:
+def write(experiment: Experiment, *, sync: bool, has_ended: bool = False) -> bool:
     """Replaces the metadata; False, and a problem of the experiment, if that is not possible.
     Blocks."""
     try:
-        experiment.write(sync=sync)
+        experiment.write(sync=sync, has_ended=has_ended)
     except OSError as exc:
         text = f"the metadata could not be written: {exc.strerror}"
         experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))

@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import stat
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -156,7 +155,8 @@ class Experiment:
         """
         for log in (STDOUT, STDERR):
             path = f"{self.directory}/{log}"
-            self.logs.append(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
+            opened = open_regular if flags & os.O_EXCL else open_own
+            self.logs.append(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
 
     def close_logs(self) -> None:
         while self.logs:
@@ -187,12 +187,8 @@ class Experiment:
             b"HERMES_SLOT": b"%d" % slot,
         }
 
-    def list_files(self) -> None:
-        """Completes the list of files when the job has ended, by what it has put there itself."""
-        if not self.home.is_there:
-            return
-        with suppress(OSError):
-            self._keep_others()
+    def _list_files(self) -> None:
+        """Adds what the job has put there itself to the files."""
         before = [self._measured(file) for file in self.metadata.files]
         listed = {file.path for file in before}
         start = len(self.directory) + 1
@@ -228,10 +224,15 @@ class Experiment:
         if problem not in self.metadata.problems:
             self.metadata.problems.append(problem)
 
-    def write(self, *, sync: bool) -> None:
-        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
+    def write(self, *, sync: bool, has_ended: bool = False) -> None:
+        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
+
+        When the job `has_ended`, the list of files is completed first.
+        """
         self.home.check()
         self._keep_others()
+        if has_ended:
+            self._list_files()
         self.written = write_metadata(self.directory, self.metadata, sync=sync)
 
     def _keep_others(self) -> None:

@@ -200,8 +200,8 @@ def test_a_locale_that_is_not_utf8_is_for_the_jobs_alone(desk: Desk, command: st
         "command": ["exec", "-e", f"{PYTHON} jöb.py größe", "-n", "größe"],
         "compile": ["compile", "größe.hermes"],
     }[command]
-    done = desk.hermes(*arguments, env=NOT_UTF8, text=False)
-    assert "jöb" in (done.stdout + done.stderr).decode()
+    done = desk.hermes(*arguments, env=NOT_UTF8, encoding="utf-8")
+    assert "jöb" in done.stdout + done.stderr
     if command != "compile":
         experiment = desk.experiment()
         assert (experiment.script, experiment.name) == ("jöb", "größe")
