@@ -263,7 +263,8 @@ class Home:
         if (status.st_dev, status.st_ino) == self.inode:
             return
         # Some file systems give a folder another number after a while
-        if self.inode is None or os.path.realpath(self.path) != self.real:
+        is_known = self.inode is not None and stat.S_ISDIR(status.st_mode)
+        if not is_known or os.path.realpath(self.path) != self.real:
             raise OSError(errno.ENOTDIR, "something else is in its place", self.path)
 
     @property

@@ -117,8 +117,9 @@ class Experiment:
             files=[file for file in metadata.files if file.origin == "copied-before"],
             problems=[],
         )
-        home = Home.of(directory)
         written = stamp_of_metadata(directory, metadata.identifier)
+        # A job may have moved its directory, and left a link that leads there
+        home = Home.of(directory, follow=written is not None)
         return cls(run=run, job=job, home=home, metadata=metadata, written=written)
 
     @property
