@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..experiments.files import lstat
+from ..experiments.mending import leads_to, led_anew, replace_link
 from .behind import Behind
 from .links import JobFiles
-from .mending import leads_to, led_anew, replace_link
 from .tree import Tree
 
 

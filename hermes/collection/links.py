@@ -25,10 +25,10 @@ from ..experiments.files import (
     same_content,
     size_of,
 )
+from ..experiments.mending import leads_to, led_anew, replace_link
 from ..model import Problem, ProblemKind
 from .claims import last_name_carries
 from .linking import Key, inode_of, key_of, link_beside, replace
-from .mending import leads_to, led_anew, replace_link
 from .record import LinkRecord
 from .tree import depth
 

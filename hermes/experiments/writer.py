@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from .files import (
     write_all,
 )
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
+from .mending import leads_to, led_anew, replace_link
 from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
 from .provenance import Git
 
@@ -209,9 +211,21 @@ class Experiment:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif (status := lstat(entry.path)) is not None:
+                    continue
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    self._mend(entry.path)
+                if (status := lstat(entry.path)) is not None:
                     written.append(StoredFile(path, status.st_size, "written"))
         self.metadata.files = before + sorted(written, key=lambda file: file.path)
+
+    def _mend(self, link: str) -> None:
+        """Leads a link of the job's own to where what it led to has been collected."""
+        top, folder, target = self.run.plan.working_directory, os.path.dirname(link), ""
+        with suppress(OSError):
+            target = os.readlink(link)
+        led = leads_to(folder, target, [(str(top), ""), (os.path.realpath(top), "")])
+        if led is not None and os.path.lexists(place := f"{self.directory}/{led}"):
+            replace_link(link, target, led_anew(folder, target, place))
 
     def _measured(self, file: StoredFile) -> StoredFile:
         """What was copied before the job has its size when the job has ended."""

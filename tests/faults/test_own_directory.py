@@ -5,6 +5,7 @@ files stand beside those that Hermes brings.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import subprocess
 from collections.abc import Callable, Sequence
@@ -379,3 +380,55 @@ os.symlink("new", "l_" + own)
     }  # fmt: skip
     assert {file.origin for file in experiment.files} == {"collected"}
     assert not list((desk.experiments_folder / ".hermes").glob("*/*.links"))
+
+
+@pytest.mark.fault(35)
+@pytest.mark.anyio
+async def test_links_of_the_job_in_its_own_directory_lead_to_what_is_collected(
+    project: Project,
+) -> None:
+    project.write(
+        "job.py",
+        """\
+import os, sys
+own, directory = sys.argv[1], os.environ["HERMES_EXPERIMENT_DIR"]
+os.mkdir("out_" + own)
+open("out_%s/x" % own, "w").write("x")
+os.mkdir(directory + "/own")
+os.symlink(os.path.abspath("out_" + own), directory + "/absolute")
+os.symlink(os.path.relpath("out_" + own, directory + "/own"), directory + "/own/relative")
+os.symlink("nowhere", directory + "/dangling")
+""",
+    )
+    await project.run(f"[[{PYTHON}, job.py]]")
+    experiment = project.experiment()
+    assert (experiment.directory / "absolute" / "x").read_text() == "x"
+    assert (experiment.directory / "own" / "relative" / "x").read_text() == "x"
+    assert os.readlink(experiment.directory / "dangling") == "nowhere"
+    assert {file.path for file in experiment.files if file.origin == "written"} == {
+        "absolute", "own/relative", "dangling",
+    }  # fmt: skip
+
+
+@pytest.mark.fault(25)
+def test_a_directory_that_was_moved_and_linked_is_finished_by_a_resumed_run(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.write(
+        "job.py",
+        "import os, shutil, sys, time\n"
+        'directory = os.environ["HERMES_EXPERIMENT_DIR"]\n'
+        f"elsewhere = {str(tmp_path)!r} + '/elsewhere'\n"
+        "shutil.copytree(directory, elsewhere); shutil.rmtree(directory)\n"
+        "os.symlink(elsewhere, directory)\n"
+        'open("ready", "w")\n'
+        'while not os.path.exists("go"): time.sleep(0.01)\n',
+    )
+    desk.write("s.hermes", f"EXEC\n[[{PYTHON}, job.py]]\n")
+    with desk.started("exec", "-f", "s.hermes") as runner:
+        until((desk.path / "ready").exists)
+        runner.kill()
+        runner.wait()
+    desk.write("go")
+    desk.hermes("resume")
+    assert desk.experiment().status is Status.FINISHED

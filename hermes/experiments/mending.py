@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ..experiments.files import unfinished
+from .files import unfinished
 
 
 def leads_to(folder: str, target: str, tops: Sequence[tuple[str, str]]) -> str | None:
