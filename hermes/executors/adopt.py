@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
 import anyio
 
 from ..blocking import in_thread
 from ..errors import escape
+from ..experiments.files import read_regular
 from ..experiments.journal import Machine
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
@@ -71,7 +71,7 @@ def left_alone(identifier: str, machine: Machine) -> Problem:
 def recorded_pid(exit_file: str) -> int | None:
     """The process id of a job's supervisor; None if it has not come to that. Blocks."""
     try:
-        return parse_supervisor_pid(Path(exit_file).read_text(errors="replace"))
+        return parse_supervisor_pid(read_regular(exit_file).decode("utf-8", "replace"))
     except OSError:
         return None
 

@@ -14,6 +14,11 @@ from .processes import Group
 
 MAY_LACK_OUTPUT = "the disk was full when it ended: its output may be incomplete"
 
+UNSUPERVISED = (
+    "command and environment are too large to start jobs with a supervisor: should this process be"
+    " killed, nobody will know how they ended"
+)
+
 
 def record_end(
     experiment: Experiment,
@@ -59,11 +64,11 @@ def keep_exit(
             os.unlink(exit_file)
 
 
-def write(experiment: Experiment, *, sync: bool) -> bool:
+def write(experiment: Experiment, *, sync: bool, has_ended: bool = False) -> bool:
     """Replaces the metadata; False, and a problem of the experiment, if that is not possible.
     Blocks."""
     try:
-        experiment.write(sync=sync)
+        experiment.write(sync=sync, has_ended=has_ended)
     except OSError as exc:
         text = f"the metadata could not be written: {exc.strerror}"
         experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))

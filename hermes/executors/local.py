@@ -35,7 +35,8 @@ from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
 from .adopt import adopt, adopted_end, left_alone
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
-from .closing import keep_exit, record_end, write
+from .closing import UNSUPERVISED, keep_exit, record_end, write
+from .elsewhere import Elsewhere
 from .exits import Exit
 from .proc import CENSUS, by_job, processes_of
 from .processes import Group, Launch, hidden_from_shells, recorded_exit, start, why_not_started
@@ -53,11 +54,6 @@ BREAKS = 3
 THREADS = 4
 """Worker threads for the files of jobs. They are Hermes' own: a host that is busy with threads of
 its own delays nothing."""
-
-UNSUPERVISED = (
-    "command and environment are too large to start jobs with a supervisor: should this process be"
-    " killed, nobody will know how they ended"
-)
 
 
 class LocalExecutor:
@@ -160,6 +156,7 @@ class LocalPlace:
             experiments=run.folder.experiments,
             on_files=self._tell_collected,
             on_warning=run.warn,
+            lives_elsewhere=Elsewhere(run.folder.experiments, run.folder.run_id).lives,
         )
         self.threads = anyio.CapacityLimiter(THREADS)
         # An inner run, which a job starts, has to have ended its jobs before it is killed itself
@@ -256,7 +253,7 @@ class LocalPlace:
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None
         is_continued = experiment.is_continued
-        self.collector.add(experiment.identifier, experiment.directory, adopted=is_continued)
+        self._collect_for(experiment, adopted=is_continued)
         if todo.job.options.copy_before and not is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment, slot)
@@ -272,8 +269,9 @@ class LocalPlace:
         if machine is not None and is_hidden and recorded_exit(exit_file) is None:
             raise NotBegunError(left_alone(metadata.identifier, machine), Status.RUNNING)
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
-        remove_parts(directory)
-        self.collector.add(experiment.identifier, directory, adopted=True)
+        if experiment.home.is_there:
+            remove_parts(directory)
+        self._collect_for(experiment, adopted=True)
         poll = self.run.timing.adopted_poll
         process = adopt(metadata, exit_file, self._alive_processes(), poll)
         # The first that a supervisor does is to make its file
@@ -284,7 +282,7 @@ class LocalPlace:
             if is_unused and experiment.is_untouched:
                 experiment.discard()
                 raise NotBegunError(None)
-            self.collector.add(experiment.identifier, directory, adopted=True)
+            self._collect_for(experiment, adopted=True)
         return LocalJob(
             place=self,
             todo=todo,
@@ -292,6 +290,11 @@ class LocalPlace:
             process=process,
             reason=todo.leftover.reason,
         )
+
+    def _collect_for(self, experiment: Experiment, *, adopted: bool) -> None:
+        identifier = experiment.identifier
+        record = self.run.folder.links_file(identifier)
+        self.collector.add(identifier, experiment.home, record=record, adopted=adopted)
 
     def _alive_processes(self) -> Mapping[str, Sequence[int]]:
         """Live processes of jobs by identifier. Nobody starts jobs that are taken up, so once is
@@ -377,7 +380,7 @@ class LocalPlace:
             options=experiment.job.options,
             identifier=identifier,
             working_directory=str(self.run.plan.working_directory),
-            directory=experiment.directory,
+            home=experiment.home,
             experiments=self.run.folder.experiments,
             owned=partial(self.collector.owned, identifier),
             give_back=partial(self.collector.give_back, identifier),
@@ -400,6 +403,7 @@ class LocalPlace:
                     # Those with processes that may end in a moment; all, if this has failed
                     self._ended += [each for each in batch if each.outcome is None]
                 self._tell_collected(fresh)
+                self.collector.tell()
 
     async def _wait_for_more(self) -> None:
         """Waits while further jobs run that may end soon, as long as that delays nobody."""
@@ -477,7 +481,7 @@ class LocalPlace:
             has_room=has_room,
         )
         status = metadata.status
-        is_written = write(experiment, sync=seconds > SYNC_AFTER)
+        is_written = write(experiment, sync=seconds > SYNC_AFTER, has_ended=True)
         if not is_written and status is not Status.CANCELLED:
             status = Status.FAILED
         if is_written and self.run.folder.journal is not None:

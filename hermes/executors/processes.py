@@ -18,12 +18,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import anyio
 import anyio.abc
 
 from ..blocking import in_thread, is_asyncio
+from ..experiments.files import read_regular
 from .base import Grace
 from .exits import NO_ROOM, Exit, as_exit_file, exit_of, parse_exit_file
 from .proc import (
@@ -467,7 +467,7 @@ def _others_may_reap() -> bool:
 def recorded_exit(exit_file: str) -> Exit | None:
     """The exit status that a job has left behind; None if it has not come to that. Blocks."""
     try:
-        return parse_exit_file(Path(exit_file).read_text(errors="replace"))
+        return parse_exit_file(read_regular(exit_file).decode("utf-8", "replace"))
     except OSError:
         return None
 

@@ -16,6 +16,7 @@
           stop                          there once `hermes stop` was called
           uncommitted.patch             as the run began, for the nodes of a cluster
           <identifier>                  how that job ended, as its supervisor has seen it
+          <identifier>.links            what was collected while it runs
           slurm/                        what a client and its nodes tell each other
         <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
@@ -44,6 +45,7 @@ JOURNAL = "journal"
 STOP = "stop"
 SLURM = "slurm"
 EXIT = "<identifier>"
+LINKS = "<identifier>.links"
 
 POINTER = ".pointer"
 """Ends the name of what leads to a run elsewhere."""
@@ -57,6 +59,7 @@ FORMATS: Mapping[str, int] = {
     JOURNAL: 1,
     EXIT: 1,
     POINTER: 1,
+    LINKS: 1,
     SLURM: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
@@ -90,6 +93,11 @@ def named_folder(experiments: str, script: str, name: str) -> str:
 def exit_file(run_folder: str, identifier: str) -> str:
     """Where a supervised job leaves its exit status."""
     return f"{run_folder}/{identifier}"
+
+
+def links_file(run_folder: str, identifier: str) -> str:
+    """Where it is kept what was collected while a job runs."""
+    return f"{run_folder}/{identifier}.links"
 
 
 def stop_file(run_folder: str) -> str:

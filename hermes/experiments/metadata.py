@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import HermesError, escape
 from ..model import Options, Problem, Status
-from .files import read_regular, write_atomic
+from .files import Stamp, read_regular, write_atomic
 from .layout import FORMATS, METADATA
 
 FORMAT = FORMATS[METADATA]
@@ -20,8 +20,8 @@ FORMAT = FORMATS[METADATA]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time of day with its offset; ISO 8601 on the disk."""
 
-Origin = Literal["copied-before", "copied-after", "moved", "collected"]
-"""How a file came into the experiment directory."""
+Origin = Literal["copied-before", "copied-after", "moved", "collected", "written"]
+"""How a file came into the experiment directory; `written` by the job itself."""
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -29,7 +29,8 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 class StoredFile(msgspec.Struct, frozen=True):
     """A file that came into the experiment directory. `path` is relative to it.
 
-    `bytes` is its size when the job had ended; of a folder, of all that is in it.
+    `bytes` is its size when the job had ended; of a folder that was copied or moved as a whole, of
+    all that is in it.
     """
 
     path: str
@@ -192,9 +193,9 @@ def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
     return decoded(data, Metadata, file=METADATA, path=path)
 
 
-def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> None:
+def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> Stamp:
     """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
-    write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
+    return write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
 
 
 def amend(directory: str, status: Status, problems: Sequence[Problem]) -> None:

@@ -83,7 +83,7 @@ class Experiment:
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """What was copied, moved and collected; the list is complete when the job has ended."""
+        """All that is in the directory but Hermes' own; complete when the job has ended."""
         return tuple(self.metadata.files)
 
     @property
@@ -167,3 +167,20 @@ def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, Metada
     for found in find_named(experiments, name):
         if found.metadata is not None:
             yield found.directory, found.metadata
+
+
+def is_running(experiments: str, identifier: str, *, other_than: str) -> bool | None:
+    """Whether an experiment of another run than `other_than` has not ended; None if there is no
+    such experiment. One whose metadata cannot be read counts as running.
+    """
+    folders = [experiments]
+    for _ in ("script", "name"):
+        folders = [each for folder in folders for each in _folders(folder)]
+    for folder in folders:
+        if os.path.lexists(f"{folder}/{identifier}"):
+            try:
+                metadata = read_metadata(f"{folder}/{identifier}")
+            except HermesError:
+                return True
+            return metadata.status is Status.RUNNING and metadata.run_id != other_than
+    return None

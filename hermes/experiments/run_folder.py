@@ -26,7 +26,7 @@ from ..model import Job, Status
 from ..timing import Timing
 from . import layout
 from .code import Code
-from .files import has_room, open_regular, remove_parts, write_atomic
+from .files import Home, has_room, open_regular, remove_parts, write_atomic
 from .git import Git
 from .identifiers import Clock
 from .journal import JournalWriter, Machine
@@ -76,8 +76,11 @@ class RunFolder:
     """Whether the folder goes when the run is closed, although not all is done."""
 
     _locked: int
+    _real: str
+    """The path of `experiments` without links, as the run began."""
+
     _programs: dict[str, str | None] = field(default_factory=dict)
-    _parents: set[str] = field(default_factory=set)
+    _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -168,6 +171,7 @@ class RunFolder:
             template=_template(plan, name, run_id, git, slurm),
             journal=journal,
             _locked=locked,
+            _real=os.path.realpath(plan.experiments),
         )
         _OPEN.add(made)
         return made
@@ -175,6 +179,10 @@ class RunFolder:
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
         return layout.exit_file(self.folder, identifier)
+
+    def links_file(self, identifier: str) -> str:
+        """Where it is kept what was collected while a job runs."""
+        return layout.links_file(self.folder, identifier)
 
     def experiment(self, job: Job, key: str, attempt: int = 1, index: int = 0) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
@@ -184,28 +192,24 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        if parent not in self._parents:
-            os.makedirs(parent, exist_ok=True)
-            self._parents.add(parent)
         git = self.code.now(job) if self.code is not None else self.git
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
+            above = self._parent(parent)
             try:
                 os.mkdir(directory)
                 break
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
+                # Or somebody has cleaned up just now
                 continue
-            except FileNotFoundError:
-                # Somebody has cleaned up meanwhile
-                os.makedirs(parent, exist_ok=True)
         experiment = Experiment.new(
             run=self,
             job=job,
             key=key,
             attempt=attempt,
             identifier=identifier,
-            directory=directory,
+            home=Home.of(directory, f"{above.real}/{identifier}"),
             git=git,
             program=self._program(job.argv[0]),
         )
@@ -224,6 +228,29 @@ class RunFolder:
             self._programs[word] = find_program(word, self.plan.working_directory)
         return self._programs[word]
 
+    def _parent(self, path: str) -> Home:
+        """The folder of all experiments of a script, made where it is missing. Raises `OSError`
+        where a job has put a link in its place."""
+        known = self._parents.get(path)
+        try:
+            if known is not None:
+                known.check()
+                return known
+        except FileNotFoundError:
+            # Somebody has cleaned up meanwhile
+            pass
+        if known is not None and os.path.realpath(path) != known.real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", path)
+        self._check_experiments()
+        os.makedirs(path, exist_ok=True)
+        made = self._parents[path] = Home.of(path, follow=True)
+        return made
+
+    def _check_experiments(self) -> None:
+        """Raises `OSError` if a job has put a link in the place of all experiments."""
+        if os.path.realpath(self.experiments) != self._real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", self.experiments)
+
     def _continue(self, job: Job, directory: str, metadata: Metadata) -> Experiment:
         experiment = Experiment.reopen(self, job, directory, metadata)
         here = self.template
@@ -241,7 +268,8 @@ class RunFolder:
         experiment.is_continued = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.exit_file(experiment.identifier))
-        remove_parts(directory)
+        if experiment.home.is_there:
+            remove_parts(directory)
         experiment.write(sync=False)
         experiment.open_logs()
         return experiment
@@ -267,6 +295,7 @@ class RunFolder:
         with self._restoring:
             if os.path.isdir(self.folder):
                 return
+            self._check_experiments()
             os.makedirs(self.folder)
             locked = lock(self.folder)
             if locked is not None:

@@ -22,6 +22,7 @@ from .checks import problems
 from .kinds import split_sbatch
 from .scripts import items_of
 from .settings import WORKING_DIRECTORY, PlanArguments, Settings, find_root, layered
+from .sharing import shared_paths
 from .source import Source
 from .sweeps import Tree, Values, build, count, distinct, expand, pick, templates
 from .syntax import Document, SettingLine, parse
@@ -242,6 +243,9 @@ class Plan:
                         f"the identifier as its first argument; write `{PLACEHOLDER}` where the "
                         "script expects it"
                     )
+        threads, source = self.settings.threads, self._document.source
+        base = self.working_directory
+        found.update(dict.fromkeys(shared_paths(self._bindings(), source, base, threads)))
         return tuple(found)
 
     def check(self, name: str | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..errors import escape
 from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
+from ..experiments.files import open_regular
 from ..experiments.layout import STDERR, STDOUT
 from ..experiments.writer import rerun_command
 from ..language.plan import Plan
@@ -233,7 +234,7 @@ def printable(line: bytes) -> str:
 def tail(path: str, lines: int) -> list[str]:
     """The last lines of a log; none if there is no such log."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             found = file.read().rstrip(b"\n").split(b"\n")

@@ -281,7 +281,7 @@ def test_a_job_that_was_broken_off_continues_in_its_directory(lab: Lab) -> None:
     os.write(first.logs[0], b"one\n")
     first.close_logs()
     Path(run.exit_file(first.identifier)).touch()
-    Path(first.directory, "half.hermes-part").touch()
+    Path(first.directory, "0123456789abcdef01234567.hermes-part").touch()
     run.continued = (first.directory, read_metadata(first.directory))
     again = run.experiment(a_job(), "key", 9)
     assert again.is_continued
@@ -289,7 +289,7 @@ def test_a_job_that_was_broken_off_continues_in_its_directory(lab: Lab) -> None:
     os.write(again.logs[0], b"two\n")
     again.close_logs()
     assert Path(again.directory, "stdout.log").read_text() == "one\ntwo\n"
-    assert not Path(again.directory, "half.hermes-part").exists()
+    assert not Path(again.directory, "0123456789abcdef01234567.hermes-part").exists()
     assert first.identifier not in run.recorded()
     metadata = read_metadata(again.directory)
     assert (metadata.attempts, metadata.status) == (2, Status.RUNNING)

@@ -14,12 +14,13 @@ from hermes.collection.collector import Collected, Collector
 from hermes.collection.tree import Tree
 from hermes.executors import processes
 from hermes.experiments import metadata
+from hermes.experiments.files import Stamp
 
 
 def replace() -> None:
     """Metadata is written over in place instead of being replaced whole."""
 
-    def write(path: str, data: bytes, *, sync: bool) -> None:
+    def write(path: str, data: bytes, *, sync: bool) -> Stamp:
         half = len(data) // 2
         with open(path, "wb") as file:
             file.write(data[:half])
@@ -27,6 +28,7 @@ def replace() -> None:
             # As long as a busy disk may take
             time.sleep(0.005)
             file.write(data[half:])
+        return Stamp.of(os.stat(path))
 
     metadata.write_atomic = write  # type: ignore[attr-defined]
 

@@ -24,7 +24,7 @@ import anyio
 from ...blocking import in_thread
 from ...errors import HermesError, escape
 from ...events import JobStarted
-from ...experiments.files import read_regular
+from ...experiments.files import Home, read_regular
 from ...experiments.git import Git
 from ...experiments.layout import PATCH
 from ...experiments.metadata import SlurmTask, amend
@@ -260,7 +260,7 @@ def _next_step(run: RunFolder, task: Task, todo: Todo, was_broken_off: bool) -> 
     metadata = last.metadata
     if metadata.status is not Status.RUNNING and metadata.exit_code is not None:
         return outcome_of(
-            Experiment(run=run, job=todo.job, directory=last.directory, metadata=metadata)
+            Experiment(run=run, job=todo.job, home=Home.of(last.directory), metadata=metadata)
         )
     end = recorded_exit(run.exit_file(metadata.identifier))
     has_exited = end is not None and end.code is not None
