@@ -138,6 +138,7 @@ def very_deep(elsewhere: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.fault(12)
+@pytest.mark.once
 def test_very_deep_folders_are_copied_moved_and_measured(very_deep: Path, tmp_path: Path) -> None:
     problems: list[Problem] = []
     bottom = "d/" * 1099 + "bottom"

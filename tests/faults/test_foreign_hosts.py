@@ -171,7 +171,7 @@ def test_how_a_job_ends_is_unknown_when_its_supervisor_was_killed(
     desk: Desk, record_property: RecordProperty
 ) -> None:
     record_property("tried", 1)
-    desk.write("job.sh", "kill -9 $PPID; sleep 0.3; : > done")
+    desk.write("job.sh", "kill -9 $PPID; sleep 2; : > done")
     desk.hermes_file("[[sh, job.sh]]")
     desk.hermes("exec", "-f", "x.hermes", code=1)
     # It was waited for

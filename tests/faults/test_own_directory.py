@@ -416,9 +416,11 @@ def test_a_directory_that_was_moved_and_linked_is_finished_by_a_resumed_run(
 ) -> None:
     desk.write(
         "job.py",
-        "import os, shutil, sys, time\n"
+        "import json, os, shutil, sys, time\n"
         'directory = os.environ["HERMES_EXPERIMENT_DIR"]\n'
         f"elsewhere = {str(tmp_path)!r} + '/elsewhere'\n"
+        # Once the process is recorded nobody else writes there
+        'while not json.load(open(directory + "/hermes.json")).get("pid"): time.sleep(0.01)\n'
         "shutil.copytree(directory, elsewhere); shutil.rmtree(directory)\n"
         "os.symlink(elsewhere, directory)\n"
         'open("ready", "w")\n'
