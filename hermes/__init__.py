@@ -72,7 +72,7 @@ _HOMES = {
         "RunStarted",
         "RunWarning",
     ),
-    "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
+    "api": ("find_run", "open_resumed", "open_run", "open_stopped", "run_file"),
     "executors.base": ("Executor",),
     "model": (
         "Job",
@@ -94,19 +94,20 @@ _HOMES = {
     ),
     "language.writing": ("quote",),
     "experiments.query": ("Experiment", "load_experiment"),
+    "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
     "experiments.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "HermesError",
+    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "FoundRun", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
-    "RunEnded", "RunResult",
-    "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
-    "compile_command", "compile_file", "did_you_mean", "escape", "load_experiment", "open_resumed",
-    "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
+    "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings",
+    "Status", "compile_command", "compile_file", "did_you_mean", "escape", "find_run",
+    "load_experiment", "open_resumed", "open_run", "open_stopped", "quote", "rerun_command",
+    "run_file", "signal_name",
 ]  # fmt: skip
 
 

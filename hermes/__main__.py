@@ -1,7 +1,9 @@
 """The command `hermes`, also as `python -m hermes`."""
 
 import gc
+import os
 import signal
+import sys
 from typing import NoReturn
 
 GARBAGE = 20_000
@@ -11,6 +13,10 @@ on)."""
 
 def main() -> NoReturn:
     """Executes the command line."""
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        # Hermes files are UTF-8, and their words go to the system as they are. What the locale says
+        # is for the jobs, which get it unchanged
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # As long as no job runs there is nothing to clean up, not even while modules are loaded; a
         # shell loop around this ends too

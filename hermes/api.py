@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,14 @@ from .blocking import in_thread
 from .errors import HermesError, escape
 from .executors.base import Executor
 from .experiments.layout import stop_file
-from .experiments.run_folder import RunFolder, RunRecord, unfinished
+from .experiments.run_folder import RunFolder, experiments_of
+from .experiments.run_record import RunRecord
 from .language.plan import Plan, compile_file
-from .language.settings import SettingArguments, find_root, layered
-from .language.source import Source
+from .language.settings import SettingArguments
 from .model import RunResult
-from .run.resume import Survey, survey_name, survey_run
+from .run import finding
+from .run.finding import FoundRun, Purpose
+from .run.resume import Survey, is_unfinished, survey_name, survey_run
 from .run.runner import FollowLogs, Run, RunOptions, in_progress
 from .timing import TIMING, Timing
 
@@ -89,7 +91,7 @@ async def open_run(
 
 @asynccontextmanager
 async def open_resumed(
-    run: str | None = None,
+    run: str | FoundRun | None = None,
     *,
     failed: bool = False,
     root: StrPath | None = None,
@@ -100,8 +102,8 @@ async def open_resumed(
     follow_files: bool = True,
     timing: Timing = TIMING,
 ) -> AsyncIterator[Run]:
-    """Takes up the latest unfinished run of the working directory, or that of the name or id `run`,
-    while the block runs.
+    """Takes up the latest unfinished run of the working directory that no process executes, or that
+    of the name or id `run`, while the block runs. `find_run` tells before which one that is.
 
     Jobs that are still alive are adopted and waited for; jobs that ended while nobody watched are
     finished with their true exit status, their files collected; jobs of which nobody can tell how
@@ -113,11 +115,12 @@ async def open_resumed(
     options = RunOptions(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
     )
-    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
+    record, plan = await in_thread(_found, run, Purpose.RESUME, root, working_directory)
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
-    await in_thread(_unlink, stop_file(folder.folder))
-    place = executor or _executor_of(plan)
-    survey = await in_thread(_survey, folder, place, failed)
+    with _closed_on_error(folder):
+        await in_thread(_unlink, stop_file(folder.folder))
+        place = executor or _executor_of(plan)
+        survey = await in_thread(_survey, folder, place, failed)
     resumed = Run(folder=folder, survey=survey, executor=place, options=options)
     async with in_progress(resumed, folder):
         yield resumed
@@ -125,8 +128,9 @@ async def open_resumed(
 
 @asynccontextmanager
 async def open_stopped(
-    run: str | None = None,
+    run: str | FoundRun | None = None,
     *,
+    forget: bool = False,
     root: StrPath | None = None,
     working_directory: StrPath | None = None,
     executor: Executor | None = None,
@@ -135,22 +139,25 @@ async def open_stopped(
     follow_files: bool = False,
     timing: Timing = TIMING,
 ) -> AsyncIterator[Run]:
-    """Ends the latest unfinished run of the working directory, or that of the name or id `run`,
-    while the block runs.
+    """Ends the latest run of the working directory that is in progress, or that of the name or id
+    `run`, while the block runs. `find_run` tells before which one that is.
 
     The process that is at the run is asked to end it. What still runs then, because its runner was
     killed or because it is with a cluster, is ended: SIGTERM, `grace` seconds, SIGKILL, or as the
-    cluster does that. What it left is collected. The run can be resumed. Raises `HermesError` if
-    there is no such run, or if its process does not answer.
+    cluster does that. What it left is collected. The run can be resumed, but not with `forget`:
+    then its record is put away, and its experiments stay as they are. Raises `HermesError` if there
+    is no such run, if its process does not answer, or if with `forget` a job may still be alive.
     """
     options = RunOptions(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
     )
-    record, plan = await in_thread(_find_unfinished, run, root, working_directory)
+    purpose = Purpose.FORGET if forget else Purpose.STOP
+    record, plan = await in_thread(_found, run, purpose, root, working_directory)
     try:
         folder = await _taken_over(record, plan, options)
-        place = executor or _executor_of(plan)
-        survey = await in_thread(_survey, folder, place, False)
+        with _closed_on_error(folder):
+            place = executor or _executor_of(plan)
+            survey = await in_thread(_survey, folder, place, False)
         survey.taken_up = [replace(todo, again=False) for todo in survey.taken_up]
         # All that runs is ended at the same time
         threads = max(plan.settings.threads, len(survey.taken_up))
@@ -158,9 +165,29 @@ async def open_stopped(
         ending = Run(folder=folder, survey=survey, executor=place, options=options, is_ending=True)
         async with in_progress(ending, folder):
             yield ending
+            if forget:
+                await ending.ended.wait()
+                await in_thread(_forget, folder, ending.result.left)
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(_unlink, stop_file(record.folder))
+
+
+async def find_run(
+    run: str | None = None,
+    *,
+    purpose: Purpose | str = Purpose.RESUME,
+    root: StrPath | None = None,
+    working_directory: StrPath | None = None,
+) -> FoundRun:
+    """The run that `open_resumed` (`purpose` is "resume"), or `open_stopped` ("stop", or "forget")
+    would take, and what else there is. They take it in place of a name or an id.
+
+    `run` is a name, an id, or a part of an id that only one run has. Raises `HermesError` if there
+    is no such run, or if several could be meant.
+    """
+    find = partial(finding.find_run, root=root, working_directory=working_directory)
+    return await in_thread(find, run, Purpose(purpose))
 
 
 async def run_file(
@@ -243,26 +270,47 @@ def _executor_of(plan: Plan) -> Executor:
     return LOCAL
 
 
-def _find_unfinished(
-    run: str | None, root: StrPath | None, working_directory: StrPath | None
+def _found(
+    run: str | FoundRun | None,
+    purpose: Purpose,
+    root: StrPath | None,
+    working_directory: StrPath | None,
 ) -> tuple[RunRecord, Plan]:
-    base = Path(os.path.abspath(working_directory or "."))
-    top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
-    notes: list[str] = []
-    settings = layered(top, Source.of("", b""), (), {}, notes.append)
-    experiments = os.path.abspath(top / settings.path_to_experiments / "experiments")
-    found = unfinished(experiments, str(base), run, notes.append)
-    if not found:
-        named = f" `{escape(run)}`" if run else ""
-        message = f"there is no unfinished run{named} of `{escape(str(base))}`"
-        raise HermesError(message, hint="; ".join(notes) or None)
-    return found[0], found[0].plan()
+    if not isinstance(run, FoundRun):
+        run = finding.find_run(run, purpose, root=root, working_directory=working_directory)
+    plan = run.record.plan()
+    if not plan.working_directory.is_dir():
+        where = escape(str(plan.working_directory))
+        raise HermesError(f"the working directory `{where}` of the run is not there")
+    return run.record, plan
+
+
+def _forget(folder: RunFolder, left: int) -> None:
+    """Lets the run's folder go when it is closed, if all of its jobs are known to have ended."""
+    recorded = folder.recorded()
+    alive = ["a job with the cluster"] * left + [
+        metadata.identifier
+        for _, metadata in experiments_of(folder)
+        if is_unfinished(metadata, recorded)
+    ]
+    if alive:
+        raise HermesError(
+            f"the run `{escape(folder.run_id)}` was not put away: "
+            f"`{escape(alive[0])}` may still be alive",
+            hint="`hermes stop` again, where its job runs",
+        )
+    folder.is_forgotten = True
 
 
 def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
+    return survey_run(folder, failed=failed, held=executor.held(folder, failed=failed))
+
+
+@contextmanager
+def _closed_on_error(folder: RunFolder) -> Iterator[None]:
+    """Or this process would keep the run's lock."""
     try:
-        return survey_run(folder, failed=failed, held=executor.held(folder, failed=failed))
+        yield
     except BaseException:
-        # Or this process would keep the run's lock
         folder.close(done=False)
         raise

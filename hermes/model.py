@@ -18,6 +18,13 @@ PLACEHOLDER = "{identifier}"
 IDENTIFIER = re.compile(r"(?=(\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}))", re.ASCII)
 """Finds identifiers in a text, overlapping ones too: the seed's `2021_07_25_160008326976_1930e`."""
 
+IDENTIFIER_LENGTH = 29
+"""Characters of an identifier."""
+
+
+def is_identifier(text: str) -> bool:
+    return len(text) == IDENTIFIER_LENGTH and IDENTIFIER.match(text) is not None
+
 
 class Status(StrEnum):
     """What has become of an experiment."""
@@ -57,6 +64,9 @@ class ProblemKind(StrEnum):
 
     LEFT_IN_PLACE = "left-in-place"
     """Something that carries the identifier was left where it was: it is special, or contested."""
+
+    MAY_BE_ALIVE = "may-be-alive"
+    """A job that an earlier runner has started where nobody can see its processes from here."""
 
     LEFT_PROCESSES = "left-processes"
     """Processes that the job started outlived it."""
@@ -240,15 +250,25 @@ class RunResult:
     left: int = 0
     """Jobs that are with the cluster, queued or running, when the run was left."""
 
+    running_elsewhere: int = 0
+    """Jobs that were not started because another run executes them."""
+
+    may_be_alive: tuple[str, ...] = ()
+    """Identifiers of experiments whose jobs may be alive on another machine, or in another
+    container: they were left as they are, and their jobs not started."""
+
     replaced: tuple[str, ...] = ()
     """Identifiers of experiments that an earlier runner left unfinished and that came to nothing:
     their jobs were run again."""
+
+    forgotten: bool = False
+    """Whether the run was put away, so that it cannot be resumed."""
 
     @property
     def ok(self) -> bool:
         """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded
         when it was run again did."""
-        is_whole = not self.cancelled and not self.disk_full and not self.failed_before
+        is_whole = not (self.cancelled or self.disk_full or self.failed_before or self.may_be_alive)
         return is_whole and all(outcome.ok for outcome in self.final)
 
     @property

@@ -182,6 +182,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
     assert data.pop("user")
     versions = data.pop("versions")
     assert versions["hermes"] == hermes.__version__
+    assert os.path.basename(data.pop("program")) == "sh"
     assert versions["python"] == sys.version.split()[0]
     data.pop("pid_start", None)
     assert data == {

@@ -39,6 +39,10 @@ class Display(Protocol):
         """Gives the terminal back, in the middle of `show`."""
         ...
 
+    def hang_up(self) -> None:
+        """The terminal is gone: draws nothing more. Lines are written for as long as that works."""
+        ...
+
     def drain(self, seconds: float | None = None) -> None:
         """Waits until everything is written; at most so many seconds, for as long as it takes
         without."""
@@ -66,6 +70,9 @@ class JsonDisplay:
 
     def leave(self) -> None:
         """There is nothing to give back."""
+
+    def hang_up(self) -> None:
+        """Nothing is drawn, and who cannot be written to is left out by himself."""
 
     def drain(self, seconds: float | None = None) -> None:
         self._out.drain(seconds)
@@ -142,6 +149,9 @@ class PlainDisplay:
 
     def leave(self) -> None:
         """There is nothing to give back."""
+
+    def hang_up(self) -> None:
+        """Nothing is drawn, and who cannot be written to is left out by himself."""
 
     def drain(self, seconds: float | None = None) -> None:
         self._out.drain(seconds)

@@ -161,10 +161,11 @@ def execute(
         )
 
 
-@app.command("resume")
+@app.command("resume", short_help="Go on with an unfinished run.")
 def resume_(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a run, or a part of it.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
@@ -177,44 +178,61 @@ def resume_(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take up the latest unfinished run of this working directory.
+    """Take up the latest unfinished run of this working directory that nobody executes.
 
     Jobs that are still alive are waited for, jobs that ended meanwhile are finished, and jobs that
     were never started are started. What succeeded is not repeated.
     """
-    from .run import run
+    from .run import named, run
 
     run(
-        lambda: hermes.open_resumed(
-            run_id or name, failed=failed, root=root, follow_logs="shown", follow_files=as_json
+        lambda: named(
+            run_id or name,
+            "resume",
+            root,
+            lambda found: hermes.open_resumed(
+                found, failed=failed, follow_logs="shown", follow_files=as_json
+            ),
+            quiet=quiet,
         ),
         quiet=quiet,
         as_json=as_json,
     )
 
 
-@app.command()
+@app.command(short_help="End a run.")
 def stop(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a run, or a part of it.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False),
     ] = None,
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Do not offer the run for resuming any more, ended or not."),
+    ] = False,
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """End the latest unfinished run of this working directory.
+    """End the latest run of this working directory that is in progress.
 
     Jobs get SIGTERM and 10 s to end, on a cluster `scancel`; what they left is collected.
     `hermes resume` goes on with the run.
     """
-    from .run import run
+    from .run import named, run
 
     run(
-        lambda: hermes.open_stopped(run_id or name, root=root),
+        lambda: named(
+            run_id or name,
+            "forget" if forget else "stop",
+            root,
+            lambda found: hermes.open_stopped(found, forget=forget),
+            quiet=quiet,
+        ),
         quiet=quiet,
         as_json=as_json,
         is_stop=True,

@@ -88,6 +88,9 @@ class ProgressDisplay(PlainDisplay):
     def leave(self) -> None:
         self._screen.leave()
 
+    def hang_up(self) -> None:
+        self.leave()
+
     async def _keep_drawing(self, run: hermes.Run) -> None:
         next_look = 0.0
         while True:

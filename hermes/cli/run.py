@@ -3,11 +3,14 @@ end."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import anyio
@@ -17,6 +20,12 @@ import hermes
 from .display import Display, JsonDisplay, PlainDisplay
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+AT_ONCE = 0.2
+"""Signals that come within so many seconds of the one before are the same request: GNU `timeout`
+and some schedulers signal a process and then its group."""
+
+_DOING = {"resume": "resuming", "stop": "stopping", "forget": "putting away"}
 
 PATIENCE = 2.0
 """Seconds for which a run that was ended by a signal waits for who reads its last lines."""
@@ -42,6 +51,28 @@ def run(
     if result is not None and after is not None:
         after(result)
     _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
+
+
+@asynccontextmanager
+async def named(
+    wanted: str | None,
+    purpose: str,
+    root: Path | None,
+    opening: Callable[[hermes.FoundRun], AbstractAsyncContextManager[hermes.Run]],
+    *,
+    quiet: bool,
+) -> AsyncIterator[hermes.Run]:
+    """Opens the run that is meant, after it has said which one that is, and what else there is."""
+    found = await hermes.find_run(wanted, purpose=purpose, root=root)
+    lines = [f"warning: {warning}" for warning in found.warnings]
+    if not quiet:
+        lines.append(f"{_DOING[purpose]} {found}")
+        lines += [f"    also there: {other}" for other in found.others_shown]
+    # Messages go to stderr, also beside JSON
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+    async with opening(found) as run:
+        yield run
 
 
 def _use_pidfds() -> None:
@@ -80,6 +111,8 @@ async def _execute(
                 async with opening() as run:
                     control.display = display_of(run.plan)
                     control.run = run
+                    if control.has_hung_up:
+                        control.display.hang_up()
                     # From here a signal ends the jobs, not this task
                     if control.ended_by is not None:
                         run.cancel()
@@ -102,13 +135,21 @@ async def _execute(
 
 class _Control:
     """What signals do: the first ends the run gently, the second at once, the third leaves
-    everything as it is."""
+    everything as it is. SIGHUP ends nothing."""
 
     def __init__(self) -> None:
         self.display: Display | None = None
         self.run: hermes.Run | None = None
         self.opening = anyio.CancelScope()
         self.ended_by: int | None = None
+        self.has_hung_up = False
+
+    def _hang_up(self) -> None:
+        """The terminal is gone: the run goes on without it."""
+        self.has_hung_up = True
+        if self.display is not None and self.run is not None:
+            self.display.hang_up()
+            self.run.warn("the terminal is gone; the run goes on without it")
 
     async def receive(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         # Whoever ignores one, such as `nohup`, wants the run to go on
@@ -116,9 +157,14 @@ class _Control:
         try:
             with anyio.open_signal_receiver(*heeded) as received:
                 task_status.started()
-                count = 0
+                count, last = 0, -math.inf
                 async for number in received:
-                    count += 1
+                    if number == signal.SIGHUP:
+                        self._hang_up()
+                        continue
+                    if time.monotonic() < last + AT_ONCE:
+                        continue
+                    count, last = count + 1, time.monotonic()
                     self.ended_by = number
                     if count > 2:
                         if self.display is not None:

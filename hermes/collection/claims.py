@@ -4,12 +4,12 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Container, Set
+from collections.abc import Callable, Container, Set
 from typing import NamedTuple
 
-from ..model import IDENTIFIER
+from ..model import IDENTIFIER, IDENTIFIER_LENGTH
 
-SHORTEST = 29
+SHORTEST = IDENTIFIER_LENGTH
 """Characters of an identifier: shorter names carry none."""
 
 
@@ -38,15 +38,27 @@ def carriers(path: str, live: Container[str]) -> dict[str, frozenset[str]]:
     return found
 
 
-def owner(path: str, live: Container[str], contested: Set[str]) -> str | Contested | None:
+def owner(
+    path: str,
+    live: Container[str],
+    contested: Set[str],
+    lives_elsewhere: Callable[[str], bool] = lambda identifier: False,
+) -> str | Contested | None:
     """The identifier of the live job that `path` belongs to, or why it belongs to none; None if it
     carries no live one.
 
     `contested` are paths that were found to be contested before. They remain so: when one of two
-    owners has ended, the other must not get what may be the first one's.
+    owners has ended, the other must not get what may be the first one's. `lives_elsewhere` tells of
+    an identifier that is not in `live` whether it is a live one of another run; it is asked only
+    about names beside one that is.
     """
     nearest: str | None = None
-    for name, identifiers in carriers(path, live).items():
+    found = carriers(path, live)
+    if found:
+        others = {match[1] for match in IDENTIFIER.finditer(path) if match[1] not in live}
+        if others := set(filter(lives_elsewhere, others)):
+            found = carriers(path, others.union(*found.values()))
+    for name, identifiers in found.items():
         if len(identifiers) > 1 or name in contested:
             return Contested(name, identifiers)
         (nearest,) = identifiers

@@ -19,10 +19,13 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 import anyio
 
 from ..blocking import in_thread
-from ..experiments.files import is_folder, lstat
+from ..experiments.files import Home, is_folder, lstat
 from ..model import Problem
+from .behind import MAX_FOLDERS, Behind
 from .claims import Contested, owner
+from .dangling import Dangling
 from .links import JobFiles
+from .record import LinkRecord
 from .tree import CLOCK_GRAIN, Tree, depth
 from .watching import Awatch, NoThreadError, WatchEndedError, Watcher
 
@@ -47,6 +50,9 @@ found.
 """
 
 
+CLOCK_STEP = 10_000_000
+"""Nanoseconds by which the times of files may be behind the clock."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -70,7 +76,8 @@ class Collector:
     `on_files` is called with `(identifier, path below the experiment directory)` pairs, and
     `on_warning` at most once, both in the thread of the loop in which `watch` runs. Every path is
     given once, to `on_files` or in `Collected.fresh`, and to `on_files` only before that loop knows
-    what `finish` returns. All other methods block, and can be called in any thread.
+    what `finish` returns. `lives_elsewhere` tells of an identifier whether it is that of a live job
+    of another run. All other methods block, and can be called in any thread.
     """
 
     def __init__(
@@ -83,11 +90,13 @@ class Collector:
         max_watches: int = MAX_WATCHES,
         clock_grain: float = CLOCK_GRAIN,
         awatch: Awatch | None = None,
+        lives_elsewhere: Callable[[str], bool] = lambda identifier: False,
     ) -> None:
         self.top = working_directory
         self.scan_took = 0.0
         """Seconds that the last final scan has taken."""
 
+        self._lives_elsewhere = lives_elsewhere
         self._on_files = on_files
         self._on_warning = on_warning
         self._awatch = awatch
@@ -98,6 +107,9 @@ class Collector:
         self._lock = threading.Lock()
         # All that follows is changed under the lock only
         self._jobs: dict[str, JobFiles] = {}
+        self._homes: set[tuple[int, int] | None] = set()
+        """Experiment directories, which links may bring into the tree."""
+
         self._contested: set[str] = set()
         self._emptied: set[str] = set()
         """Directories of ended jobs in which something had to be left, perhaps another job's."""
@@ -109,20 +121,32 @@ class Collector:
             visit=self._visit,
             clock_grain=clock_grain,
         )
+        self._behind = Behind(self._tree, experiments, self._visit_behind, clock_grain)
 
     # Jobs come and go
 
-    def add(self, identifier: str, directory: str, *, adopted: bool = False) -> None:
+    def add(
+        self,
+        identifier: str,
+        directory: str | Home,
+        *,
+        record: str | None = None,
+        adopted: bool = False,
+    ) -> None:
         """From now on what carries `identifier` belongs into `directory`.
 
-        With `adopted`, what carries it there already was collected by an earlier runner.
+        `record` is a file that keeps what is collected while the job runs. With `adopted`, an
+        earlier runner has written it.
         """
-        job = JobFiles(identifier, self.top, directory, adopted=adopted)
+        home = directory if isinstance(directory, Home) else Home.of(directory)
+        job = JobFiles(identifier, self.top, home, record=LinkRecord(record), adopted=adopted)
         with self._lock:
             self._jobs[identifier] = job
+            self._homes.add(home.inode)
             if adopted:
                 # Its files may be older than the last scan
                 self._tree.forget("")
+                self._behind.forget()
 
     def finish(self, identifiers: Sequence[str]) -> dict[str, Collected]:
         """The final scan for jobs that have ended: what they left is in their directories
@@ -134,12 +158,24 @@ class Collector:
                 job.has_ended = True
             began = time.monotonic()
             self._tree.scan()
+            self._behind.scan()
             self.scan_took = time.monotonic() - began
+            dangling = Dangling(self._tree, self._behind, self._owner, jobs)
             for job in jobs:
                 self._take_all(job)
+            dangling.mend()
+            self._tell_closed(jobs)
             for folder in sorted(self._emptied, key=depth, reverse=True):
                 self._remove(folder)
             return {job.identifier: self._close(job) for job in jobs}
+
+    def tell(self) -> None:
+        """Gives `on_warning` what `finish` has found."""
+        if self._behind.is_cut:
+            self._warn(
+                f"behind the directory links of the working directory only {MAX_FOLDERS:,} folders "
+                "are searched for files of jobs"
+            )
 
     def owned(self, identifier: str, path: str) -> bool:
         """Whether `path`, relative to the working directory, will be collected under the same path
@@ -315,6 +351,8 @@ class Collector:
             return True
         if status is None:
             return False
+        if (status.st_dev, status.st_ino) in self._homes:
+            return True
         if isinstance(found, JobFiles):
             found.follow(path, status)
         if stat.S_ISDIR(status.st_mode) and path not in self._tree:
@@ -327,6 +365,8 @@ class Collector:
         """Collects what stands under a name that a scan has found. Whether a directory is to be
         searched, None if it is no job's.
         """
+        if is_folder and inode in self._homes:
+            return False
         job = self._owner(path)
         if not isinstance(job, JobFiles):
             return None if job is None else False
@@ -350,13 +390,21 @@ class Collector:
 
     def _owner(self, path: str) -> JobFiles | Contested | None:
         """Whose a path is. That it is contested is reported with all whose it might be."""
-        found = owner(path, self._jobs, self._contested)
+        found = owner(path, self._jobs, self._contested, self._lives_elsewhere)
         if isinstance(found, Contested):
             self._contested.add(found.path)
-            for identifier in sorted(found.identifiers):
+            for identifier in sorted(found.identifiers & self._jobs.keys()):
                 self._jobs[identifier].leave_contested(found.path)
             return found
-        return None if found is None else self._jobs[found]
+        return None if found is None else self._jobs.get(found)
+
+    def _visit_behind(self, path: str, inode: tuple[int, int]) -> bool:
+        if inode in self._homes:
+            return True
+        job = self._owner(path)
+        if isinstance(job, JobFiles):
+            job.note(path)
+        return job is not None
 
     # The end of a job
 
@@ -401,9 +449,11 @@ class Collector:
             self._remove(folder)
 
     def _is_reached(self, path: str) -> bool:
-        """Whether all above `path` are folders, none of them a link to one elsewhere."""
+        """Whether all above `path` are folders, none of them a link to one that is not looked
+        at.
+        """
         parent = os.path.dirname(path)
-        while parent and parent not in self._tree:
+        while parent and parent not in self._tree and parent not in self._behind:
             if not is_folder(self._tree.absolute(parent)):
                 return False
             parent = os.path.dirname(parent)
@@ -421,6 +471,23 @@ class Collector:
             self._emptied.discard(folder)
             self._tree.forget(folder)
 
+    def _tell_closed(self, jobs: Sequence[JobFiles]) -> None:
+        """What cannot be looked into may hold files of the jobs, if they could make some there."""
+        for path, exc in {**self._tree.closed, **self._behind.closed}.items():
+            absolute = self._tree.absolute(path)
+            try:
+                changed = os.stat(absolute).st_ctime_ns
+            except OSError:
+                continue
+            if self._owner(path) is not None:
+                continue
+            is_entered = not isinstance(exc, PermissionError) or os.access(absolute, os.X_OK)
+            for job in jobs:
+                if is_entered or changed >= job.began - CLOCK_STEP:
+                    job.could_not_look(path or ".", exc)
+
     def _close(self, job: JobFiles) -> Collected:
         del self._jobs[job.identifier]
+        job.close()
+        self._homes.discard(job.inode)
         return Collected(job.taken, job.take_fresh(), list(job.problems))

@@ -11,16 +11,17 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+from ..experiments.copying import Report, copy, kind_of, move, take_away
 from ..experiments.files import (
-    Report,
-    copy,
-    free_name,
+    Home,
+    beside,
     lstat,
     matches,
-    move,
     real_folder,
     remove,
+    rename_new,
     same_content,
     size_of,
     unfinished,
@@ -42,11 +43,15 @@ class Copies:
     options: Options
     identifier: str
     working_directory: str
-    directory: str
+    home: Home
     experiments: str
     owned: Callable[[str], bool]
     give_back: Callable[[str], None]
     report: Report
+
+    @property
+    def directory(self) -> str:
+        return self.home.path
 
     def before(self) -> list[StoredFile]:
         """Copies what `-cb` names. Gives what was brought."""
@@ -138,35 +143,38 @@ class Copies:
             return None
         if origin == "moved" and self.directory.startswith(f"{source}/"):
             raise OSError(errno.EBUSY, "it holds the experiment directory")
+        self.home.check()
         if not real_folder(self.directory, os.path.dirname(name)):
             raise OSError(errno.ENOTDIR, "its place in the experiment directory is taken")
         target = f"{self.directory}/{name}"
         if origin == "moved":
             self.give_back(from_working_directory)
-            target = free_name(target)
-            move(source, target, self.report, kind=ProblemKind.NOT_COPIED)
+            if same_content(source, target, in_part=True):
+                # By a runner that was killed before it could remove what it had copied
+                take_away(source, target)
+            else:
+                target = move(source, target, self.report, kind=ProblemKind.NOT_COPIED)
         elif same_content(source, target):
             # Copied before the job and unchanged, or by a runner that did not get any further
             return name
         else:
-            target = free_name(target)
-            self._copy(source, target)
+            target = self._copy(source, target)
         return os.path.relpath(target, self.directory)
 
-    def _copy(self, source: str, target: str) -> None:
-        """Copies to `target`, where nothing may be and where it appears only when it is whole.
-        Raises `OSError`.
+    def _copy(self, source: str, target: str) -> str:
+        """Copies to `target`, or to a free name beside it, which is returned. It appears there only
+        when it is whole. Raises `OSError`.
         """
-        status = os.stat(source)
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise OSError(errno.EINVAL, "neither a file nor a directory")
+        mode = os.stat(source).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, f"it is {kind_of(mode)}")
         within = f"{source}/".startswith(f"{self.experiments}/")
         skip = self.directory if within else self.experiments
         part = unfinished(target)
         try:
             kind = ProblemKind.NOT_COPIED
             copy(source, part, self.report, kind=kind, skip=skip, follow=True)
-            os.rename(part, target)
+            return beside(target, partial(rename_new, part))
         except OSError:
             remove(part)
             raise

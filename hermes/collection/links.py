@@ -9,33 +9,33 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..experiments.copying import left_in_place, move, take_away
 from ..experiments.files import (
     NO_LINKS,
+    Home,
     everything_below,
-    free_name,
     is_folder,
-    left_in_place,
     lstat,
-    move,
+    same_content,
     size_of,
-    unfinished,
 )
+from ..experiments.mending import leads_to, led_anew, replace_link
 from ..model import Problem, ProblemKind
 from .claims import last_name_carries
+from .linking import Key, inode_of, key_of, link_beside, replace
+from .record import LinkRecord
 from .tree import depth
 
 TRIES = 5
 """How often a file is linked anew that is replaced again and again while it is taken, by processes
 that outlived their job.
 """
-
-Key = tuple[int, int] | str
-"""What a path held when it was collected: device and inode of a file, target of a symbolic link."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,18 +51,39 @@ class Link:
 
 
 class JobFiles:
-    """The files of one job, in the working directory `top` and in its experiment directory
-    `directory`.
+    """The files of one job, in the working directory `top` and in its experiment directory `home`.
 
-    Paths are relative to `top`, and are the same below `directory` unless something else stood
-    there. With `adopted`, what carries the identifier in the experiment directory was collected by
-    an earlier runner.
+    Paths are relative to `top`, and are the same below `home` unless something else stood there.
+    With `adopted`, an earlier runner has collected what `record` tells.
     """
 
-    def __init__(self, identifier: str, top: str, directory: str, *, adopted: bool = False) -> None:
+    def __init__(
+        self,
+        identifier: str,
+        top: str,
+        home: Home,
+        *,
+        record: LinkRecord | None = None,
+        adopted: bool = False,
+    ) -> None:
         self.identifier = identifier
-        self.directory = directory
+        self.directory = home.path
+        self.began = 0 if adopted else time.time_ns()
+        """Nanoseconds since the epoch; 0 if an earlier runner knows."""
+
+        self.inode = home.inode
+        self._home = home
         self._top = top
+        self._record = record or LinkRecord(None)
+        self._is_adopted = adopted
+        self.taken_links: list[tuple[str, str]] = []
+        """Symbolic links that were taken: path, and path below the experiment directory."""
+
+        self.keeps_names = False
+        """Whether the job's own names stay until `clear`, because links lead to them."""
+
+        self._kept: list[tuple[str, Key]] = []
+        self._was_here: bool | None = None
         self.has_ended = False
         """Whether the job has ended: then files are taken, and no more linked first."""
 
@@ -95,13 +116,31 @@ class JobFiles:
             self._inherit()
 
     def _inherit(self) -> None:
+        """What an earlier runner has collected. All else in the directory is the job's own."""
+        if not self._home.is_there:
+            return
+        recorded = self._record.read()
         start = len(self.directory) + 1
         for absolute, status in everything_below(self.directory):
-            path = absolute[start:]
-            if self.identifier in path and not stat.S_ISDIR(status.st_mode):
-                key = key_of(absolute, status) or (status.st_dev, status.st_ino)
-                is_alone = not os.path.lexists(f"{self._top}/{path}")
-                self.links[path] = Link(key, path, inherited=is_alone)
+            stored = absolute[start:]
+            key = key_of(absolute, status)
+            if key is None:
+                continue
+            path = recorded.get((stored, key))
+            if path is None and self._is_same(stored, key):
+                # Collected as the job ended, or just before the runner was killed
+                path = stored
+            if path is not None:
+                is_alone = not os.path.lexists(self._absolute(path))
+                self.links[path] = Link(key, stored, inherited=is_alone)
+
+    def _is_same(self, path: str, key: Key) -> bool:
+        """Whether the job's own file of this path is this one, and carries the identifier."""
+        try:
+            status = lstat(self._absolute(path)) if self.identifier in path else None
+            return status is not None and key_of(self._absolute(path), status) == key
+        except OSError:
+            return False
 
     # While the job runs
 
@@ -180,6 +219,8 @@ class JobFiles:
     def release(self, path: str) -> None:
         """Takes away what was collected from `path`, unless something else stands there by now."""
         link = self.links.pop(path, None)
+        if link is not None:
+            self._record.remove(path)
         if link is not None and self._holds(link):
             with suppress(OSError):
                 os.unlink(f"{self.directory}/{link.stored}")
@@ -213,22 +254,27 @@ class JobFiles:
         self.make_folder(path.rpartition("/")[0])
         source = self._absolute(path)
         if known is None:
-            target = _link_beside(source, f"{self.directory}/{path}", key)
+            target = link_beside(source, f"{self.directory}/{path}", key)
         else:
             target = f"{self.directory}/{known.stored}"
-            _replace(source, target, key)
+            replace(source, target, key)
         # The file may have been replaced since it was looked at
-        linked = os.readlink(target) if isinstance(key, str) else _inode(os.lstat(target))
-        self.links[path] = Link(linked, target[len(self.directory) + 1 :])
-        self.announce(self.links[path].stored)
+        linked = os.readlink(target) if isinstance(key, str) else inode_of(os.lstat(target))
+        stored = target[len(self.directory) + 1 :]
+        self.links[path] = Link(linked, stored)
+        if not self.has_ended:
+            self._record.add(path, stored, linked)
+        self.announce(stored)
 
     def _holds(self, link: Link) -> bool:
         """Whether the experiment directory still has what was collected there."""
         target = f"{self.directory}/{link.stored}"
+        if not self._is_here():
+            return False
         try:
             if isinstance(link.key, str):
                 return os.readlink(target) == link.key
-            return _inode(os.lstat(target)) == link.key
+            return inode_of(os.lstat(target)) == link.key
         except OSError:
             return False
 
@@ -236,6 +282,8 @@ class JobFiles:
         """Makes a folder below the experiment directory, and those above it. Raises `OSError` if
         something else stands there.
         """
+        if not self._is_here():
+            raise OSError(errno.ENOTDIR, "something else is in the place of its directory")
         if not path:
             return
         if path in self._known and not is_folder(f"{self.directory}/{path}"):
@@ -257,12 +305,23 @@ class JobFiles:
                     ) from None
             self._known.add(folder)
 
+    def _is_here(self) -> bool:
+        """Whether the experiment directory is in its place. While files are taken, as it was when
+        that began.
+        """
+        if not self.has_ended:
+            return self._home.is_there
+        if self._was_here is None:
+            self._was_here = self._home.is_there
+        return self._was_here
+
     def _mode(self, folder: str) -> int:
         """What is private in the working directory is from the start private in the experiment
         directory, too.
         """
         try:
-            return stat.S_IMODE(os.lstat(self._absolute(folder)).st_mode) | stat.S_IRWXU
+            # The working directory may have a link here
+            return stat.S_IMODE(os.stat(self._absolute(folder)).st_mode) | stat.S_IRWXU
         except OSError:
             return 0o777
 
@@ -274,6 +333,8 @@ class JobFiles:
 
     def _remove_folders(self, folders: Iterable[str]) -> None:
         """Takes away those of the folders that collection has made that hold nothing."""
+        if not folders or not self._is_here():
+            return
         for folder in sorted(folders, key=depth, reverse=True):
             with suppress(OSError):
                 os.rmdir(f"{self.directory}/{folder}")
@@ -308,21 +369,35 @@ class JobFiles:
             if self.links[path].key == key:
                 # No link any more before the source goes: a link without a source means that the
                 # job has deleted it
-                self.taken.append((self.links.pop(path).stored, status.st_size))
+                stored = self.links.pop(path).stored
+                self.taken.append((stored, status.st_size))
                 self.seen.discard(path)
-                os.unlink(source)
+                if isinstance(key, str):
+                    self.taken_links.append((path, stored))
+                if self.keeps_names:
+                    self._kept.append((path, key))
+                else:
+                    self._take_name_away(source)
                 return
             status = os.lstat(source)
         raise OSError(errno.EBUSY, "it changes all the time")
+
+    def _take_name_away(self, source: str) -> None:
+        # In a folder of another user it stays, and nothing is missing
+        with suppress(PermissionError):
+            os.unlink(source)
 
     def _move(self, path: str) -> None:
         """The slower way, where hard links do not work, as across file systems."""
         # What was linked before it was replaced by something that cannot be
         self.release(path)
         self.make_folder(path.rpartition("/")[0])
-        target = free_name(f"{self.directory}/{path}")
-        kind = ProblemKind.NOT_COLLECTED
-        move(self._absolute(path), target, self.report, kind=kind)
+        source, target = self._absolute(path), f"{self.directory}/{path}"
+        if self._is_adopted and same_content(source, target):
+            # A runner was killed before it could remove what it had copied
+            take_away(source, target)
+        else:
+            target = move(source, target, self.report, kind=ProblemKind.NOT_COLLECTED)
         stored = target[len(self.directory) + 1 :]
         self.taken.append((stored, size_of(target)))
         self.announce(stored)
@@ -336,8 +411,9 @@ class JobFiles:
         self.announce(folder)
         absolute = self._absolute(folder)
         if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
-            # A folder that the job has closed, even to itself
-            os.chmod(absolute, stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+            # A folder that the job has closed, even to itself; not if it is another user's
+            with suppress(PermissionError):
+                os.chmod(absolute, stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
         return sorted(os.listdir(absolute))
 
     def leave(self, folder: str, status: os.stat_result) -> None:
@@ -355,6 +431,48 @@ class JobFiles:
         """Takes away what was made for something that is gone by now."""
         self._remove_folders(self.made)
 
+    def mend(self, tops: Sequence[tuple[str, str]], owner: Callable[[str], object]) -> None:
+        """Leads links that were taken to where their targets are now, if they would dangle.
+
+        `owner` tells whose a path is, relative to the working directory.
+        """
+        for path, stored in self.taken_links:
+            link = f"{self.directory}/{stored}"
+            folder, old_folder = os.path.dirname(link), os.path.dirname(self._absolute(path))
+            with suppress(OSError):
+                target = os.readlink(link)
+                is_absolute = target.startswith("/")
+                if not is_absolute and os.path.lexists(os.path.join(folder, target)):
+                    continue
+                led = leads_to(old_folder, target, tops)
+                place = f"{self.directory}/{led}"
+                if led is not None and owner(led) is self and lstat(place) is not None:
+                    replace_link(link, target, led_anew(folder, target, place))
+                    continue
+                # Its old folder may have gone by now
+                place = os.path.normpath(os.path.join(old_folder, target))
+                if not is_absolute and os.path.lexists(place):
+                    # It leads to something that stays
+                    replace_link(link, target, led_anew(folder, target, place))
+
+    def clear(self) -> None:
+        """Takes the job's own names away that were kept."""
+        kept, self._kept, self.keeps_names = self._kept, [], False
+        for path, key in kept:
+            source = self._absolute(path)
+            try:
+                status = lstat(source)
+                if status is not None and key_of(source, status) == key:
+                    self._take_name_away(source)
+                elif status is not None and not stat.S_ISDIR(status.st_mode):
+                    # Replaced meanwhile, by a process that has outlived the job
+                    self.take(path, status)
+            except OSError as exc:
+                self.could_not_take(path, exc)
+
+    def close(self) -> None:
+        self._record.discard()
+
     # Problems
 
     def report(self, problem: Problem) -> None:
@@ -362,6 +480,11 @@ class JobFiles:
 
     def could_not_take(self, path: str, exc: OSError) -> None:
         text = f"`{path}` could not be collected: {exc.strerror}"
+        self.report(Problem.of(ProblemKind.NOT_COLLECTED, text, exc))
+
+    def could_not_look(self, folder: str, exc: OSError) -> None:
+        """There may be files of the job in a folder that cannot be read."""
+        text = f"`{folder}` could not be looked into: {exc.strerror}"
         self.report(Problem.of(ProblemKind.NOT_COLLECTED, text, exc))
 
     def leave_special(self, path: str, mode: int) -> None:
@@ -375,47 +498,3 @@ class JobFiles:
 
     def _absolute(self, path: str) -> str:
         return f"{self._top}/{path}"
-
-
-def key_of(absolute: str, status: os.stat_result) -> Key | None:
-    """None for what cannot be collected. Raises `OSError`."""
-    if stat.S_ISLNK(status.st_mode):
-        return os.readlink(absolute)
-    return _inode(status) if stat.S_ISREG(status.st_mode) else None
-
-
-def _inode(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _link_beside(source: str, target: str, key: Key) -> str:
-    """Links `source` to `target`, or beside it where something else already is. Gives the name that
-    it got.
-    """
-    free = target
-    while True:
-        try:
-            _hard_link(source, free, key)
-            return free
-        except FileExistsError:
-            there = lstat(target)
-            if there is not None and _inode(there) == key:
-                return target
-            free = free_name(target)
-
-
-def _hard_link(source: str, target: str, key: Key) -> None:
-    if isinstance(key, str):
-        os.symlink(key, target)
-    else:
-        os.link(source, target, follow_symlinks=False)
-
-
-def _replace(source: str, target: str, key: Key) -> None:
-    temporary = unfinished(target)
-    _hard_link(source, temporary, key)
-    try:
-        os.replace(temporary, target)
-    except OSError:
-        os.unlink(temporary)
-        raise

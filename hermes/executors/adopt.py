@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from datetime import datetime
 
 import anyio
 
 from ..blocking import in_thread
+from ..errors import escape
+from ..experiments.files import read_regular
+from ..experiments.journal import Machine
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
+from ..model import Problem, ProblemKind
 from .exits import Exit, parse_supervisor_pid
-from .proc import group_members, group_of, is_zombie, processes_of
+from .proc import (
+    HAS_PROC,
+    group_members,
+    group_of,
+    is_zombie,
+    processes_of,
+    still_alive,
+)
 from .processes import Group, recorded_exit
 
 
@@ -24,11 +36,16 @@ def adopt(
     whether it has ended. Blocks.
     """
     identifier = metadata.identifier
+    found = metadata.pid or recorded_pid(exit_file)
+    if found is not None and found <= 1:
+        # Nonsense, and to signal it would be dangerous
+        found = None
     leaders = [pid for pid in alive.get(identifier, ()) if group_of(pid) == pid]
-    if leaders:
-        pid, started = leaders[0], process_start(leaders[0])
+    if leaders and recorded_exit(exit_file) is None:
+        # Its own daemons lead groups too
+        pid = found if found in leaders else leaders[0]
+        started = process_start(pid)
     else:
-        found = metadata.pid or recorded_pid(exit_file)
         if found is None:
             return None
         # After a restart of the machine, or without a recorded start, the number may be anybody's
@@ -39,12 +56,35 @@ def adopt(
     )
 
 
+def left_alone(identifier: str, machine: Machine) -> Problem:
+    """That a job may be alive on a machine whose processes cannot be seen from here."""
+    where = f"on `{escape(machine.host)}`"
+    if machine.host == os.uname().nodename:
+        where += ", in another container or before it was started anew"
+    text = (
+        f"`{identifier}` was started {where}, and may be alive: it was left as it is; resume the "
+        "run there"
+    )
+    return Problem(ProblemKind.MAY_BE_ALIVE, text)
+
+
 def recorded_pid(exit_file: str) -> int | None:
     """The process id of a job's supervisor; None if it has not come to that. Blocks."""
     try:
-        return parse_supervisor_pid(Path(exit_file).read_text(errors="replace"))
+        return parse_supervisor_pid(read_regular(exit_file).decode("utf-8", "replace"))
     except OSError:
         return None
+
+
+def adopted_end(exit_file: str, start: datetime | None) -> tuple[datetime, float]:
+    """When an adopted job ended, as its exit file tells, and how long it ran, in seconds by the
+    clock of day, for there is no better. Blocks.
+    """
+    try:
+        end = datetime.fromtimestamp(os.stat(exit_file).st_mtime).astimezone()
+    except OSError:
+        end = datetime.now().astimezone()
+    return end, 0.0 if start is None else max(0.0, (end - start).total_seconds())
 
 
 class AdoptedProcess(Group):
@@ -53,8 +93,7 @@ class AdoptedProcess(Group):
     def __init__(
         self, *, identifier: str, pid: int, started: str | None, exit_file: str, poll: float
     ) -> None:
-        super().__init__(pid)
-        self._identifier = identifier
+        super().__init__(pid, identifier)
         self._started = started
         self._exit_file = exit_file
         self._poll = poll
@@ -63,8 +102,22 @@ class AdoptedProcess(Group):
         return await in_thread(self._is_gone)
 
     def _is_gone(self) -> bool:
+        if recorded_exit(self._exit_file) is not None:
+            # What still lives has outlived it
+            return True
         # A later process may have the same id
-        return process_start(self.pid) != self._started or is_zombie(self.pid)
+        leader_is_gone = process_start(self.pid) != self._started or is_zombie(self.pid)
+        # If the supervisor was killed, the job may go on without it
+        return leader_is_gone and not (self._is_supervised and self._own_processes())
+
+    @property
+    def _is_supervised(self) -> bool:
+        return os.path.exists(self._exit_file)
+
+    def _own_processes(self) -> Sequence[int]:
+        if HAS_PROC:
+            return processes_of("HERMES_IDENTIFIER").get(self.identifier, ())
+        return group_members(self.pid)
 
     async def wait(self) -> Exit | None:
         while not await self.has_ended():  # noqa: ASYNC110 (only a parent is told)
@@ -76,8 +129,12 @@ class AdoptedProcess(Group):
         return False
 
     def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self._identifier, ()))
-        return [pid for pid in group_members(self.pid) if pid in own]
+        own = set(processes_of("HERMES_IDENTIFIER").get(self.identifier, ()))
+        members = [pid for pid in group_members(self.pid) if pid in own]
+        return [*members, *still_alive(self._strays)]
+
+    def _leader(self) -> int | None:
+        return None if self._is_gone() else self.pid
 
     def signal(self, number: int) -> bool:
         # Never to a group of the same number that belongs to somebody else

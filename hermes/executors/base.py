@@ -21,6 +21,7 @@ from typing import Protocol
 import anyio
 
 from ..events import JobStarted
+from ..experiments.journal import Machine
 from ..experiments.metadata import Metadata
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import Experiment
@@ -31,10 +32,16 @@ from ..timing import Timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An experiment that an earlier runner has begun and not finished."""
+    """An experiment that an earlier runner has begun and not finished.
+
+    `machine` is where it was started, `reason` why that runner was ending it; None if that is not
+    known.
+    """
 
     directory: str
     metadata: Metadata
+    machine: Machine | None = None
+    reason: Status | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

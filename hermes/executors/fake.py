@@ -123,7 +123,7 @@ class FakePlace:
             if todo.leftover is not None:
                 directory, metadata = todo.leftover.directory, todo.leftover.metadata
                 return Experiment.reopen(folder, todo.job, directory, metadata)
-            experiment = folder.experiment(todo.job, todo.key, todo.attempt)
+            experiment = folder.experiment(todo.job, todo.key, todo.attempt, todo.index)
         except OSError as exc:
             text = f"the experiment directory could not be made: {exc.strerror}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None

@@ -5,6 +5,7 @@ prepare -> spawn -> wait -> end -> copy -> final scan -> final metadata
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import os
@@ -12,9 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 
 import anyio
@@ -25,18 +25,21 @@ from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
 from ..events import JobStarted
 from ..experiments.files import remove_parts
-from ..experiments.metadata import StoredFile, now
+from ..experiments.journal import Machine, may_be_alive
+from ..experiments.metadata import now
 from ..experiments.provenance import process_start
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.checks import find_program
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
-from .adopt import adopt
+from .adopt import adopt, adopted_end, left_alone
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
-from .exits import Exit, status_of
-from .proc import processes_of
-from .processes import BUSY, Group, Launch, hidden_from_shells, spawn
+from .closing import UNSUPERVISED, keep_exit, record_end, write
+from .elsewhere import Elsewhere
+from .exits import Exit
+from .proc import CENSUS, by_job, processes_of
+from .processes import Group, Launch, hidden_from_shells, recorded_exit, start, why_not_started
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -45,11 +48,12 @@ MAX_SCAN_SHARE = 0.1
 """At most this share of the time goes into scanning the working directory while jobs run. In a
 large one a scan takes longer than a short job."""
 
+BREAKS = 3
+"""So often a host can break into the end of a job before the job is given up."""
+
 THREADS = 4
 """Worker threads for the files of jobs. They are Hermes' own: a host that is busy with threads of
 its own delays nothing."""
-
-MAY_LACK_OUTPUT = "the disk was full when it ended: its output may be incomplete"
 
 
 class LocalExecutor:
@@ -99,6 +103,10 @@ class LocalJob:
     reason: Status | None = None
     started: JobStarted | None = None
     outcome: Outcome | None = None
+    is_copied: bool = False
+    is_abandoned: bool = False
+    """Whether nobody waits for it any more, nor for its files."""
+
     began: float = field(default_factory=time.monotonic)
     ended: float = math.nan
     """By the same clock as `began`."""
@@ -110,6 +118,13 @@ class LocalJob:
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+    def abandon(self) -> None:
+        """Kills the job at once, without waiting for anything. A resumed run finishes it."""
+        self.is_abandoned = True
+        self.experiment.close_logs()
+        if self.process is not None and self.exit is None:
+            self.process.kill()
 
     async def wait(self) -> None:
         if self.process is None:
@@ -141,9 +156,13 @@ class LocalPlace:
             experiments=run.folder.experiments,
             on_files=self._tell_collected,
             on_warning=run.warn,
+            lives_elsewhere=Elsewhere(run.folder.experiments, run.folder.run_id).lives,
         )
         self.threads = anyio.CapacityLimiter(THREADS)
+        # An inner run, which a job starts, has to have ended its jobs before it is killed itself
+        run.folder.environment[b"HERMES_GRACE"] = f"{run.grace.seconds:g}".encode()
         self._hidden = hidden_from_shells(run.folder.environment)
+        self._has_told_unsupervised = False
         self._empty = os.open(os.devnull, os.O_RDONLY)
         """What all jobs read."""
 
@@ -176,16 +195,50 @@ class LocalPlace:
             if job.process is not None:
                 job.started = start_event(todo, job.experiment, slot, job.process.pid)
             yield job
+        except GeneratorExit:
+            # The event loop is gone, or the task was dropped: nothing can be waited for
+            job.abandon()
+            raise
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._end(job)
-                self._running -= 1
-                if job.experiment.job.options.copy_after or job.experiment.job.options.move_after:
-                    # Before the next job can write the same fixed name
-                    await in_thread(self._copy_after, job, limiter=self.threads)
-                async with self._unfinished:
-                    slot.release()
-                    await self._finish(job)
+            if not job.is_abandoned:
+                await self._bring_to_end(job, slot)
+
+    async def _bring_to_end(self, job: LocalJob, slot: Slot) -> None:
+        """Ends a job if it has not ended, and finishes it.
+
+        Where the host breaks the shield, as `asyncio.run` does after a second Ctrl-C, the job is
+        killed without further grace; the host's exception is raised when that is done.
+        """
+        broken: BaseException | None = None
+        for _ in range(BREAKS):
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._end_and_finish(job, slot)
+                break
+            except GeneratorExit:
+                job.abandon()
+                raise
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as exc:
+                self.run.grace.end_now()
+                broken = exc
+        else:
+            job.abandon()
+        if broken is not None:
+            raise broken
+
+    async def _end_and_finish(self, job: LocalJob, slot: Slot) -> None:
+        """What has been done already is not done again."""
+        if math.isnan(job.ended):
+            await self._end(job)
+            self._running -= 1
+        options = job.experiment.job.options
+        if (options.copy_after or options.move_after) and not job.is_copied:
+            job.is_copied = True
+            # Before the next job can write the same fixed name
+            await in_thread(self._copy_after, job, limiter=self.threads)
+        async with self._unfinished:
+            slot.release()
+            await self._finish(job)
 
     # Prepare
 
@@ -194,13 +247,13 @@ class LocalPlace:
         try:
             if not self.run.folder.has_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            experiment = self.run.folder.experiment(todo.job, todo.key, todo.attempt)
+            experiment = self.run.folder.experiment(todo.job, todo.key, todo.attempt, todo.index)
         except OSError as exc:
             where = f" `{exc.filename}`" if exc.filename else ""
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None
         is_continued = experiment.is_continued
-        self.collector.add(experiment.identifier, experiment.directory, adopted=is_continued)
+        self._collect_for(experiment, adopted=is_continued)
         if todo.job.options.copy_before and not is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment, slot)
@@ -210,10 +263,15 @@ class LocalPlace:
         """Goes on with an experiment of an earlier runner. Blocks."""
         assert todo.leftover is not None
         directory, metadata = todo.leftover.directory, todo.leftover.metadata
+        exit_file = self.run.folder.exit_file(metadata.identifier)
+        machine = todo.leftover.machine
+        is_hidden = machine is not None and may_be_alive(machine, Machine.here())
+        if machine is not None and is_hidden and recorded_exit(exit_file) is None:
+            raise NotBegunError(left_alone(metadata.identifier, machine), Status.RUNNING)
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
-        exit_file = self.run.folder.exit_file(experiment.identifier)
-        remove_parts(directory)
-        self.collector.add(experiment.identifier, directory, adopted=True)
+        if experiment.home.is_there:
+            remove_parts(directory)
+        self._collect_for(experiment, adopted=True)
         poll = self.run.timing.adopted_poll
         process = adopt(metadata, exit_file, self._alive_processes(), poll)
         # The first that a supervisor does is to make its file
@@ -224,8 +282,19 @@ class LocalPlace:
             if is_unused and experiment.is_untouched:
                 experiment.discard()
                 raise NotBegunError(None)
-            self.collector.add(experiment.identifier, directory, adopted=True)
-        return LocalJob(place=self, todo=todo, experiment=experiment, process=process)
+            self._collect_for(experiment, adopted=True)
+        return LocalJob(
+            place=self,
+            todo=todo,
+            experiment=experiment,
+            process=process,
+            reason=todo.leftover.reason,
+        )
+
+    def _collect_for(self, experiment: Experiment, *, adopted: bool) -> None:
+        identifier = experiment.identifier
+        record = self.run.folder.links_file(identifier)
+        self.collector.add(identifier, experiment.home, record=record, adopted=adopted)
 
     def _alive_processes(self) -> Mapping[str, Sequence[int]]:
         """Live processes of jobs by identifier. Nobody starts jobs that are taken up, so once is
@@ -239,26 +308,30 @@ class LocalPlace:
 
     async def _start(self, job: LocalJob, launch: Launch) -> None:
         """Starts the process, unless the run is cancelled or a copy has failed."""
-        ends, pause = time.monotonic() + self.run.timing.busy, 0.05
         try:
-            while not job.experiment.metadata.problems and not _is_cancelled():
-                job.began = time.monotonic()
-                job.experiment.metadata.start = now()
-                try:
-                    with anyio.CancelScope(shield=True):
-                        process = await spawn(launch)
-                    job.process, job.experiment.metadata.pid = process, process.pid
-                    return
-                except (OSError, ValueError) as exc:
-                    is_busy = isinstance(exc, OSError) and exc.errno in BUSY
-                    if not is_busy or time.monotonic() > ends:
-                        _could_not_start(job, exc)
-                        return
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(pause)
-                pause = min(1.0, 2 * pause)
+            process = await start(launch, self.run.timing.busy, partial(self._begins, job))
+        except (OSError, ValueError) as exc:
+            job.exit, text = why_not_started(exc)
+            job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))
+        else:
+            if process is not None:
+                job.process, job.experiment.metadata.pid = process, process.pid
+                if launch.exit_file is not None and not process.is_supervised:
+                    self._tell_unsupervised()
         finally:
             job.experiment.close_logs()
+
+    def _begins(self, job: LocalJob) -> bool:
+        if job.experiment.metadata.problems or _is_cancelled():
+            return False
+        job.began = time.monotonic()
+        job.experiment.metadata.start = now()
+        return True
+
+    def _tell_unsupervised(self) -> None:
+        if not self._has_told_unsupervised:
+            self._has_told_unsupervised = True
+            self.run.warn(UNSUPERVISED)
 
     def _launch(self, experiment: Experiment, slot: Slot) -> Launch:
         program, *words = experiment.argv
@@ -287,9 +360,16 @@ class LocalPlace:
                 job.exit = await job.process.wait()
             else:
                 job.reason = job.reason or Status.CANCELLED
+                # Before the first signal: a resumed run must not take the job for failed
+                await in_thread(self._note_ending, job, limiter=self.threads)
                 job.exit = await job.process.end(self.run.grace)
         job.ended = time.monotonic()
         job.experiment.metadata.end = now()
+
+    def _note_ending(self, job: LocalJob) -> None:
+        journal = self.run.folder.journal
+        if journal is not None and job.reason is not None:
+            journal.ending(job.experiment.identifier, job.reason)
 
     def _copy_after(self, job: LocalJob) -> None:
         job.experiment.metadata.files += self._copies(job.experiment).after()
@@ -300,7 +380,7 @@ class LocalPlace:
             options=experiment.job.options,
             identifier=identifier,
             working_directory=str(self.run.plan.working_directory),
-            directory=experiment.directory,
+            home=experiment.home,
             experiments=self.run.folder.experiments,
             owned=partial(self.collector.owned, identifier),
             give_back=partial(self.collector.give_back, identifier),
@@ -311,7 +391,8 @@ class LocalPlace:
 
     async def _finish(self, job: LocalJob) -> None:
         """Finishes a job that has ended. All that end at about the same time share one scan."""
-        self._ended.append(job)
+        if job not in self._ended:
+            self._ended.append(job)
         async with self._finishing:
             while job.outcome is None:
                 await self._wait_for_more()
@@ -322,6 +403,7 @@ class LocalPlace:
                     # Those with processes that may end in a moment; all, if this has failed
                     self._ended += [each for each in batch if each.outcome is None]
                 self._tell_collected(fresh)
+                self.collector.tell()
 
     async def _wait_for_more(self) -> None:
         """Waits while further jobs run that may end soon, as long as that delays nobody."""
@@ -366,12 +448,13 @@ class LocalPlace:
         thorough = any(
             job.is_adopted or job.seconds > self.run.timing.record_after for job in batch
         )
-        strays = processes_of("HERMES_IDENTIFIER") if thorough else {}
-        left: dict[LocalJob, list[int]] = {}
+        identifiers = [job.experiment.identifier for job in batch]
+        strays = by_job(CENSUS.take(), identifiers) if thorough else {}
+        left: dict[LocalJob, list[int]] = {job: [] for job in batch}
         for job in batch:
-            found = strays.get(job.experiment.identifier, ()) if job.process is not None else ()
-            group = job.process.left_behind() if job.process is not None else ()
-            left[job] = sorted({*group, *found})
+            if job.process is not None:
+                found = strays.get(job.experiment.identifier, ())
+                left[job] = sorted({*job.process.left_behind(), *found})
         return left
 
     def _close(self, job: LocalJob, collected: Collected, *, has_room: bool) -> None:
@@ -380,81 +463,36 @@ class LocalPlace:
         For lack of room its exit status is left behind too: a resumed run finishes it.
         """
         experiment, metadata = job.experiment, job.experiment.metadata
-        seconds = self._adopted_end(experiment) if job.is_adopted else job.seconds
-        for problem in collected.problems:
-            experiment.add_problem(problem)
-        end = job.exit
-        if end is not None and not has_room:
-            experiment.add_problem(Problem(ProblemKind.DISK_FULL, MAY_LACK_OUTPUT))
-        elif end is not None and end.no_room:
-            experiment.add_problem(Problem(ProblemKind.INCOMPLETE, MAY_LACK_OUTPUT))
+        seconds = job.seconds
+        if job.is_adopted:
+            exit_file = self.run.folder.exit_file(experiment.identifier)
+            metadata.end, seconds = adopted_end(exit_file, metadata.start)
+        was_started = job.process is not None or job.is_adopted
         reason = job.reason
-        if end is not None and end.signal == signal.SIGINT and self.run.is_cancelled():
+        if job.exit is not None and job.exit.signal == signal.SIGINT and self.run.is_cancelled():
             # The same Ctrl-C reached the job before it was in a session of its own
             reason = Status.CANCELLED
-        was_started = job.process is not None or job.is_adopted
-        status = status_of(end, reason, metadata.problems, was_started=was_started)
-        metadata.files += [
-            StoredFile(path=path, bytes=size, origin="collected") for path, size in collected.files
-        ]
-        metadata.status = status
-        metadata.exit_code = end.code if end is not None else None
-        metadata.signal = end.signal if end is not None else None
-        metadata.duration = seconds if was_started else 0.0
-        is_written = write(experiment, sync=seconds > SYNC_AFTER)
+        record_end(
+            experiment,
+            collected,
+            end=job.exit,
+            reason=reason,
+            seconds=seconds if was_started else None,
+            has_room=has_room,
+        )
+        status = metadata.status
+        is_written = write(experiment, sync=seconds > SYNC_AFTER, has_ended=True)
         if not is_written and status is not Status.CANCELLED:
             status = Status.FAILED
-        self._keep_exit(job, is_written=is_written, has_room=has_room)
+        if is_written and self.run.folder.journal is not None:
+            self.run.folder.journal.end(experiment.identifier, status)
+        exit_file = self.run.folder.exit_file(experiment.identifier)
+        keep_exit(job.process, job.exit, exit_file, experiment, is_written, has_room)
         job.outcome = replace(outcome_of(experiment), status=status)
 
-    def _keep_exit(self, job: LocalJob, *, is_written: bool, has_room: bool) -> None:
-        """Removes the exit file; on a full disk leaves behind what a resumed run needs."""
-        exit_file = self.run.folder.exit_file(job.experiment.identifier)
-        kinds = {problem.kind for problem in job.experiment.metadata.problems}
-        if not has_room or ProblemKind.DISK_FULL in kinds:
-            if job.process is not None and job.exit is not None:
-                no_room = job.exit.no_room or not has_room
-                job.process.record(exit_file, job.exit._replace(no_room=no_room))
-        elif is_written:
-            with suppress(OSError):
-                os.unlink(exit_file)
-
-    def _adopted_end(self, experiment: Experiment) -> float:
-        """Sets when an adopted job ended, as its exit file tells. Returns how long it ran, in
-        seconds by the clock of day, for there is no better.
-        """
-        try:
-            changed = os.stat(self.run.folder.exit_file(experiment.identifier)).st_mtime
-            end = datetime.fromtimestamp(changed).astimezone()
-        except OSError:
-            end = datetime.now().astimezone()
-        experiment.metadata.end = end
-        start = experiment.metadata.start
-        return 0.0 if start is None else max(0.0, (end - start).total_seconds())
-
     def _tell_collected(self, files: Sequence[tuple[str, str]]) -> None:
-        if self.run.follow_files:
-            for identifier, path in files:
-                self.run.collected(identifier, path)
-
-
-def write(experiment: Experiment, *, sync: bool) -> bool:
-    """Replaces the metadata; False, and a problem of the experiment, if that is not possible.
-    Blocks."""
-    try:
-        experiment.write(sync=sync)
-    except OSError as exc:
-        text = f"the metadata could not be written: {exc.strerror}"
-        experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))
-        return False
-    return True
-
-
-def _could_not_start(job: LocalJob, error: OSError | ValueError) -> None:
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    job.exit = Exit(code=127 if isinstance(error, FileNotFoundError) else 126)
-    text = f"the job could not be started: {said}"
-    job.experiment.add_problem(Problem(ProblemKind.NOT_STARTED, text))
+        for identifier, path in files if self.run.follow_files else ():
+            self.run.collected(identifier, path)
 
 
 def _is_cancelled() -> bool:

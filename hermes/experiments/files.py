@@ -9,22 +9,25 @@ import errno
 import fnmatch
 import glob
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
-from ..model import Problem, ProblemKind
 from .layout import PART
-
-Report = Callable[[Problem], None]
-"""Takes what could not be done."""
 
 NO_LINKS = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 )
 """Why a hard link may be refused where moving still works: another file system, one without links,
 a foreign owner."""
+
+PART_NAME = re.compile(r"[0-9a-f]{24}" + re.escape(PART))
+"""The name of what is not whole yet. A job may have files of its own that end alike."""
 
 ROOM = 128 * 1024
 """Bytes below which a disk counts as full: what is left then is often what no file can use."""
@@ -62,7 +65,20 @@ def read_regular(path: str) -> bytes:
         return file.read()
 
 
-def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
+class Stamp(NamedTuple):
+    """By which one sees whether a file is the same and has been left alone."""
+
+    device: int
+    inode: int
+    bytes: int
+    modified: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def write_atomic(path: str, data: bytes, *, sync: bool) -> Stamp:
     """Readers see the old content or the new, never a part; a link at `path` is replaced.
 
     With `sync` it has reached the disk when this returns. Raises `OSError`.
@@ -74,13 +90,36 @@ def write_atomic(path: str, data: bytes, *, sync: bool) -> None:
             write_all(fd, data)
             if sync:
                 os.fsync(fd)
+            stamp = Stamp.of(os.fstat(fd))
         finally:
             os.close(fd)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except IsADirectoryError:
+            # A job has put its own folder there
+            put_aside(path)
+            os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    return stamp
+
+
+def open_own(path: str, flags: int) -> int:
+    """Opens a file that is Hermes' own alone, or makes it, and returns its descriptor.
+
+    What a job has put in its place, also another name of a file elsewhere, is put aside. Raises
+    `OSError`.
+    """
+    with contextlib.suppress(OSError):
+        fd = open_regular(path, flags)
+        if os.fstat(fd).st_nlink == 1:
+            return fd
+        os.close(fd)
+    if os.path.lexists(path):
+        put_aside(path)
+    return open_regular(path, flags | os.O_EXCL)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -135,12 +174,107 @@ def free_name(path: str) -> str:
     return candidate
 
 
+def beside(path: str, put: Callable[[str], object]) -> str:
+    """Calls `put` with `path`, or else with the first free name beside it. Returns the name.
+
+    `put` raises `FileExistsError`, and changes nothing, where something is by now.
+    """
+    free = path
+    while True:
+        try:
+            put(free)
+            return free
+        except FileExistsError:
+            free = free_name(path)
+
+
+def rename_new(source: str, target: str) -> None:
+    """Renames a file, link or folder to `target`. Raises `FileExistsError` if anything is there,
+    and `OSError`.
+    """
+    if is_folder(source):
+        # A folder can take the place of an empty one alone
+        os.mkdir(target)
+        try:
+            os.rename(source, target)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                os.rmdir(target)
+            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+            raise
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno == errno.EXDEV or exc.errno not in NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        finish = partial(os.rename, source, target)
+    else:
+        finish = partial(os.unlink, source)
+    try:
+        finish()
+    except OSError:
+        os.unlink(target)
+        raise
+
+
+def put_aside(path: str) -> str:
+    """Renames what is at `path` to a free name beside it, which is returned."""
+    return beside(free_name(path), partial(rename_new, path))
+
+
 def unfinished(path: str) -> str:
     """A free name in the same folder for what is to become `path`, which nobody can have made.
 
     Short, as `path` itself may be as long as names can be.
     """
-    return os.path.join(os.path.dirname(path), os.urandom(6).hex() + PART)
+    return os.path.join(os.path.dirname(path), os.urandom(12).hex() + PART)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An experiment directory, or one above it, told from what a job may put in its place.
+
+    `real` is its path without links as it was found, `inode` what it was then; None if it was no
+    folder.
+    """
+
+    path: str
+    real: str
+    inode: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, path: str, real: str | None = None, *, follow: bool = False) -> Home:
+        """What is at `path` now. With `follow` that may be a link, which the user has made."""
+        try:
+            status = os.stat(path, follow_symlinks=follow)
+        except OSError:
+            status = None
+        inode = None
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            inode = status.st_dev, status.st_ino
+        return cls(path, real or os.path.realpath(path), inode)
+
+    def check(self) -> None:
+        """Raises `OSError` if what is written there now would get elsewhere."""
+        status = os.stat(self.path)
+        if (status.st_dev, status.st_ino) == self.inode:
+            return
+        # Some file systems give a folder another number after a while
+        is_known = self.inode is not None and stat.S_ISDIR(status.st_mode)
+        if not is_known or os.path.realpath(self.path) != self.real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", self.path)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether what is written there gets there."""
+        try:
+            self.check()
+        except OSError:
+            return False
+        return True
 
 
 def is_folder(path: str) -> bool:
@@ -157,128 +291,6 @@ def lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def move(source: str, target: str, report: Report, *, kind: ProblemKind) -> None:
-    """Moves a file, link or folder to `target`, where nothing may be.
-
-    Across file systems by copy, fsync, rename. What cannot be moved is told to `report`, as a
-    problem of this `kind`, and stays where it was. Raises `OSError` if nothing was moved.
-    """
-    try:
-        os.rename(source, target)
-    except OSError as exc:
-        if exc.errno != errno.EXDEV:
-            raise
-        _move_across(source, target, report, kind)
-
-
-def _move_across(source: str, target: str, report: Report, kind: ProblemKind) -> None:
-    if not stat.S_ISDIR(os.lstat(source).st_mode):
-        _move_file_across(source, target, report, kind)
-        return
-    os.mkdir(target, 0o700)
-    folders = [(source, target)]
-    for here, there in folders:
-        for name in sorted(os.listdir(here)):
-            if is_folder(f"{here}/{name}"):
-                os.mkdir(f"{there}/{name}", 0o700)
-                folders.append((f"{here}/{name}", f"{there}/{name}"))
-            else:
-                _move_file_across(f"{here}/{name}", f"{there}/{name}", report, kind)
-    for here, there in reversed(folders):
-        shutil.copystat(here, there)
-        with contextlib.suppress(OSError):
-            os.rmdir(here)
-
-
-def _move_file_across(source: str, target: str, report: Report, kind: ProblemKind) -> None:
-    copy_durably(source, target, report, kind=kind)
-    if os.path.lexists(target):
-        os.unlink(source)
-
-
-def copy_durably(source: str, target: str, report: Report, *, kind: ProblemKind) -> None:
-    """Copies one file or link so that `target` appears only when it is whole and on the disk."""
-    temporary = unfinished(target)
-    try:
-        copy(source, temporary, report, kind=kind)
-        if not os.path.lexists(temporary):
-            return
-        if not os.path.islink(temporary):
-            fd = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        os.rename(temporary, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def copy(
-    source: str,
-    target: str,
-    report: Report,
-    *,
-    kind: ProblemKind,
-    skip: str | None = None,
-    follow: bool = False,
-) -> None:
-    """Copies a file, link or folder with times and modes to `target`, where nothing may be.
-
-    Links are copied as links (with `follow`, `source` itself is not). Special files, and what
-    vanishes meanwhile, are told to `report` as problems of this `kind`; `skip` is a folder that is
-    left out. Raises `OSError` if nothing was copied.
-    """
-    status = os.stat(source) if follow else os.lstat(source)
-    if not stat.S_ISDIR(status.st_mode):
-        _copy_file(source, target, status.st_mode, report, kind)
-        return
-    os.mkdir(target, 0o700)
-    folders = [(source, target)]
-    for here, there in folders:
-        for name in _listed(here, report, kind):
-            below = f"{here}/{name}"
-            if below == skip:
-                continue
-            try:
-                mode = os.lstat(below).st_mode
-                if stat.S_ISDIR(mode):
-                    os.mkdir(f"{there}/{name}", 0o700)
-                    folders.append((below, f"{there}/{name}"))
-                else:
-                    _copy_file(below, f"{there}/{name}", mode, report, kind)
-            except OSError as exc:
-                report(Problem.of(kind, f"cannot copy `{below}`: {exc.strerror}", exc))
-    for here, there in reversed(folders):
-        shutil.copystat(here, there)
-
-
-def _copy_file(source: str, target: str, mode: int, report: Report, kind: ProblemKind) -> None:
-    if stat.S_ISLNK(mode):
-        os.symlink(os.readlink(source), target)
-    elif stat.S_ISREG(mode):
-        shutil.copy2(source, target)
-    else:
-        report(left_in_place(source, mode, kind))
-
-
-def left_in_place(path: str, mode: int, kind: ProblemKind) -> Problem:
-    """The problem that something special is not taken; `kind` is that of what cannot be taken."""
-    if kind is ProblemKind.NOT_COLLECTED:
-        kind = ProblemKind.LEFT_IN_PLACE
-    return Problem(kind, f"`{path}` is {kind_of(mode)}, it was left where it is")
-
-
-def _listed(folder: str, report: Report, kind: ProblemKind) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as exc:
-        report(Problem.of(kind, f"cannot read `{folder}`: {exc.strerror}", exc))
-        return []
 
 
 def matches(pattern: str, start: str, leave_out: str) -> list[str]:
@@ -322,17 +334,22 @@ def matches(pattern: str, start: str, leave_out: str) -> list[str]:
     )
 
 
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder. Raises `OSError`."""
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as entries:
-            return list(entries)
+        return entries_of(folder)
     except OSError:
         return []
 
 
-def same_content(one: str, other: str) -> bool:
+def same_content(one: str, other: str, *, in_part: bool = False) -> bool:
     """Whether both are there and hold the same: files the same bytes, links the same target,
-    folders the same names and contents."""
+    folders the same names and contents. With `in_part`, the other folders may hold more."""
     first, second = lstat(one), lstat(other)
     if first is None or second is None:
         return False
@@ -346,9 +363,9 @@ def same_content(one: str, other: str) -> bool:
     if stat.S_ISLNK(first.st_mode):
         return os.readlink(one) == os.readlink(other)
     if stat.S_ISDIR(first.st_mode):
-        names = sorted(os.listdir(one))
-        return names == sorted(os.listdir(other)) and all(
-            same_content(f"{one}/{name}", f"{other}/{name}") for name in names
+        names, others = set(os.listdir(one)), set(os.listdir(other))
+        return (names <= others if in_part else names == others) and all(
+            same_content(f"{one}/{name}", f"{other}/{name}", in_part=in_part) for name in names
         )
     return False
 
@@ -366,17 +383,9 @@ def remove(path: str) -> None:
 def remove_parts(folder: str) -> None:
     """Removes what a runner that is gone has left half written below a folder."""
     for path, _ in list(everything_below(folder)):
-        if path.endswith(PART):
+        if PART_NAME.fullmatch(os.path.basename(path)):
             with contextlib.suppress(OSError):
                 remove(path)
-
-
-def kind_of(mode: int) -> str:
-    if stat.S_ISFIFO(mode):
-        return "a FIFO"
-    if stat.S_ISSOCK(mode):
-        return "a socket"
-    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "no ordinary file"
 
 
 def size_of(path: str) -> int:

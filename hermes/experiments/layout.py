@@ -5,17 +5,20 @@
         hermes.json                     metadata
         stdout.log, stderr.log          what the job printed, byte for byte
         re_execution.hermes             a hermes file that runs this job again
-        uncommitted.patch               changes since the commit, if the tree was dirty
+        uncommitted.patch               what is in no commit, if the tree was dirty
         ...                             what was copied, moved, collected or written by the job
       .hermes/                          what runs need for themselves
         clock                           the stamp of the last identifier that was given
         <run id>/                       one run; goes when all of its jobs have succeeded
           run.json                      its plan
+          journal                       the jobs it has started, and how they ended
           lock                          held by the process that executes it; a reserve of room
           stop                          there once `hermes stop` was called
-          uncommitted.patch             linked into the experiment directories
+          uncommitted.patch             as the run began, for the nodes of a cluster
           <identifier>                  how that job ended, as its supervisor has seen it
+          <identifier>.links            what was collected while it runs
           slurm/                        what a client and its nodes tell each other
+        <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
 Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+EXPERIMENTS = "experiments"
 METADATA = "hermes.json"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
@@ -37,9 +41,14 @@ RUNS = ".hermes"
 CLOCK = "clock"
 RUN_RECORD = "run.json"
 LOCK = "lock"
+JOURNAL = "journal"
 STOP = "stop"
 SLURM = "slurm"
 EXIT = "<identifier>"
+LINKS = "<identifier>.links"
+
+POINTER = ".pointer"
+"""Ends the name of what leads to a run elsewhere."""
 
 PART = ".hermes-part"
 """Ends the name of what is not whole yet."""
@@ -47,7 +56,10 @@ PART = ".hermes-part"
 FORMATS: Mapping[str, int] = {
     METADATA: 1,
     RUN_RECORD: 1,
+    JOURNAL: 1,
     EXIT: 1,
+    POINTER: 1,
+    LINKS: 1,
     SLURM: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
@@ -68,6 +80,11 @@ def run_folder(experiments: str, run_id: str) -> str:
     return f"{experiments}/{RUNS}/{run_id}"
 
 
+def pointer(experiments: str, run_id: str) -> str:
+    """What leads to a run of this project whose experiments are elsewhere."""
+    return f"{experiments}/{RUNS}/{run_id}{POINTER}"
+
+
 def named_folder(experiments: str, script: str, name: str) -> str:
     """The folder of all experiments of one script and name."""
     return f"{experiments}/{script}/{name}"
@@ -76,6 +93,11 @@ def named_folder(experiments: str, script: str, name: str) -> str:
 def exit_file(run_folder: str, identifier: str) -> str:
     """Where a supervised job leaves its exit status."""
     return f"{run_folder}/{identifier}"
+
+
+def links_file(run_folder: str, identifier: str) -> str:
+    """Where it is kept what was collected while a job runs."""
+    return f"{run_folder}/{identifier}.links"
 
 
 def stop_file(run_folder: str) -> str:

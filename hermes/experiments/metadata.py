@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import HermesError, escape
 from ..model import Options, Problem, Status
-from .files import read_regular, write_atomic
+from .files import Stamp, read_regular, write_atomic
 from .layout import FORMATS, METADATA
 
 FORMAT = FORMATS[METADATA]
@@ -20,8 +20,8 @@ FORMAT = FORMATS[METADATA]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time of day with its offset; ISO 8601 on the disk."""
 
-Origin = Literal["copied-before", "copied-after", "moved", "collected"]
-"""How a file came into the experiment directory."""
+Origin = Literal["copied-before", "copied-after", "moved", "collected", "written"]
+"""How a file came into the experiment directory; `written` by the job itself."""
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -29,7 +29,8 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 class StoredFile(msgspec.Struct, frozen=True):
     """A file that came into the experiment directory. `path` is relative to it.
 
-    `bytes` is its size when the job had ended; of a folder, of all that is in it.
+    `bytes` is its size when the job had ended; of a folder that was copied or moved as a whole, of
+    all that is in it.
     """
 
     path: str
@@ -49,9 +50,10 @@ class HermesFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GitState(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the working tree when the run began; None is unknown.
+    """The state of the working tree when the job was started; None is unknown.
 
-    `reason` says why there is no commit, or what could not be found out.
+    `reason` says why there is no commit, what could not be found out, and which script is in no
+    commit.
     """
 
     commit: str | None = None
@@ -80,7 +82,8 @@ class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
 class Metadata(msgspec.Struct, kw_only=True):
     """All that is known of one experiment, in the order in which it stands in `hermes.json`.
 
-    `arguments` is what came after the script word, but for the identifier. `key` says what the job
+    `arguments` is what came after the script word, but for the identifier; `program` the path of
+    the program that was executed. `key` says what the job
     is, the same in every run of the same entry; `attempts` how often it was started in this run.
     `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
     steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
@@ -92,6 +95,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     script: str
     argv: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    program: str | None = None
     options: Options = Options()
     comments: tuple[str, ...] = ()
     key: str
@@ -169,10 +173,11 @@ _encode = msgspec.json.Encoder().encode
 
 def _value(value: object) -> bytes:
     try:
-        return _encode(value)
+        # With a space after each colon, inner ones too, as people grep for `"dirty": true`
+        return msgspec.json.format(_encode(value), indent=0)
     except UnicodeEncodeError:
         # A name that is not UTF-8
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+        return json.dumps(msgspec.to_builtins(value)).encode()
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
@@ -188,9 +193,9 @@ def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
     return decoded(data, Metadata, file=METADATA, path=path)
 
 
-def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> None:
+def write_metadata(directory: str, metadata: Metadata, *, sync: bool) -> Stamp:
     """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
-    write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
+    return write_atomic(f"{directory}/{METADATA}", encoded(metadata), sync=sync)
 
 
 def amend(directory: str, status: Status, problems: Sequence[Problem]) -> None:

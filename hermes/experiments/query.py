@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..errors import HermesError
-from ..model import Problem, Status
+from ..errors import HermesError, escape
+from ..model import Problem, Status, is_identifier
 from .files import read_regular
-from .layout import METADATA, STDERR, STDOUT
+from .layout import RUNS, STDERR, STDOUT
 from .metadata import Metadata, StoredFile, read_metadata
 
 
@@ -85,7 +83,7 @@ class Experiment:
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """What was copied, moved and collected; the list is complete when the job has ended."""
+        """All that is in the directory but Hermes' own; complete when the job has ended."""
         return tuple(self.metadata.files)
 
     @property
@@ -113,13 +111,76 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     return Experiment(Path(path), read_metadata(path))
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A directory that may be an experiment's. `metadata` is None where it cannot be read or
+    belongs to another directory; then `problem` says why.
+
+    A directory whose name is no identifier is not found at all.
+    """
+
+    directory: str
+    metadata: Metadata | None
+    problem: str = ""
+
+    @property
+    def identifier(self) -> str:
+        return os.path.basename(self.directory)
+
+
+def find_named(experiments: str, name: str) -> list[Found]:
+    """The directories of all experiments of a name, in the order of their starts."""
+    directories = [
+        each
+        for script in _folders(experiments)
+        for each in _folders(f"{script}/{name}")
+        if os.path.basename(script) != RUNS and is_identifier(os.path.basename(each))
+    ]
+    return [_found(each) for each in sorted(directories, key=os.path.basename)]
+
+
+def _found(directory: str) -> Found:
+    try:
+        metadata = read_metadata(directory)
+    except HermesError as exc:
+        return Found(directory, None, exc.message)
+    if metadata.identifier != os.path.basename(directory):
+        owner = escape(metadata.identifier)
+        return Found(directory, None, f"`{escape(directory)}` holds the metadata of `{owner}`")
+    return Found(directory, metadata)
+
+
+def _folders(folder: str) -> list[str]:
+    """The folders in a folder, hidden ones too, and those that links lead to."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+
+
 def experiments_named(experiments: str, name: str) -> Iterator[tuple[str, Metadata]]:
     """Directory and metadata of all experiments of a name, in the order of their starts.
 
     Those that cannot be read are passed over.
     """
-    pattern = f"{glob.escape(experiments)}/*/{glob.escape(name)}/*/{METADATA}"
-    directories = map(os.path.dirname, glob.glob(pattern))
-    for directory in sorted(directories, key=os.path.basename):
-        with contextlib.suppress(HermesError):
-            yield directory, read_metadata(directory)
+    for found in find_named(experiments, name):
+        if found.metadata is not None:
+            yield found.directory, found.metadata
+
+
+def is_running(experiments: str, identifier: str, *, other_than: str) -> bool | None:
+    """Whether an experiment of another run than `other_than` has not ended; None if there is no
+    such experiment. One whose metadata cannot be read counts as running.
+    """
+    folders = [experiments]
+    for _ in ("script", "name"):
+        folders = [each for folder in folders for each in _folders(folder)]
+    for folder in folders:
+        if os.path.lexists(f"{folder}/{identifier}"):
+            try:
+                metadata = read_metadata(f"{folder}/{identifier}")
+            except HermesError:
+                return True
+            return metadata.status is Status.RUNNING and metadata.run_id != other_than
+    return None

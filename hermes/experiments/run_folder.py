@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,16 +20,21 @@ import msgspec
 
 from .. import __version__
 from ..errors import HermesError, escape
-from ..language.plan import Plan, from_recipe
+from ..language.checks import find_program
+from ..language.plan import Plan
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
-from .files import has_room, open_regular, read_regular, remove_parts, write_atomic
+from .code import Code
+from .files import Home, has_room, open_regular, remove_parts, write_atomic
+from .git import Git
 from .identifiers import Clock
-from .layout import LOCK, PATCH, RUN_RECORD
-from .metadata import Metadata, SlurmTask, decoded, encoded
-from .provenance import Git, boot_id, read_git, user_name, versions
+from .journal import JournalWriter, Machine
+from .layout import LOCK, PATCH
+from .metadata import Metadata, SlurmTask
+from .provenance import boot_id, user_name, versions
 from .query import experiments_named
+from .run_record import RunRecord, leave_pointer, lock, remove_pointer, write_record
 from .writer import Experiment
 
 RESERVE = 64 * 1024
@@ -37,109 +42,13 @@ RESERVE = 64 * 1024
 is full."""
 
 
-class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in `run.json`. `recipe` is that of the run's plan."""
-
-    format: int = layout.FORMATS[RUN_RECORD]
-    run_id: str
-    name: str
-    recipe: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """A run that has not come to its good end, with the folder in which its record lies."""
-
-    folder: str
-    run_id: str
-    name: str
-    working_directory: str
-    recipe: dict[str, object]
-
-    def plan(self) -> Plan:
-        """The plan of the run, as it was when the run began. Raises `HermesError`."""
-        try:
-            return from_recipe(self.recipe)
-        except (KeyError, TypeError, AttributeError) as exc:
-            path = f"{self.folder}/{RUN_RECORD}"
-            raise HermesError(f"`{escape(path)}` does not hold a plan: {exc!r}") from None
-
-
-def write_record(folder: str, run_id: str, name: str, plan: Plan) -> None:
-    """Raises `OSError` if that is not possible."""
-    record = RunFile(run_id=run_id, name=name, recipe=plan.recipe)
-    write_atomic(f"{folder}/{RUN_RECORD}", encoded(record), sync=True)
-
-
-def read_record(folder: str) -> RunRecord:
-    """Raises `HermesError` for a record that is torn, foreign or newer; it is left as it is."""
-    path = f"{folder}/{RUN_RECORD}"
-    try:
-        data = read_regular(path)
-    except OSError as exc:
-        raise HermesError(f"cannot read `{escape(path)}`: {exc.strerror}") from None
-    record = decoded(data, RunFile, file=RUN_RECORD, path=path)
-    working_directory = record.recipe.get("working_directory")
-    if not isinstance(working_directory, str):
-        raise HermesError(f"`{escape(path)}` does not hold a plan: no working directory")
-    return RunRecord(
-        folder=folder,
-        run_id=record.run_id,
-        name=record.name,
-        working_directory=working_directory,
-        recipe=record.recipe,
-    )
-
-
-def unfinished(
-    experiments: str, working_directory: str, wanted: str | None, warn: Callable[[str], None]
-) -> list[RunRecord]:
-    """The runs of this working directory that may be resumed, the latest first.
-
-    `wanted` is a name or a run's id, None for any. Records that cannot be read are told to `warn`.
-    """
-    runs = layout.runs_folder(experiments)
-    try:
-        with os.scandir(runs) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-    found = []
-    for name in sorted(names, reverse=True):
-        try:
-            record = read_record(f"{runs}/{name}")
-        except HermesError as exc:
-            warn(exc.message)
-            continue
-        is_wanted = wanted in (None, record.name, record.run_id)
-        if is_wanted and record.working_directory == working_directory:
-            found.append(record)
-    return found
-
-
-def lock(folder: str) -> int | None:
-    """Takes the lock of a run and returns its file descriptor; None if another process has it.
-
-    The lock goes with the process, however that ends. Where the file system has no locks everybody
-    gets it. Raises `OSError`.
-    """
-    fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        pass
-    return fd
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
 class RunFolder:
     """What all experiments of one run share, and the run's own folder.
 
     `folder` is `experiments/.hermes/<run id>`. `environment` is what all jobs get, in bytes, so
-    that it is encoded once and not for every job. `template` are the metadata of a job of this run
+    that it is encoded once and not for every job. `way_back` leads from an experiment directory to
+    the working directory. `template` are the metadata of a job of this run
     on this machine, without what is the job's own.
     """
 
@@ -148,6 +57,7 @@ class RunFolder:
     run_id: str
     folder: str
     experiments: str
+    way_back: str
     clock: Clock
     git: Git
     environment: dict[bytes, bytes]
@@ -156,8 +66,21 @@ class RunFolder:
     """Directory and metadata of the experiment in which the next job goes on, with the next
     attempt, instead of beginning a new one."""
 
+    journal: JournalWriter | None
+    """None where another process keeps it."""
+
+    code: Code | None = None
+    """Tells the state of the code; None where it was told by another process."""
+
+    is_forgotten: bool = False
+    """Whether the folder goes when the run is closed, although not all is done."""
+
     _locked: int
-    _parents: set[str] = field(default_factory=set)
+    _real: str
+    """The path of `experiments` without links, as the run began."""
+
+    _programs: dict[str, str | None] = field(default_factory=dict)
+    _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -179,7 +102,8 @@ class RunFolder:
     def _open(
         cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool
     ) -> RunFolder:
-        git = read_git(plan.working_directory, plan.experiments, timing.git)
+        code = Code(plan, timing.git)
+        git = code.latest
         with contextlib.ExitStack() as opened:
             try:
                 if is_new:
@@ -194,21 +118,27 @@ class RunFolder:
                 opened.callback(os.close, locked)
                 if is_new:
                     write_record(folder, run_id, name, plan)
+                    leave_pointer(plan, folder, run_id)
                 _equip(folder, locked, git)
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
+                journal = JournalWriter(folder, Machine.here())
+                opened.callback(journal.close)
                 if not has_room(folder):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as exc:
                 if is_new:
                     shutil.rmtree(folder, ignore_errors=True)
+                    remove_pointer(plan, run_id)
                 raise HermesError(
                     f"cannot write to `{escape(str(plan.experiments))}`: {exc.strerror}",
                     hint="`--root DIR`, or `path_to_experiments` in PRE, puts experiments"
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        return cls._made(plan, name, run_id, folder, clock, git, locked, None)
+        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
+        made.code = code
+        return made
 
     @classmethod
     def attach(cls, record: RunRecord, plan: Plan, git: Git, slurm: SlurmTask | None) -> RunFolder:
@@ -219,31 +149,42 @@ class RunFolder:
         clock = Clock(os.path.dirname(record.folder), git.suffix)
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
-        return cls._made(plan, record.name, record.run_id, record.folder, clock, git, locked, slurm)
+        return cls._made(
+            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None
+        )
 
     @classmethod
     def _made(
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
-        slurm: SlurmTask | None,
+        slurm: SlurmTask | None, journal: JournalWriter | None,
     ) -> RunFolder:  # fmt: skip
-        return cls(
+        made = cls(
             plan=plan,
             name=name,
             run_id=run_id,
             folder=folder,
             experiments=str(plan.experiments),
+            way_back=_way_back(str(plan.experiments), str(plan.working_directory)),
             clock=clock,
             git=git,
             environment=_environment(name, run_id),
             template=_template(plan, name, run_id, git, slurm),
+            journal=journal,
             _locked=locked,
+            _real=os.path.realpath(plan.experiments),
         )
+        _OPEN.add(made)
+        return made
 
     def exit_file(self, identifier: str) -> str:
         """Where a supervised job leaves its exit status."""
         return layout.exit_file(self.folder, identifier)
 
-    def experiment(self, job: Job, key: str, attempt: int = 1) -> Experiment:
+    def links_file(self, identifier: str) -> str:
+        """Where it is kept what was collected while a job runs."""
+        return layout.links_file(self.folder, identifier)
+
+    def experiment(self, job: Job, key: str, attempt: int = 1, index: int = 0) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
         job starts. Raises `OSError` if that is not possible."""
         if not os.path.isdir(self.folder):
@@ -251,34 +192,64 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        if parent not in self._parents:
-            os.makedirs(parent, exist_ok=True)
-            self._parents.add(parent)
+        git = self.code.now(job) if self.code is not None else self.git
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
+            above = self._parent(parent)
             try:
                 os.mkdir(directory)
                 break
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
+                # Or somebody has cleaned up just now
                 continue
-            except FileNotFoundError:
-                # Somebody has cleaned up meanwhile
-                os.makedirs(parent, exist_ok=True)
         experiment = Experiment.new(
             run=self,
             job=job,
             key=key,
             attempt=attempt,
             identifier=identifier,
-            directory=directory,
+            home=Home.of(directory, f"{above.real}/{identifier}"),
+            git=git,
+            program=self._program(job.argv[0]),
         )
         try:
+            if self.journal is not None:
+                self.journal.start(identifier, key, attempt, index)
             experiment.begin()
         except OSError:
             experiment.discard()
             raise
         return experiment
+
+    def _program(self, word: str) -> str | None:
+        """The path of a program, looked for once."""
+        if word not in self._programs:
+            self._programs[word] = find_program(word, self.plan.working_directory)
+        return self._programs[word]
+
+    def _parent(self, path: str) -> Home:
+        """The folder of all experiments of a script, made where it is missing. Raises `OSError`
+        where a job has put a link in its place."""
+        known = self._parents.get(path)
+        try:
+            if known is not None:
+                known.check()
+                return known
+        except FileNotFoundError:
+            # Somebody has cleaned up meanwhile
+            pass
+        if known is not None and os.path.realpath(path) != known.real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", path)
+        self._check_experiments()
+        os.makedirs(path, exist_ok=True)
+        made = self._parents[path] = Home.of(path, follow=True)
+        return made
+
+    def _check_experiments(self) -> None:
+        """Raises `OSError` if a job has put a link in the place of all experiments."""
+        if os.path.realpath(self.experiments) != self._real:
+            raise OSError(errno.ENOTDIR, "something else is in its place", self.experiments)
 
     def _continue(self, job: Job, directory: str, metadata: Metadata) -> Experiment:
         experiment = Experiment.reopen(self, job, directory, metadata)
@@ -297,7 +268,8 @@ class RunFolder:
         experiment.is_continued = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.exit_file(experiment.identifier))
-        remove_parts(directory)
+        if experiment.home.is_there:
+            remove_parts(directory)
         experiment.write(sync=False)
         experiment.open_logs()
         return experiment
@@ -323,6 +295,7 @@ class RunFolder:
         with self._restoring:
             if os.path.isdir(self.folder):
                 return
+            self._check_experiments()
             os.makedirs(self.folder)
             locked = lock(self.folder)
             if locked is not None:
@@ -331,14 +304,45 @@ class RunFolder:
             write_record(self.folder, self.run_id, self.name, self.plan)
             _equip(self.folder, self._locked, self.git)
             self.clock.renew(os.path.dirname(self.folder))
+            if self.journal is not None:
+                self.journal.renew(self.folder)
 
     def close(self, *, done: bool) -> None:
-        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then."""
+        """Ends the run. Its folder goes if all is `done`: the experiments tell everything then. A
+        second time does nothing."""
+        locked, self._locked = self._locked, -1
+        if locked < 0:
+            return
+        _OPEN.discard(self)
         self.clock.close()
+        if self.journal is not None:
+            self.journal.close()
         with contextlib.suppress(OSError):
-            if done:
+            if done or self.is_forgotten:
                 shutil.rmtree(self.folder)
-        os.close(self._locked)
+                remove_pointer(self.plan, self.run_id)
+        os.close(locked)
+
+    def forget_lock(self) -> None:
+        """In a forked child of the process that executes the run: the lock is not the child's, and
+        must not be held for as long as it lives."""
+        with contextlib.suppress(OSError):
+            self.clock.close()
+            os.close(self._locked)
+        self._locked = -1
+
+
+_OPEN: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for folder in list(_OPEN):
+        folder.forget_lock()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
@@ -353,6 +357,12 @@ def _equip(folder: str, locked: int, git: Git) -> None:
     os.pwrite(locked, bytes(RESERVE), 0)
     if git.patch is not None:
         write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
+
+
+def _way_back(experiments: str, working_directory: str) -> str:
+    """The way from an experiment directory to the working directory, links resolved."""
+    directory = f"{os.path.realpath(experiments)}/script/name/identifier"
+    return os.path.relpath(os.path.realpath(working_directory), directory)
 
 
 def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None) -> Metadata:
@@ -378,5 +388,10 @@ def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | N
 
 def _environment(name: str, run_id: str) -> dict[bytes, bytes]:
     environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+    around = environment.get("HERMES_IDENTIFIER")
+    if around:
+        # This run is itself in a job: the processes of its jobs are that job's too
+        outer = environment.get("HERMES_OUTER", "")
+        environment["HERMES_OUTER"] = f"{around} {outer}".rstrip()
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}

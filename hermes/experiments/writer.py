@@ -8,19 +8,34 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
+from ..errors import HermesError
 from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import PLACEHOLDER, Job, Problem, Status
-from .files import open_regular, write_all
-from .layout import OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
-from .metadata import HermesFile, Metadata, write_metadata
-from .provenance import Git
+from .files import (
+    Home,
+    Stamp,
+    entries_of,
+    everything_below,
+    lstat,
+    open_own,
+    open_regular,
+    put_aside,
+    size_of,
+    write_all,
+)
+from .git import UNKNOWN, Git
+from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
+from .mending import leads_to, led_anew, replace_link
+from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
 
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
@@ -33,10 +48,7 @@ class Run(Protocol):
     def plan(self) -> Plan: ...
 
     @property
-    def folder(self) -> str: ...
-
-    @property
-    def git(self) -> Git: ...
+    def way_back(self) -> str: ...
 
     @property
     def environment(self) -> dict[bytes, bytes]: ...
@@ -54,18 +66,27 @@ class Experiment:
 
     run: Run
     job: Job
-    directory: str
+    home: Home
+    """The directory; nothing is written there once something else is in its place."""
+
     metadata: Metadata
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
+
+    git: Git = UNKNOWN
+    """The state of the code as the job starts."""
+
+    written: Stamp | None = None
+    """The metadata as they were written last; None if others are there."""
 
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
 
     @classmethod
     def new(
-        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, directory: str
-    ) -> Experiment:
+        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, home: Home,
+        git: Git, program: str | None,
+    ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
         metadata = msgspec.structs.replace(
             run.template,
@@ -73,6 +94,8 @@ class Experiment:
             script=job.script,
             argv=tuple(job.command(identifier)),
             arguments=tuple(word.replace(PLACEHOLDER, identifier) for word in job.arguments),
+            program=program,
+            git=git.state,
             options=job.options,
             comments=job.options.comments,
             key=key,
@@ -81,7 +104,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, directory=directory, metadata=metadata)
+        return cls(run=run, job=job, home=home, metadata=metadata, git=git)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -99,7 +122,14 @@ class Experiment:
             files=[file for file in metadata.files if file.origin == "copied-before"],
             problems=[],
         )
-        return cls(run=run, job=job, directory=directory, metadata=metadata)
+        written = stamp_of_metadata(directory, metadata.identifier)
+        # A job may have moved its directory, and left a link that leads there
+        home = Home.of(directory, follow=written is not None)
+        return cls(run=run, job=job, home=home, metadata=metadata, written=written)
+
+    @property
+    def directory(self) -> str:
+        return self.home.path
 
     @property
     def identifier(self) -> str:
@@ -112,17 +142,14 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
-        self.write(sync=False)
-        again = re_execution(self.job, self.run.plan.settings).encode("utf-8", "surrogateescape")
-        fd = open_regular(f"{self.directory}/{RE_EXECUTION}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            write_all(fd, again)
-        finally:
-            os.close(fd)
+        self.written = write_metadata(self.directory, self.metadata, sync=False)
+        again = re_execution(self.job, self.run.plan.settings, self.run.way_back)
+        _write_new(f"{self.directory}/{RE_EXECUTION}", again.encode("utf-8", "surrogateescape"))
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
-        if self.run.git.patch is not None:
-            _link_or_copy(f"{self.run.folder}/{PATCH}", f"{self.directory}/{PATCH}")
+        if self.git.patch is not None:
+            # Not by a hard link: who edits one would edit those of others
+            _write_new(f"{self.directory}/{PATCH}", self.git.patch)
 
     def open_logs(self, flags: int = 0) -> None:
         """Opens the files for the job's output. Raises `OSError`.
@@ -131,7 +158,8 @@ class Experiment:
         """
         for log in (STDOUT, STDERR):
             path = f"{self.directory}/{log}"
-            self.logs.append(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
+            opened = open_regular if flags & os.O_EXCL else open_own
+            self.logs.append(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags))
 
     def close_logs(self) -> None:
         while self.logs:
@@ -140,10 +168,13 @@ class Experiment:
     @property
     def is_untouched(self) -> bool:
         """Whether the directory holds nothing but what stands in it before the job starts."""
-        logs = [f"{self.directory}/{log}" for log in (STDOUT, STDERR)]
-        return OWN.issuperset(os.listdir(self.directory)) and not any(
-            os.path.getsize(log) for log in logs if os.path.exists(log)
+        found = dict(everything_below(self.directory))
+        logs = [found.get(f"{self.directory}/{log}") for log in (STDOUT, STDERR)]
+        is_ours = all(
+            path[len(self.directory) + 1 :] in OWN and stat.S_ISREG(status.st_mode)
+            for path, status in found.items()
         )
+        return is_ours and not any(log.st_size for log in logs if log is not None)
 
     def discard(self) -> None:
         """Takes the directory away again; the job has not been started."""
@@ -159,14 +190,75 @@ class Experiment:
             b"HERMES_SLOT": b"%d" % slot,
         }
 
+    def _list_files(self) -> None:
+        """Adds what the job has put there itself to the files."""
+        before = [self._measured(file) for file in self.metadata.files]
+        listed = {file.path for file in before}
+        start = len(self.directory) + 1
+        written: list[StoredFile] = []
+        folders = [self.directory]
+        for folder in folders:
+            try:
+                entries = entries_of(folder)
+            except OSError:
+                # Closed by the job: what is in it is not known
+                if folder != self.directory:
+                    written.append(StoredFile(folder[start:], 0, "written"))
+                continue
+            for entry in entries:
+                path = entry.path[start:]
+                if path in listed or (path in OWN and entry.is_file(follow_symlinks=False)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    self._mend(entry.path)
+                if (status := lstat(entry.path)) is not None:
+                    written.append(StoredFile(path, status.st_size, "written"))
+        self.metadata.files = before + sorted(written, key=lambda file: file.path)
+
+    def _mend(self, link: str) -> None:
+        """Leads a link of the job's own to where what it led to has been collected."""
+        top, folder, target = self.run.plan.working_directory, os.path.dirname(link), ""
+        with suppress(OSError):
+            target = os.readlink(link)
+        led = leads_to(folder, target, [(str(top), ""), (os.path.realpath(top), "")])
+        if led is not None and os.path.lexists(place := f"{self.directory}/{led}"):
+            replace_link(link, target, led_anew(folder, target, place))
+
+    def _measured(self, file: StoredFile) -> StoredFile:
+        """What was copied before the job has its size when the job has ended."""
+        path = f"{self.directory}/{file.path}"
+        if file.origin != "copied-before" or not os.path.lexists(path):
+            return file
+        return StoredFile(file.path, size_of(path), file.origin)
+
     def add_problem(self, problem: Problem) -> None:
         """Adds a problem to the metadata, unless it is there already."""
         if problem not in self.metadata.problems:
             self.metadata.problems.append(problem)
 
-    def write(self, *, sync: bool) -> None:
-        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
-        write_metadata(self.directory, self.metadata, sync=sync)
+    def write(self, *, sync: bool, has_ended: bool = False) -> None:
+        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
+
+        When the job `has_ended`, the list of files is completed first.
+        """
+        self.home.check()
+        self._keep_others()
+        if has_ended:
+            self._list_files()
+        self.written = write_metadata(self.directory, self.metadata, sync=sync)
+
+    def _keep_others(self) -> None:
+        """Puts aside what the job has written under the name of the metadata."""
+        path = f"{self.directory}/{METADATA}"
+        status = lstat(path)
+        if status is None or Stamp.of(status) == self.written:
+            return
+        # Not if somebody has only put back an older state
+        if stamp_of_metadata(self.directory, self.identifier) is None:
+            put_aside(path)
 
 
 def rerun_command(directory: str, name: str, plan: Plan) -> str:
@@ -177,8 +269,19 @@ def rerun_command(directory: str, name: str, plan: Plan) -> str:
     return shlex.join(["hermes", "exec", "-f", path, "-n", name, *root])
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def stamp_of_metadata(directory: str, identifier: str) -> Stamp | None:
+    """The metadata that are there; None if they are not those of this experiment."""
+    status = lstat(f"{directory}/{METADATA}")
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        is_ours = read_metadata(directory).identifier == identifier
+    except HermesError:
+        return None
+    return Stamp.of(status) if is_ours and status is not None else None
+
+
+def _write_new(path: str, data: bytes) -> None:
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from ..model import PLACEHOLDER, Job
@@ -130,8 +130,7 @@ class Binder:
                 )
         ends = list(accumulate(self._lengths, initial=0))
         lengths = tuple(
-            sum(index not in gone for index in range(start, end))
-            for start, end in zip(ends, ends[1:], strict=False)
+            sum(index not in gone for index in range(start, end)) for start, end in pairwise(ends)
         )
         if not any(lengths):
             first = self.words[0].word

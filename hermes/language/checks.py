@@ -14,8 +14,11 @@ from pathlib import Path
 from ..errors import HermesError, PlanError, did_you_mean, escape
 from ..model import PLACEHOLDER
 from .binding import Binder, Binding
-from .source import Source, Word
+from .source import Source, Span, Word
 from .sweeps import Values, distinct
+
+UTF8_HINT = "start it with `PYTHONUTF8=1` in its environment"
+"""What helps where the locale of a program that uses Hermes has another encoding."""
 
 
 def problems(
@@ -27,6 +30,9 @@ def problems(
     """
     checker = _Checker(source, working_directory)
     checker.check_name(name)
+    if not checker.can_be_encoded():
+        # Nothing can be looked up under a name that the system cannot be given
+        return list(checker.found.values())
     for binder, above, values in bindings:
         for _ in distinct(binder.head_slots, above, values):
             checker.check_head(binder, values)
@@ -50,6 +56,18 @@ class _Checker:
             self.found[""] = HermesError(
                 f"the name `{escape(name)}` {unusable}", hint="`-n NAME` names a folder"
             )
+
+    def can_be_encoded(self) -> bool:
+        """Whether the system can be given the words of the file. In UTF-8 it always can."""
+        text = self._source.text
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError as exc:
+            message = f"the locale of this process ({exc.encoding}) has no `{text[exc.start]}`"
+            span = Span(exc.start, exc.start + 1)
+            self.found[message] = self._source.error(message, span, hint=UTF8_HINT)
+            return False
+        return True
 
     def check_head(self, binder: Binder, values: Values) -> None:
         command = binder.command(values)
@@ -106,7 +124,11 @@ def why_unusable(folder: str) -> str | None:
         return "is not a plain folder name"
     if not folder.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in folder):
         return "holds control characters"
-    if len(os.fsencode(folder)) > 255:
+    try:
+        length = len(os.fsencode(folder))
+    except UnicodeEncodeError as exc:
+        return f"cannot be written in the locale of this process ({exc.encoding}); {UTF8_HINT}"
+    if length > 255:
         return "is longer than 255 bytes"
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,22 @@ from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
 from .kinds import split_sbatch
-from .settings import PlanArguments, Settings, find_root, layered
+from .settings import WORKING_DIRECTORY, PlanArguments, Settings, find_root, layered
+from .sharing import shared_paths
 from .source import Source
-from .sweeps import JobTemplate, Sweep, Tree, Values, build, count, distinct, expand, templates
-from .syntax import Document, parse
+from .sweeps import (
+    JobTemplate,
+    Sweep,
+    Tree,
+    Values,
+    build,
+    count,
+    distinct,
+    expand,
+    pick,
+    templates,
+)
+from .syntax import Document, SettingLine, parse
 from .writing import quote
 
 
@@ -84,6 +96,7 @@ def from_recipe(recipe: dict[str, Any]) -> Plan:
         root=recipe["root"],
         comments=recipe["comments"],
         arguments=recipe["settings"],
+        is_recorded=True,
     )
 
 
@@ -115,10 +128,15 @@ def _compile(
     root: str | os.PathLike[str] | None,
     comments: Sequence[str],
     arguments: Mapping[str, object],
+    is_recorded: bool = False,
 ) -> Plan:
     base = Path(os.path.abspath(base))
     source = Source.of(path or "<command>", data)
     document = parse(source)
+    pre = [line for line in document.settings if line.key.text != WORKING_DIRECTORY]
+    if not is_recorded:
+        # A plan that was executed before has all settings, and its working directory, in its record
+        _check_place(source, document.settings, base, path)
     top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
     notes: list[str] = []
     plan = Plan(
@@ -126,7 +144,8 @@ def _compile(
         sha256=hashlib.sha256(data).hexdigest(),
         working_directory=base,
         root=top,
-        settings=layered(top, source, document.settings, arguments, notes.append),
+        place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
+        settings=layered(None if is_recorded else top, source, pre, arguments, notes.append),
         _data=data,
         _document=document,
         _entries=tuple(build(source, entry) for entry in document.entries),
@@ -138,19 +157,42 @@ def _compile(
     return plan
 
 
+def _check_place(
+    source: Source, settings: Iterable[SettingLine], base: Path, path: str | None
+) -> None:
+    """Raises `HermesFileError` if the hermes file says that it is for another folder."""
+    line = next((line for line in settings if line.key.text == WORKING_DIRECTORY), None)
+    if line is None:
+        return
+    file = os.path.abspath(base / (path or ""))
+    lexical, physical = os.path.dirname(file), os.path.dirname(os.path.realpath(file))
+    # The folder may be reached by links, of which the relative path knows or not
+    places = [os.path.normpath(f"{folder}/{line.value.text}") for folder in (lexical, physical)]
+    there = [each for each in places if os.path.isdir(each)]
+    if any(os.path.samefile(each, base) for each in there):
+        return
+    hint = f"take the line away to run the jobs in `{escape(str(base))}`"
+    if there:
+        command = ["hermes", "exec", "-f", os.path.relpath(file, there[0])]
+        hint = f"`cd {shlex.quote(there[0])} && {shlex.join(command)}`, or {hint}"
+    place = escape((there or places)[0])
+    raise source.error(f"this file is to be executed in `{place}`", line.value.span, hint=hint)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a hermes file says is to be executed.
 
     `path` is the hermes file as it was named (None for a single command) and `sha256` the hash of
-    its bytes. Jobs run in `working_directory`; `experiments` is the folder that gets their
-    directories.
+    its bytes. Jobs run in `working_directory`, which is at `place` relative to the root, links
+    resolved; `experiments` is the folder that gets their directories.
     """
 
     path: str | None
     sha256: str
     working_directory: Path
     root: Path
+    place: str
     settings: Settings
     _data: bytes = field(repr=False)
     _document: Document = field(repr=False)
@@ -209,6 +251,9 @@ class Plan:
                         "script, and gets the identifier as its first argument; write "
                         f"`{PLACEHOLDER}` where it belongs, or `identifier: none` in PRE"
                     )
+        threads, source = self.settings.threads, self._document.source
+        base = self.working_directory
+        found.update(dict.fromkeys(shared_paths(self._bindings(), source, base, threads)))
         return tuple(found)
 
     def check(self, name: str | None = None) -> None:
@@ -275,6 +320,19 @@ class Jobs:
 
     def __len__(self) -> int:
         return self.plan.count
+
+    def __getitem__(self, index: int) -> Job:
+        """The job of this index, counted from 0; the ones before it are not made."""
+        if index < 0:
+            raise IndexError(index)
+        for tree, slots in self.plan._entries:
+            size = count(tree)
+            if index < size:
+                values = [""] * slots
+                template, above = pick(tree, index, values)
+                return self.plan._binder(template, above).job(values)
+            index -= size
+        raise IndexError(index)
 
     def lines(self) -> Iterator[str]:
         """`Job.shell` of every job, without making the jobs."""

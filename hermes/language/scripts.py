@@ -80,9 +80,9 @@ def find_script(
         return Script(word=words[start], position=start)
     if second_item is not None and second_item > start:
         word = words[second_item]
-        if "{" not in word and not word.startswith("-"):
-            if word.endswith(SUFFIXES) or exists(word):
-                return Script(word=word, position=second_item)
+        is_plain = "{" not in word and not word.startswith("-")
+        if is_plain and (word.endswith(SUFFIXES) or exists(word)):
+            return Script(word=word, position=second_item)
     for position in range(start, len(words)):
         if words[position].endswith(".py") and not _follows_option(words, position, start):
             return Script(word=words[position], position=position, is_any_word=True)

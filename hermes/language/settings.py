@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SETTINGS_FILE = ".hermes_settings"
+
+WORKING_DIRECTORY = "working_directory"
+"""A line of PRE that is no setting: the folder in which a hermes file has to be executed, relative
+to the file's own folder.
+"""
+
 PREDECESSOR_KEYS = ("bot_id", "chat_id")
 """Keys of rlmate, which Hermes follows.
 
@@ -160,7 +166,7 @@ def find_root(working_directory: Path) -> Path:
 
 
 def layered(
-    root: Path,
+    root: Path | None,
     source: Source,
     pre: Iterable[SettingLine],
     arguments: Mapping[str, object],
@@ -169,11 +175,12 @@ def layered(
     """The settings in force under `root`, for a hermes file whose PRE section holds `pre`.
 
     `arguments` come from the caller and rank highest; None means not given. `warn` gets what is
-    wrong but harmless. Raises `HermesError` for unknown keys, bad values and repeated keys.
+    wrong but harmless. Without a root no `.hermes_settings` is read. Raises `HermesError` for
+    unknown keys, bad values and repeated keys.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    own = _read(root / SETTINGS_FILE)
+    own = _read(root / SETTINGS_FILE) if root is not None else None
     if own is not None:
         _apply(own, _without_predecessor(own, warn), values, origins)
     _apply(source, pre, values, origins)

@@ -158,6 +158,27 @@ def expand(tree: Tree, values: Values) -> Iterator[JobTemplate]:
                 yield from expand(member, values)
 
 
+def pick(
+    tree: Tree, index: int, values: Values, above: tuple[Sweep, ...] = ()
+) -> tuple[JobTemplate, tuple[Sweep, ...]]:
+    """The job template of this index among those that `expand` yields, counted from 0; sets
+    `values`. It comes with the sweeps around it, outermost first."""
+    if isinstance(tree, JobTemplate):
+        return tree, above
+    for member in tree.members:
+        size = count(member)
+        if index < size * tree.rounds:
+            turn, index = divmod(index, size)
+            for column in reversed(tree.columns):
+                length = len(column.values)
+                values[column.slot] = column.values[turn % length]
+                if not tree.in_step:
+                    turn //= length
+            return pick(member, index, values, (*above, tree))
+        index -= size * tree.rounds
+    raise IndexError(index)
+
+
 def distinct(wanted: frozenset[int], above: tuple[Sweep, ...], values: Values) -> Iterator[None]:
     """Sets `values` to every combination that the slots in `wanted` can take.
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..model import Job, Options
 from .options import FLAGS, written
-from .settings import SETTINGS, Settings
+from .settings import SETTINGS, WORKING_DIRECTORY, Settings
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES
 
 _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
@@ -22,23 +22,26 @@ def quote(word: str) -> str:
     return "'" + word.replace("'", "'\\''").replace("\r\n", "\r''\n") + "'"
 
 
-def re_execution(job: Job, settings: Settings) -> str:
-    """A hermes file that runs `job` again, with the settings in force."""
+def re_execution(job: Job, settings: Settings, working_directory: str) -> str:
+    """A hermes file that runs `job` again, with the settings in force.
+
+    `working_directory` is that of the job, relative to the folder that the file goes into.
+    """
     items = ", ".join(" ".join(map(quote, item)) for item in job.items)
     arguments = f"STD-E\n{' '.join(map(quote, job.standard))}\n" if job.standard else ""
-    return (
-        f"{_settings_section(settings)}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
-    )
+    section = _settings_section(settings, working_directory)
+    return f"{section}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
 
 
 # Nearly all jobs of a run share both
 
 
 @lru_cache(maxsize=10)
-def _settings_section(settings: Settings) -> str:
+def _settings_section(settings: Settings, working_directory: str) -> str:
+    texts = {name: row.write(getattr(settings, name)) for name, row in SETTINGS.items()}
+    texts = {WORKING_DIRECTORY: working_directory, **texts}
     lines = ["PRE"]
-    for name, row in SETTINGS.items():
-        text = row.write(getattr(settings, name))
+    for name, text in texts.items():
         lines.append(f"{name}: {text if _UNQUOTED.fullmatch(text) else _quoted_setting(text)}")
     return "\n".join([*lines, ""])
 

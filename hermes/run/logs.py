@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 
 import anyio
 
-from ..blocking import in_thread
+from ..blocking import in_thread, is_asyncio
+from ..experiments.files import open_regular
 from ..experiments.layout import STDERR, STDOUT
 
 CHUNK = 65536
@@ -151,19 +152,17 @@ class _OpenFiles:
 
     async def _open(self, path: str) -> tuple[Readable, Close]:
         """With aiofiles, and under trio, which aiofiles does not know, with anyio."""
-        # Imported here: most runs follow no logs
-        import asyncio
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            file = await anyio.open_file(path, "rb", buffering=0)
+        if not is_asyncio():
+            file = await anyio.open_file(path, "rb", buffering=0, opener=open_regular)
             return file, file.aclose
+        # Imported here: most runs follow no logs
         import aiofiles
 
         if self._executor is None:
             self._executor = ThreadPoolExecutor(2, "hermes-logs")
-        aiofile = await aiofiles.open(path, "rb", buffering=0, executor=self._executor)
+        aiofile = await aiofiles.open(
+            path, "rb", buffering=0, opener=open_regular, executor=self._executor
+        )
         return aiofile, aiofile.close
 
     async def close(self, path: str) -> None:
@@ -183,6 +182,6 @@ def _grown(logs: Iterable[_Log]) -> list[_Log]:
     grown = []
     for log in logs:
         with suppress(OSError):
-            if os.stat(log.path).st_size > log.offset:
+            if os.lstat(log.path).st_size > log.offset:
                 grown.append(log)
     return grown

@@ -1,25 +1,54 @@
-"""What a run still has to do, read from the experiment directories."""
+"""Who runs a job, and has it succeeded: read from the experiments of a name and the journals of
+its runs.
+
+`hermes resume`, `hermes stop` and `hermes exec --resume` all ask here.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
+import msgspec
+
+from ..errors import escape
 from ..executors.base import Leftover, Todo
+from ..executors.exits import parse_exit_file
+from ..executors.proc import processes_of
+from ..experiments.files import read_regular
+from ..experiments.journal import Journal, Machine, Started, may_be_alive, read_journal
+from ..experiments.layout import exit_file, named_folder, run_folder
 from ..experiments.metadata import Metadata
-from ..experiments.query import experiments_named
-from ..experiments.run_folder import RunFolder, experiments_of
+from ..experiments.query import Found, find_named
+from ..experiments.run_folder import RunFolder
+from ..experiments.run_record import is_locked
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Status
 
+COUNTED = 20_000
+"""Jobs of a plan that are looked through before the start, to tell how many have succeeded. Those
+of a larger one are counted as they are passed."""
+
+
+class Reason(Enum):
+    """Why a job is not started."""
+
+    SUCCEEDED = "has succeeded"
+    FAILED = "has failed, and failed jobs are not run again"
+    TAKEN_UP = "an earlier runner has begun it, and it is brought to its end"
+    RUNNING = "another run executes it"
+    UNKNOWN = "it may be alive where nobody can see it from here"
+
 
 @dataclass(slots=True, eq=False)
 class Survey:
-    """The jobs of a plan that need not be started, by their keys, and what is done about others."""
+    """What is known of the jobs of a plan before the first one is started."""
 
-    settled: set[str] = field(default_factory=set)
-    """Jobs that are not started: taken up, succeeded, or failed and not to be tried again."""
+    settled: dict[str, Reason] = field(default_factory=dict)
+    """By their keys, the jobs that are not started, and why."""
 
     taken_up: list[Todo] = field(default_factory=list)
     """Jobs that an earlier runner has begun and not finished."""
@@ -27,8 +56,21 @@ class Survey:
     attempts: dict[str, int] = field(default_factory=dict)
     """How many times a job has been started in this run."""
 
-    succeeded: int = 0
-    failed: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    may_be_alive: dict[str, str] = field(default_factory=dict)
+    """By their keys, experiments of other runs that may be alive."""
+
+    counted: Counter[Reason] = field(default_factory=Counter)
+    """How many jobs of the plan are not started, as far as that is known in advance."""
+
+    @property
+    def succeeded(self) -> int:
+        return self.counted[Reason.SUCCEEDED]
+
+    @property
+    def failed(self) -> int:
+        return self.counted[Reason.FAILED]
 
 
 def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
@@ -36,34 +78,46 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
 
     `held` are the keys of jobs that go on without a runner.
     """
-    survey = Survey(settled=set(held))
+    survey = Survey(settled=dict.fromkeys(held, Reason.TAKEN_UP))
+    found = find_named(folder.experiments, folder.name)
+    journal = read_journal(folder.folder)
+    own = _own(folder, found, journal)
     recorded = folder.recorded()
     latest: dict[str, Metadata] = {}
     unfinished: dict[str, list[Leftover]] = {}
-    for directory, metadata in experiments_of(folder):
+    for leftover in own:
+        metadata = leftover.metadata
         key = metadata.key
         latest[key] = metadata
         # One experiment may have had several attempts on a cluster
         survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata.attempts)
         if key not in held and is_unfinished(metadata, recorded):
-            leftover = Leftover(directory=directory, metadata=metadata)
             unfinished.setdefault(key, []).append(leftover)
+    _settle_by_others(survey, found, folder.experiments, folder.run_id)
     for key, metadata in latest.items():
-        if key in held:
+        if key in held or survey.settled.get(key) is Reason.SUCCEEDED:
             continue
         if is_unfinished(metadata, recorded):
-            survey.settled.add(key)
+            survey.settled[key] = Reason.TAKEN_UP
         elif metadata.status is Status.FINISHED:
-            survey.settled.add(key)
-            survey.succeeded += 1
+            survey.settled[key] = Reason.SUCCEEDED
         elif metadata.status in (Status.FAILED, Status.TIMEOUT) and not failed:
-            survey.settled.add(key)
-            survey.failed += 1
+            survey.settled[key] = Reason.FAILED
     # Of several experiments of one job the latest counts
     survey.taken_up = [
-        replace(todo, again=todo.leftover is None or todo.leftover.metadata is latest[todo.key])
-        for todo in _taken_up(folder.plan, survey.attempts, unfinished, held, failed=failed)
+        replace(todo, again=_is_again(todo, latest, survey))
+        for todo in _taken_up(folder.plan, survey, unfinished, held, journal, failed=failed)
     ]
+    _count(survey, folder.plan)
+    return survey
+
+
+def survey_name(plan: Plan, name: str) -> Survey:
+    """Which jobs have succeeded under a name already, or are being executed, in whatever run."""
+    survey = Survey()
+    experiments = str(plan.experiments)
+    _settle_by_others(survey, find_named(experiments, name), experiments, None)
+    _count(survey, plan)
     return survey
 
 
@@ -76,40 +130,165 @@ def is_unfinished(metadata: Metadata, recorded: Set[str]) -> bool:
     return metadata.status is Status.RUNNING or was_full
 
 
+def _is_again(todo: Todo, latest: dict[str, Metadata], survey: Survey) -> bool:
+    if survey.settled.get(todo.key) is Reason.SUCCEEDED:
+        # It has come to its end in another run meanwhile
+        return False
+    return todo.leftover is None or todo.leftover.metadata is latest[todo.key]
+
+
+def _own(folder: RunFolder, found: list[Found], journal: Journal) -> list[Leftover]:
+    """The experiments of a run, in the order of their starts.
+
+    What the journal knows, and nobody can read any more, is made again as far as it is known.
+    """
+    own: dict[str, Leftover] = {}
+    for each in found:
+        metadata = each.metadata
+        if metadata is not None and metadata.run_id == folder.run_id:
+            own[each.identifier] = Leftover(directory=each.directory, metadata=metadata)
+    for identifier, started in journal.jobs.items():
+        leftover = own.get(identifier) or _made_again(folder, started)
+        if leftover is None:
+            continue
+        if started.status is not None and leftover.metadata.status is Status.RUNNING:
+            # An older state of the metadata was put back, by a job or a program that copies files
+            leftover.metadata.status = started.status
+        own[identifier] = replace(leftover, machine=started.machine, reason=started.reason)
+    return [own[identifier] for identifier in sorted(own)]
+
+
+def _made_again(folder: RunFolder, started: Started) -> Leftover | None:
+    """The experiment of a job whose metadata are gone; None if the job is not of this plan."""
+    try:
+        job = folder.plan.jobs[started.index]
+    except IndexError:
+        return None
+    identifier = started.identifier
+    metadata = msgspec.structs.replace(
+        folder.template,
+        identifier=identifier,
+        script=job.script,
+        argv=tuple(job.command(identifier)),
+        options=job.options,
+        comments=job.options.comments,
+        key=started.key,
+        attempts=started.attempt,
+        files=[],
+        problems=[],
+    )
+    parent = named_folder(folder.experiments, job.script, folder.name)
+    return Leftover(directory=f"{parent}/{identifier}", metadata=metadata)
+
+
 def _taken_up(
     plan: Plan,
-    attempts: dict[str, int],
+    survey: Survey,
     unfinished: dict[str, list[Leftover]],
     held: Set[str],
+    journal: Journal,
     *,
     failed: bool,
-) -> Iterator[Todo]:
+) -> list[Todo]:
     """The jobs that an earlier runner has begun, in the order of the plan."""
-    keys, missing = Keys(), {*held, *unfinished}
-    for index, job in enumerate(plan.jobs if missing else ()):
-        key = keys.key(job)
-        if key not in missing:
-            continue
-        missing.discard(key)
-        attempt = attempts.get(key, 1)
-        todo = Todo(index=index, job=job, key=key, attempt=attempt, is_taken_up=True)
+    places = {started.key: started.index for started in journal.jobs.values()}
+    missing = {*held, *unfinished}
+    found = [(places[key], key) for key in missing if key in places]
+    found += _searched(plan, missing - places.keys())
+    todos = []
+    for index, key in sorted(found):
+        attempt = survey.attempts.get(key, 1)
+        todo = Todo(index=index, job=plan.jobs[index], key=key, attempt=attempt, is_taken_up=True)
         if key in held:
-            yield todo
+            todos.append(todo)
         for leftover in unfinished.get(key, ()):
-            yield replace(todo, leftover=leftover, rerun_failed=failed)
-        if not missing:
+            todos.append(replace(todo, leftover=leftover, rerun_failed=failed))
+    return todos
+
+
+def _searched(plan: Plan, missing: Set[str]) -> Iterator[tuple[int, str]]:
+    """Indices of the jobs with these keys."""
+    keys, left = Keys(plan.place), set(missing)
+    for index, job in enumerate(plan.jobs if left else ()):
+        key = keys.key(job)
+        if key in left:
+            left.discard(key)
+            yield index, key
+        if not left:
             return
 
 
-def survey_name(plan: Plan, name: str) -> Survey:
-    """Which jobs have succeeded under a name already, in whatever run."""
-    survey = Survey()
-    for _, metadata in experiments_named(str(plan.experiments), name):
-        if metadata.status is Status.FINISHED:
-            survey.settled.add(metadata.key)
-    if not survey.settled:
-        return survey
-    keys = Keys()
-    for job in plan.jobs:
-        survey.succeeded += keys.key(job) in survey.settled
-    return survey
+# Other runs
+
+
+def _settle_by_others(
+    survey: Survey, found: list[Found], experiments: str, own_run: str | None
+) -> None:
+    """Takes into account what has come of the jobs of a name in other runs."""
+    running: list[Metadata] = []
+    unreadable = []
+    for each in found:
+        metadata = each.metadata
+        if metadata is None:
+            unreadable.append(each)
+        elif metadata.run_id != own_run and metadata.status is Status.FINISHED:
+            survey.settled[metadata.key] = Reason.SUCCEEDED
+        elif metadata.run_id != own_run and metadata.status is Status.RUNNING:
+            running.append(metadata)
+    if running:
+        _settle_by_running(survey, running, experiments)
+    known = _identifiers(experiments, own_run)
+    strange = [each.problem for each in unreadable if each.identifier not in known]
+    if strange:
+        more = f", and {len(strange) - 1} more like it" if len(strange) > 1 else ""
+        survey.warnings.append(f"passed over: {strange[0]}{more}")
+
+
+def _identifiers(experiments: str, run_id: str | None) -> Set[str]:
+    return read_journal(run_folder(experiments, run_id)).jobs.keys() if run_id else frozenset()
+
+
+def _settle_by_running(survey: Survey, running: list[Metadata], experiments: str) -> None:
+    runs = {metadata.run_id: run_folder(experiments, metadata.run_id) for metadata in running}
+    held = {run_id for run_id, folder in runs.items() if is_locked(folder)}
+    journals = {run_id: read_journal(folder) for run_id, folder in runs.items()}
+    alive, here = processes_of("HERMES_IDENTIFIER"), Machine.here()
+    taken: Counter[str] = Counter()
+    for metadata in running:
+        key, run_id, identifier = metadata.key, metadata.run_id, metadata.identifier
+        if survey.settled.get(key) is Reason.SUCCEEDED:
+            continue
+        started = journals[run_id].jobs.get(identifier)
+        if run_id in held or identifier in alive:
+            survey.settled[key] = Reason.RUNNING
+            taken[run_id] += 1
+        elif started is not None and started.machine is not None:
+            has_ended = started.status is not None or _has_exit_status(runs[run_id], identifier)
+            if not has_ended and may_be_alive(started.machine, here):
+                survey.settled[key] = Reason.UNKNOWN
+                survey.may_be_alive[key] = identifier
+                survey.warnings.append(
+                    f"`{identifier}` may still run on `{escape(started.machine.host)}`: it was left"
+                    " as it is"
+                )
+    survey.warnings += [
+        f"{count} of these jobs run in `{escape(run_id)}`: they are not started"
+        for run_id, count in taken.items()
+    ]
+
+
+def _has_exit_status(folder: str, identifier: str) -> bool:
+    try:
+        text = read_regular(exit_file(folder, identifier)).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return parse_exit_file(text) is not None
+
+
+def _count(survey: Survey, plan: Plan) -> None:
+    if survey.settled and plan.count <= COUNTED:
+        keys = Keys(plan.place)
+        for job in plan.jobs:
+            reason = survey.settled.get(keys.key(job))
+            if reason is not None:
+                survey.counted[reason] += 1

@@ -7,16 +7,17 @@ slots -> todo -> executor -> events and result
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import anyio
 
-from ..blocking import in_thread, shielded
+from ..blocking import has_loop, in_thread, shielded
 from ..errors import escape
 from ..events import (
     Event,
@@ -44,13 +45,16 @@ from ..timing import Timing
 from .control import cancel_when_asked
 from .feed import Feed, Listener
 from .logs import Follower, Stream
-from .resume import Survey
+from .resume import Reason, Survey
 from .slots import Slots
-from .todos import Todos, anew, comes_to_nothing
+from .todos import PENDING, Todos, anew, comes_to_nothing
 
 UNREAD = 32
 """Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it. Other
 events never do."""
+
+INNER_SHARE = 0.7
+"""A run in a job of another run has this share of that job's grace."""
 
 FollowLogs = Literal["all", "shown", "none"]
 """Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or
@@ -101,7 +105,8 @@ class Run:
         self._survey = survey
         self._executor = executor
         self._timing = options.timing
-        self._grace = Grace(options.timing.grace if options.grace is None else options.grace)
+        grace = options.timing.grace if options.grace is None else options.grace
+        self._grace = Grace(within_outer(grace, os.environ))
         self._options = options
         self._is_ending = is_ending
         self._scope = anyio.CancelScope()
@@ -122,6 +127,9 @@ class Run:
         self._count_started = 0
         self._outcomes: list[Outcome] = []
         self._replaced: list[str] = []
+        self._may_be_alive: list[str] = []
+        """Identifiers of experiments of this run that were left alone."""
+
         self._warnings: list[str] = list(self.plan.warnings)
         self._left = 0
         self._at_work = 0
@@ -162,12 +170,19 @@ class Run:
             outcomes=tuple(self._outcomes),
             cancelled=self.cancelled,
             warnings=tuple(self._warnings),
-            succeeded_before=self._survey.succeeded,
-            failed_before=self._survey.failed,
+            succeeded_before=self._passed(Reason.SUCCEEDED),
+            failed_before=self._passed(Reason.FAILED),
+            running_elsewhere=self._passed(Reason.RUNNING),
+            may_be_alive=(*self._may_be_alive, *self._todos.left_alone),
             disk_full=self._todos.is_full,
             left=self._left,
             replaced=tuple(self._replaced),
+            forgotten=self._folder.is_forgotten,
         )
+
+    def _passed(self, reason: Reason) -> int:
+        # Jobs of a large plan are counted as they are passed
+        return max(self._survey.counted[reason], self._todos.passed[reason])
 
     # Which job runs when
 
@@ -229,6 +244,8 @@ class Run:
             may_come_again = self._at_work > 0
             blocks = self._todos.may_block
             todo = await in_thread(self._todos.next) if blocks else self._todos.next()
+            if todo is PENDING:
+                continue
             if todo is not None or not may_come_again:
                 return todo
             await self._one_less.wait()
@@ -261,6 +278,8 @@ class Run:
             # Not started, and to be started by a resumed run: nothing has become of it
             self._start_nothing_more()
         else:
+            if error.problem.kind is ProblemKind.MAY_BE_ALIVE and todo.leftover is not None:
+                self._may_be_alive.append(todo.leftover.metadata.identifier)
             self._tell_outcome(todo, Outcome.not_begun(todo.job, error.status, error.problem))
 
     def _job_ended(self, todo: Todo, outcome: Outcome) -> None:
@@ -295,7 +314,7 @@ class Run:
             self._feed.close()
 
     def _tell_begin(self) -> None:
-        done = self._survey.succeeded + self._survey.failed
+        done = self._survey.counted.total() - self._survey.counted[Reason.TAKEN_UP]
         self._feed.publish(
             RunStarted(
                 run_id=self.run_id,
@@ -305,6 +324,8 @@ class Run:
                 experiments=str(self.plan.experiments),
             )
         )
+        for message in self._survey.warnings:
+            self.warn(message)
 
     def _tell_start(self, job: RunningJob) -> None:
         event = job.started
@@ -368,19 +389,44 @@ class Run:
         return True
 
 
+def within_outer(grace: float, environment: Mapping[str, str]) -> float:
+    """The grace of a run that may itself be in a job of another run: shorter than the grace of that
+    job, so that jobs which do not obey are killed, and told, before their runner is.
+    """
+    try:
+        outer = float(environment["HERMES_GRACE"])
+    except (KeyError, ValueError):
+        return grace
+    return min(grace, INNER_SHARE * outer) if outer > 0 else grace
+
+
 @asynccontextmanager
 async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
     """Executes a run while the block runs. Leaving the block waits for the jobs; leaving it by an
     exception ends them first. The exception is raised as it is.
     """
     is_done = False
+    failure: BaseException | None = None
+    host = anyio.get_current_task()
     try:
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(run.execute)
             try:
                 yield run
-            except Exception as exc:
+            except anyio.get_cancelled_exc_class():
+                raise
+            except GeneratorExit:
+                # The generator around the block was dropped
+                run.cancel()
+                if has_loop():
+                    with anyio.CancelScope(shield=True):
+                        await run.ended.wait()
+                    if anyio.get_current_task() != host:
+                        # The group cannot be left by another task than that which entered it
+                        stack.pop_all()
+                raise
+            except BaseException as exc:
                 # Raised outside of the group, which would wrap it
                 failure = exc
                 run.cancel()
@@ -390,5 +436,10 @@ async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
         if failure is not None:
             raise failure
     finally:
-        with anyio.CancelScope(shield=True):
-            await in_thread(partial(folder.close, done=is_done))
+        try:
+            if has_loop():
+                with anyio.CancelScope(shield=True):
+                    await in_thread(partial(folder.close, done=is_done))
+        finally:
+            # However this is broken off, the lock is given back
+            folder.close(done=False)

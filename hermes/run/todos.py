@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
+from enum import Enum
 
 from ..executors.base import Todo
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Outcome, Status
-from .resume import Survey
+from .resume import Reason, Survey
+
+SLICE = 0.05
+"""Seconds after which a search through a large plan lets others go on, and may be cancelled."""
+
+
+class Pending(Enum):
+    """Stands for a job that is not found yet."""
+
+    PENDING = "pending"
+
+
+PENDING = Pending.PENDING
 
 
 class Todos:
@@ -20,13 +34,20 @@ class Todos:
         self._survey = survey
         self._first = deque(survey.taken_up)
         self._plan = iter(()) if is_ending else self._of_plan(plan)
+        self.passed: Counter[Reason] = Counter()
+        """Jobs of the plan that were not started, so far."""
+
+        self.left_alone: list[str] = []
+        """Identifiers of experiments whose jobs may be alive, and so were not started."""
+
         self.is_full = False
         """Whether nothing more is started, because the disk is full. What is taken up still is."""
 
-    def next(self) -> Todo | None:
+    def next(self) -> Todo | Pending | None:
         """The next job; None if there is none now. What runs may still come again.
 
-        Blocks where many jobs need not run: ask in a worker thread if `may_block`.
+        `PENDING` if none was found in a while: then ask again. Blocks where jobs need not run: ask
+        in a worker thread if `may_block`.
         """
         while self._first:
             todo = self._first.popleft()
@@ -42,19 +63,30 @@ class Todos:
         """Puts a job first that is to be started anew."""
         self._first.appendleft(todo)
 
-    def _of_plan(self, plan: Plan) -> Iterator[Todo]:
-        keys = Keys()
+    def _of_plan(self, plan: Plan) -> Iterator[Todo | Pending]:
+        keys, settled = Keys(plan.place), self._survey.settled
+        ends = time.monotonic() + SLICE
         for index, job in enumerate(plan.jobs):
             key = keys.key(job)
-            if key not in self._survey.settled:
+            reason = settled.get(key)
+            if reason is None:
                 attempt = self._survey.attempts.get(key, 0) + 1
                 yield Todo(index=index, job=job, key=key, attempt=attempt)
+                ends = time.monotonic() + SLICE
+                continue
+            self.passed[reason] += 1
+            if reason is Reason.UNKNOWN:
+                self.left_alone.append(self._survey.may_be_alive[key])
+            if time.monotonic() > ends:
+                yield PENDING
+                ends = time.monotonic() + SLICE
 
 
 def comes_to_nothing(todo: Todo, outcome: Outcome) -> bool:
     """Whether the job of an earlier runner has to be started anew, going by how it ended."""
-    has_failed = outcome.status is Status.FAILED
-    return outcome.status is Status.LOST or (todo.rerun_failed and has_failed)
+    if outcome.status is Status.FAILED:
+        return todo.rerun_failed
+    return outcome.status in (Status.LOST, Status.CANCELLED)
 
 
 def anew(todo: Todo, *, was_begun: bool) -> Todo:

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
+from ..blocking import in_thread
 from ..events import Event, JobEnded
 from ..run.runner import Run
 from . import text as report
@@ -79,7 +79,7 @@ class _Board:
     async def keep_updating(self) -> None:
         with anyio.CancelScope(shield=True):
             while not self.ended.is_set():
-                self._update(await anyio.to_thread.run_sync(self._progress.rows, ROWS))
+                self._update(await in_thread(self._progress.rows, ROWS))
                 with anyio.move_on_after(REFRESH):
                     await self.ended.wait()
         self._update([])

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..errors import escape
 from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
+from ..experiments.files import open_regular
 from ..experiments.layout import STDERR, STDOUT
 from ..experiments.writer import rerun_command
 from ..language.plan import Plan
@@ -204,7 +205,9 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     go_on = "; `hermes resume` goes on" if result.cancelled else ""
-    if result.disk_full:
+    if result.forgotten:
+        go_on = "; put away: it cannot be resumed"
+    elif result.disk_full:
         go_on = "; make room, then `hermes resume --failed` goes on"
     return escape(
         f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told};"
@@ -231,7 +234,7 @@ def printable(line: bytes) -> str:
 def tail(path: str, lines: int) -> list[str]:
     """The last lines of a log; none if there is no such log."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             found = file.read().rstrip(b"\n").split(b"\n")

@@ -209,7 +209,8 @@ def test_the_command_to_run_again_works_from_elsewhere(
     )
     assert [path.name for path in (elsewhere / "experiments" / "fail").iterdir()] == ["sweep"]
     assert len(list((elsewhere / "experiments" / "fail" / "sweep").iterdir())) == 2
-    assert not (desk.path / "experiments").exists()
+    # In the working directory there is only what leads to the run that failed
+    assert os.listdir(desk.path / "experiments") == [".hermes"]
 
 
 def test_a_signal_is_told_by_its_name(desk: Desk) -> None:

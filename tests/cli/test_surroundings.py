@@ -175,3 +175,58 @@ def test_signal_ends_the_run_and_the_jobs(desk: Desk, number: signal.Signals) ->
     assert experiment.status == "cancelled"
     assert [file.path for file in experiment.files] == [f"partial_{experiment.identifier}"]
     assert re.search(r"2 jobs .*1 cancelled, 1 never started", err)
+
+
+NOT_UTF8 = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": None}
+
+WORDS = """\
+import os, sys
+own = os.fsencode(sys.argv[1])
+assert os.fsencode(sys.argv[2]) == "gr\\u00f6\\u00dfe".encode(), sys.argv
+assert os.environ["LC_ALL"] == "C" and os.environ["PYTHONUTF8"] == "0"
+assert not sys.flags.utf8_mode
+for name in (own + b"_\\xe4", own + "_\\u20ac".encode()):
+    open(name, "w").close()
+"""
+
+
+@pytest.mark.parametrize("command", ["file", "command", "compile"])
+def test_a_locale_that_is_not_utf8_is_for_the_jobs_alone(desk: Desk, command: str) -> None:
+    desk.write("jöb.py", WORDS)
+    desk.write("ünn.txt", "x")
+    desk.write("größe.hermes", f"EXEC\n[[{PYTHON}, jöb.py, größe],[-cb ünn.txt]]\n")
+    arguments = {
+        "file": ["exec", "-f", "größe.hermes", "-n", "größe"],
+        "command": ["exec", "-e", f"{PYTHON} jöb.py größe", "-n", "größe"],
+        "compile": ["compile", "größe.hermes"],
+    }[command]
+    done = desk.hermes(*arguments, env=NOT_UTF8, encoding="utf-8")
+    assert "jöb" in done.stdout + done.stderr
+    if command != "compile":
+        experiment = desk.experiment()
+        assert (experiment.script, experiment.name) == ("jöb", "größe")
+        names = sorted(os.fsencode(file.path)[-3:] for file in experiment.files)
+        assert {b"\xe2\x82\xac"} < set(names)
+        assert desk.leftovers(experiment.identifier) == []
+
+
+@pytest.mark.parametrize("text", ["[[true, größe]]", "[[true],[-c größe]]"])
+def test_a_program_that_is_not_in_utf8_is_told_before_anything_starts(
+    desk: Desk, text: str
+) -> None:
+    desk.write("x.hermes", f"EXEC\n{text}\n")
+    code = """\
+import asyncio, hermes, sys
+try:
+    asyncio.run(hermes.run_file("x.hermes", sys.argv[1]))
+except hermes.HermesError as error:
+    print(ascii(str(error)))
+"""
+    for name in ("n", "größe"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, name],
+            cwd=desk.path, env=environment(NOT_UTF8), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "the locale of this process (ascii)" in done.stdout
+        assert "PYTHONUTF8=1" in done.stdout
+    assert not desk.experiments_folder.exists()

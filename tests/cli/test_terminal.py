@@ -233,7 +233,7 @@ def test_a_terminal_without_abilities_gets_lines(desk: Desk) -> None:
     "key",
     [
         pytest.param(key, marks=pytest.mark.fault(row))
-        for key, row in (("Ctrl-C", 3), ("SIGINT", 3), ("SIGTERM", 4), ("SIGHUP", 4))
+        for key, row in (("Ctrl-C", 3), ("SIGINT", 3), ("SIGTERM", 4))
     ],
 )
 def test_signal_once_ends_jobs_gently(desk: Desk, key: str) -> None:
@@ -308,25 +308,26 @@ def test_signal_three_times_leaves_at_once(desk: Desk) -> None:
 
 
 @pytest.mark.fault(4)
-@pytest.mark.parametrize("script", ["patient", "stubborn"])
-def test_sighup_of_a_closed_window_ends_the_jobs(desk: Desk, script: str) -> None:
-    desk.write("patient.py", PATIENT)
-    desk.write("stubborn.py", STUBBORN)
-    desk.hermes_file(f"[[{PYTHON}, {script}.py],[-l false]]", f"[[{PYTHON}, work.py]]")
-    with desk.terminal("exec", "-f", "x.hermes") as terminal:
-        job = runs(desk)
-        terminal.shows("1 running")
-        terminal.close()
-        if script == "stubborn":
-            # Does not wait until its time is over
-            until(lambda: list(desk.path.glob("ended_*")))
+@pytest.mark.parametrize("hang_up", ["closed", "SIGHUP", "both"])
+@pytest.mark.parametrize("options", [[], ["-q"], ["--json"]])
+def test_sighup_and_a_closed_window_end_nothing(
+    desk: Desk, hang_up: str, options: list[str]
+) -> None:
+    desk.write("waits.sh", 'until [ -e go ]; do sleep 0.02; done; echo late; : > "late_$1"')
+    desk.hermes_file("[[sh, waits.sh],[-l false]]", "[[sh, waits.sh]]")
+    with desk.terminal("exec", "-f", "x.hermes", *options) as terminal:
+        until(lambda: len(desk.experiments()) == 1)
+        if hang_up != "SIGHUP":
+            terminal.close()
+        if hang_up != "closed":
             os.kill(terminal.pid, signal.SIGHUP)
-        assert terminal.end() == 128 + signal.SIGHUP
-    assert not is_alive(job)
-    experiment = desk.experiment()
-    assert experiment.status == "cancelled"
-    assert f"partial_{experiment.identifier}" in [file.path for file in experiment.files]
-    assert desk.leftovers(experiment.identifier) == []
+        desk.write("go")
+        assert terminal.end() == 0
+    assert [each.status for each in desk.experiments()] == ["finished"] * 2
+    assert all(each.stdout == "late\n" for each in desk.experiments())
+    assert [[file.path for file in each.files] for each in desk.experiments()] == [
+        [f"late_{each.identifier}"] for each in desk.experiments()
+    ]
 
 
 # Nobody reads

@@ -362,18 +362,19 @@ def test_an_adopted_job_has_older_files(place: Place) -> None:
     (place.path / "sub").mkdir()
     first, second = place.new_job(), FakeJob(place, "2021_07_25_160008326976_1930e")
     second.left("sub/a_@").write_text("a")
-    # What an earlier runner has linked, what it has taken, and what the job deletes after it was
-    # adopted
+    # What an earlier runner has linked, what the job itself has put there, and what it deletes
+    # after it was adopted
     for name in ("b_@", "d_@"):
         second.left(name).write_text("linked")
         second.named(name).hardlink_to(second.left(name))
-    second.named("c_@").write_text("taken")
+    second.named("c_@").write_text("own")
     place.finish(first)
     place.collector.add(second.identifier, str(second.directory), adopted=True)
     second.left("d_@").unlink()
     place.finish(second)
     own = second.identifier
-    assert second.files == {f"b_{own}": 6, f"c_{own}": 5, f"sub/a_{own}": 1}
+    assert second.files == {f"b_{own}": 6, f"sub/a_{own}": 1}
+    assert second.named("c_@").read_text() == "own"
     assert names_in(second.directory) == [f"b_{own}", f"c_{own}", "sub"]
     assert place.leftovers(own) == []
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import stat
 from functools import partial
@@ -17,6 +16,8 @@ import pytest
 from anyio import to_thread
 
 from hermes.collection.copies import Copies
+from hermes.experiments import copying
+from hermes.experiments.files import Home
 from hermes.model import Options, Problem, ProblemKind
 
 from .place import FakeJob, Place, both_ways
@@ -42,7 +43,7 @@ async def bring(place: Place, options: str) -> FakeJob:
             options=options_of(options),
             identifier=job.identifier,
             working_directory=str(place.path),
-            directory=str(job.directory),
+            home=Home.of(str(job.directory)),
             experiments=str(place.experiments_folder),
             owned=partial(place.collector.owned, job.identifier),
             give_back=partial(place.collector.give_back, job.identifier),
@@ -66,13 +67,13 @@ def test_a_full_disk_is_reported_as_such(place: Place, monkeypatch: pytest.Monke
         options=options_of("-cb x.txt, -cb gone.txt"),
         identifier=job.identifier,
         working_directory=str(place.path),
-        directory=str(job.directory),
+        home=Home.of(str(job.directory)),
         experiments=str(place.experiments_folder),
         owned=lambda path: False,
         give_back=lambda path: None,
         report=problems.append,
     )
-    monkeypatch.setattr(shutil, "copy2", fail)
+    monkeypatch.setattr(copying, "copy_bytes", fail)
     assert copies.before() == []
     assert [problem.kind for problem in problems] == [ProblemKind.DISK_FULL, ProblemKind.NOT_COPIED]
     assert job.stored == {}

@@ -174,6 +174,28 @@ async def test_a_working_directory_reached_by_a_link(place: Place, tmp_path: Pat
 
 
 @both_ways
+@pytest.mark.parametrize("has_runs", [False, True])
+async def test_a_folder_of_the_user_called_experiments(place: Place, has_runs: bool) -> None:
+    folder = "code/experiments"
+    place.write(f"{folder}/model/weights/readme")
+    if has_runs:
+        # Another run has put its experiments beside the user's files
+        place.write(f"{folder}/.hermes/clock")
+        place.write(f"{folder}/train/name/2021_07_25_160008326976_1930e/hermes.json")
+    place.write(
+        "job.sh",
+        f'cd {folder}; : > "a_$1"; : > "model/weights/b_$1"; '
+        f'[ ! -e train ] || : > "train/name/2021_07_25_160008326976_1930e/c_$1"',
+    )
+    job = await place.run_script("job.sh")
+    own = job.identifier
+    stored = {path for path, kind in job.stored.items() if kind != "/"}
+    assert stored == {f"{folder}/a_{own}", f"{folder}/model/weights/b_{own}"}
+    # Nothing is taken out of another experiment
+    assert len(place.leftovers(own)) == has_runs
+
+
+@both_ways
 async def test_a_working_directory_below_the_root(place: Place) -> None:
     place.write("work/job.sh", ': > "a_$1"; : > "../above_$1"')
     place.working_directory = str(place.path / "work")
@@ -185,7 +207,9 @@ async def test_a_working_directory_below_the_root(place: Place) -> None:
 
 @pytest.mark.fault(11)
 @both_ways
-async def test_links_out_of_the_tree_are_not_followed(place: Place, tmp_path: Path) -> None:
+async def test_what_lies_behind_links_is_the_jobs_and_links_of_jobs_are_not_followed(
+    place: Place, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     place.write(
@@ -196,8 +220,8 @@ async def test_links_out_of_the_tree_are_not_followed(place: Place, tmp_path: Pa
     job = await place.run_script("job.sh")
     assert job.problems == []
     own = job.identifier
-    assert job.stored == {f"link_{own}": f"-> {outside}"}
-    assert place.tree(outside) == {f"mine_{own}": "", "theirs": ""}
+    assert job.stored == {f"link_{own}": f"-> {outside}", "plain": "/", f"plain/mine_{own}": ""}
+    assert place.tree(outside) == {"theirs": ""}
 
 
 def test_the_final_scan_does_not_trust_times_that_can_be_set(place: Place) -> None:
@@ -218,7 +242,7 @@ def test_the_final_scan_does_not_trust_times_that_can_be_set(place: Place) -> No
 
 
 @pytest.mark.fault(11)
-def test_a_folder_that_has_become_a_link_is_not_followed(place: Place) -> None:
+def test_a_folder_that_has_become_a_link_is_another_one(place: Place) -> None:
     outside = place.path.parent / "outside"
     (outside / "inner").mkdir(parents=True)
     (place.path / "sub" / "inner").mkdir(parents=True)
@@ -231,8 +255,10 @@ def test_a_folder_that_has_become_a_link_is_not_followed(place: Place) -> None:
     (place.path / "sub").rename(place.path / "kept")
     (place.path / "sub").symlink_to(outside)
     place.finish(second)
-    assert second.files == {f"kept/{name}": 6, f"kept/inner/{name}": 6}
-    assert (outside / name).read_text() == (outside / "inner" / name).read_text() == "outside"
+    assert second.files == {
+        f"kept/{name}": 6, f"kept/inner/{name}": 6, f"sub/{name}": 7, f"sub/inner/{name}": 7,
+    }  # fmt: skip
+    assert place.tree(outside) == {"inner": "/"}
 
 
 @pytest.fixture

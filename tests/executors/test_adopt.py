@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.run_folder import RunFolder, read_record
+from hermes.experiments.run_folder import RunFolder
+from hermes.experiments.run_record import read_record
 from hermes.language.keys import Keys
 from hermes.timing import TIMING
 
@@ -104,7 +105,7 @@ def test_prepared_experiments_that_never_started_leave_nothing(desk: Desk, used:
     (path,) = desk.experiments_folder.glob(".hermes/*/run.json")
     record = read_record(str(path.parent))
     folder = RunFolder.reopen(record, record.plan(), TIMING)
-    keys = Keys()
+    keys = Keys(".")
     _, (job, key) = [(job, keys.key(job)) for job in folder.plan.jobs]
     prepared = folder.experiment(job, key)
     if used:

@@ -51,6 +51,7 @@ async def test_what_a_job_gets(
             "HERMES_EXPERIMENT_DIR": str(experiment.directory),
             "HERMES_NAME": "test",
             "HERMES_RUN_ID": run.run_id,
+            "HERMES_GRACE": "10",
             "PYTHONUNBUFFERED": "1",
         }
         assert environment.pop("HERMES_SLOT") in ("0", "1")
@@ -174,7 +175,7 @@ async def test_exit_codes_and_signals_are_exact(
     # What the jobs left behind is read and gone; the run can be resumed, for some have failed
     assert sorted(
         path.name for path in (project.experiments_folder / ".hermes" / result.run_id).iterdir()
-    ) == ["lock", "run.json"]
+    ) == ["journal", "lock", "run.json"]
 
 
 @pytest.mark.fault(19)

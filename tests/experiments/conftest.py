@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,3 +114,19 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(
         command, cwd=folder, check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than `tmp_path`."""
+    shared = Path("/dev/shm")
+    if (
+        not shared.is_dir()
+        or not os.access(shared, os.W_OK)
+        or shared.stat().st_dev == tmp_path.stat().st_dev
+    ):
+        pytest.skip("there is no other file system to write to")
+    folder = shared / f"hermes-{os.getpid()}-{threading.get_ident()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import stat
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hermes.experiments import files
 from hermes.experiments.files import (
-    copy,
-    copy_durably,
+    Home,
     free_name,
     has_room,
     matches,
-    move,
     open_regular,
     read_regular,
     real_folder,
@@ -31,25 +26,11 @@ from hermes.experiments.files import (
     size_of,
     write_atomic,
 )
-from hermes.model import Problem, ProblemKind
+from hermes.model import ProblemKind
 
 KIND = ProblemKind.NOT_COPIED
 
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another file system than `tmp_path`."""
-    shared = Path("/dev/shm")
-    if (
-        not shared.is_dir()
-        or not os.access(shared, os.W_OK)
-        or shared.stat().st_dev == tmp_path.stat().st_dev
-    ):
-        pytest.skip("there is no other file system to write to")
-    folder = shared / f"hermes-{os.getpid()}-{threading.get_ident()}"
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
+PART = "0123456789abcdef01234567"
 
 
 # Reading and writing
@@ -108,13 +89,30 @@ def test_an_atomic_write_replaces_whatever_stands_there(
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
-    (path / "below").mkdir(parents=True)
-    with pytest.raises(OSError, match="directory"):
+    path.write_text("old")
+
+    def fail(source: str, target: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="error"):
         write_atomic(str(path), b"new", sync=False)
-    assert sorted(tmp_path.rglob("*")) == [path, path / "below"]
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+def test_an_atomic_write_puts_a_folder_aside(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.mkdir()
+    (path / "below").write_text("the job's")
+    (tmp_path / "x.1").touch()
+    write_atomic(str(path), b"new", sync=False)
+    assert path.read_bytes() == b"new"
+    assert (tmp_path / "x.2" / "below").read_text() == "the job's"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_temporary_name_is_not_one_that_can_be_known(
@@ -204,150 +202,40 @@ def test_patterns_fit_as_in_a_shell(tmp_path: Path, pattern: str, expected: list
     assert found == [str(tmp_path / name) for name in expected]
 
 
-# Copying and moving
+# An experiment directory that is not what it was
 
 
-def test_folders_are_copied_with_links_modes_and_times(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "sub").mkdir(parents=True)
-    (source / "sub" / "x").write_text("x")
-    (source / "sub" / "x").chmod(0o640)
-    os.utime(source / "sub" / "x", (5, 5))
-    (source / "link").symlink_to("nowhere")
-    (source / "left").mkdir()
-    (source / "sub").chmod(0o750)
-    os.utime(source / "sub", (6, 6))
-    problems: list[Problem] = []
-    target = tmp_path / "target"
-    copy(str(source), str(target), problems.append, kind=KIND, skip=str(source / "left"))
-    assert problems == []
-    assert sorted(path.name for path in target.rglob("*")) == ["link", "sub", "x"]
-    assert os.readlink(target / "link") == "nowhere"
-    status = (target / "sub" / "x").stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o640, 5)
-    status = (target / "sub").stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o750, 6)
+@pytest.mark.parametrize("what", ["link", "link to itself", "file", "nothing", "real", "parent"])
+def test_a_directory_is_told_from_what_is_put_in_its_place(tmp_path: Path, what: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "b").mkdir(parents=True)
+    path = tmp_path / "a" / "b"
+    home = Home.of(str(path))
+    assert home.is_there
+    path.rename(tmp_path / "moved")
+    put: dict[str, Callable[[], object]] = {
+        "link": lambda: path.symlink_to(tmp_path / "elsewhere"),
+        "link to itself": lambda: path.symlink_to(tmp_path / "moved"),
+        "file": path.touch,
+        "nothing": lambda: None,
+        "real": path.mkdir,
+        "parent": lambda: path.parent.rename(tmp_path / "old"),
+    }
+    put[what]()
+    if what == "parent":
+        path.parent.symlink_to(tmp_path / "elsewhere")
+    assert home.is_there == (what in ("link to itself", "real"))
+    if not home.is_there:
+        with pytest.raises(OSError, match=r"in its place|No such file"):
+            home.check()
 
 
-def test_a_link_is_copied_as_a_link_unless_it_is_to_be_followed(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("real")
+def test_a_link_is_no_directory_unless_a_user_has_made_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    problems: list[Problem] = []
-    copy(str(tmp_path / "link"), str(tmp_path / "one"), problems.append, kind=KIND)
-    copy(str(tmp_path / "link"), str(tmp_path / "two"), problems.append, kind=KIND, follow=True)
-    assert (tmp_path / "one").is_symlink()
-    assert not (tmp_path / "two").is_symlink()
-    assert (tmp_path / "two").read_text() == "real"
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        (ProblemKind.NOT_COPIED, ProblemKind.NOT_COPIED),
-        (ProblemKind.NOT_COLLECTED, ProblemKind.LEFT_IN_PLACE),
-    ],
-)
-def test_special_files_are_never_opened_and_told(
-    tmp_path: Path, kind: ProblemKind, told: ProblemKind
-) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    os.mkfifo(source / "fifo")
-    problems: list[Problem] = []
-    copy(str(source), str(tmp_path / "target"), problems.append, kind=kind)
-    text = f"`{source}/fifo` is a FIFO, it was left where it is"
-    assert problems == [Problem(told, text)]
-    assert list((tmp_path / "target").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.EACCES, ProblemKind.NOT_COPIED),
-        (errno.ENOSPC, ProblemKind.DISK_FULL),
-        (errno.EDQUOT, ProblemKind.DISK_FULL),
-    ],
-)
-def test_a_full_disk_has_its_kind_and_the_others_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: ProblemKind
-) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "bad").touch()
-    (source / "good").touch()
-    whole = shutil.copy2
-
-    def copy2(one: str, other: str) -> object:
-        if one.endswith("bad"):
-            raise OSError(number, os.strerror(number), one)
-        return whole(one, other)
-
-    monkeypatch.setattr(shutil, "copy2", copy2)
-    problems: list[Problem] = []
-    copy(str(source), str(tmp_path / "target"), problems.append, kind=KIND)
-    assert problems == [Problem(kind, f"cannot copy `{source}/bad`: {os.strerror(number)}")]
-    assert [path.name for path in (tmp_path / "target").iterdir()] == ["good"]
-
-
-def test_a_durable_copy_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "source").write_text("x")
-    problems: list[Problem] = []
-    copy_durably(str(tmp_path / "source"), str(tmp_path / "target"), problems.append, kind=KIND)
-    assert (tmp_path / "target").read_text() == "x"
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        copy_durably(str(tmp_path / "source"), str(tmp_path / "taken"), print, kind=KIND)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "taken", "target"]
-    assert problems == []
-
-
-@pytest.mark.fault(9)
-def test_moving_across_file_systems_leaves_what_is_special(tmp_path: Path, elsewhere: Path) -> None:
-    source = elsewhere / "source"
-    (source / "sub").mkdir(parents=True)
-    (source / "sub" / "x").write_text("x")
-    (source / "link").symlink_to("nowhere")
-    os.mkfifo(source / "fifo")
-    problems: list[Problem] = []
-    target = tmp_path / "target"
-    move(str(source), str(target), problems.append, kind=ProblemKind.NOT_COLLECTED)
-    assert [problem.kind for problem in problems] == [ProblemKind.LEFT_IN_PLACE]
-    assert "fifo` is a FIFO" in problems[0].text
-    assert (target / "sub" / "x").read_text() == "x"
-    assert os.readlink(target / "link") == "nowhere"
-    assert sorted(path.name for path in elsewhere.rglob("*")) == ["fifo", "source"]
-
-
-@pytest.fixture
-def very_deep(elsewhere: Path, tmp_path: Path) -> Iterator[Path]:
-    """A folder with more levels than Python allows calls within calls, on another file system than
-    `tmp_path`."""
-    folder = os.open(elsewhere, os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("d", dir_fd=folder)
-        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = inner
-    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
-    os.close(folder)
-    yield elsewhere / "d"
-    # `shutil.rmtree`, with which pytest cleans up, does not get that far
-    subprocess.run(["rm", "-rf", *elsewhere.iterdir(), *tmp_path.iterdir()], check=True)
-
-
-@pytest.mark.fault(12)
-@pytest.mark.once
-def test_very_deep_folders_are_copied_moved_and_measured(very_deep: Path, tmp_path: Path) -> None:
-    problems: list[Problem] = []
-    bottom = "d/" * 1099 + "bottom"
-    copy(str(very_deep), str(tmp_path / "copied"), problems.append, kind=KIND)
-    assert (tmp_path / "copied" / bottom).exists()
-    move(str(very_deep), str(tmp_path / "moved"), problems.append, kind=KIND)
-    assert (tmp_path / "moved" / bottom).exists()
-    assert not very_deep.exists()
-    (tmp_path / "moved" / bottom).write_text("123")
-    assert size_of(str(tmp_path / "moved")) == 3
-    assert problems == []
+    assert not Home.of(str(tmp_path / "link")).is_there
+    assert Home.of(str(tmp_path / "link"), follow=True).is_there
+    assert not Home.of(str(tmp_path / "gone")).is_there
 
 
 # Comparing and removing
@@ -379,15 +267,18 @@ def test_the_same_content_is_the_same_bytes_targets_and_names(tmp_path: Path) ->
 
 def test_only_parts_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "kept" / "sub").mkdir(parents=True)
-    (tmp_path / "kept" / "x.hermes-part").touch()
-    (tmp_path / "kept" / "sub" / "y.hermes-part").mkdir()
+    (tmp_path / "kept" / f"{PART}.hermes-part").touch()
+    (tmp_path / "kept" / "sub" / f"{PART}.hermes-part").mkdir()
     (tmp_path / "kept" / "sub" / "file").touch()
     (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "z.hermes-part").touch()
+    (tmp_path / "outside" / f"{PART}.hermes-part").touch()
     (tmp_path / "kept" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "kept" / "own.hermes-part").touch()
     remove_parts(str(tmp_path / "kept"))
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == ["file", "link", "sub"]
-    assert (tmp_path / "outside" / "z.hermes-part").exists()
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == [
+        "file", "link", "own.hermes-part", "sub",
+    ]  # fmt: skip
+    assert (tmp_path / "outside" / f"{PART}.hermes-part").exists()
     remove(str(tmp_path / "kept" / "link"))
     remove(str(tmp_path / "kept"))
     remove(str(tmp_path / "gone"))

@@ -6,7 +6,7 @@ import os
 
 from hermes.experiments import layout
 from hermes.experiments.metadata import FORMAT, Metadata
-from hermes.experiments.run_folder import RunFile
+from hermes.experiments.run_record import RunFile
 
 from .conftest import Lab, a_job
 
@@ -27,7 +27,12 @@ def test_every_name_on_the_disk_is_in_the_table(repository: Lab) -> None:
         experiments, "job.sh", "test"
     )
     assert run.folder == layout.run_folder(experiments, run.run_id)
-    assert set(os.listdir(run.folder)) == {layout.RUN_RECORD, layout.LOCK, layout.PATCH}
+    assert set(os.listdir(run.folder)) == {
+        layout.RUN_RECORD,
+        layout.LOCK,
+        layout.JOURNAL,
+        layout.PATCH,
+    }
     assert set(os.listdir(layout.runs_folder(experiments))) == {layout.CLOCK, run.run_id}
     assert run.exit_file("i") == layout.exit_file(run.folder, "i") == f"{run.folder}/i"
     assert layout.stop_file(run.folder) == f"{run.folder}/stop"

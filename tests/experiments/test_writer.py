@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,27 @@ def test_both_logs_are_open_and_append(lab: Lab) -> None:
         assert Path(experiment.directory, "stderr.log").read_bytes() == b"error"
 
 
-def test_a_fifo_in_the_place_of_a_log_is_refused(lab: Lab) -> None:
+@pytest.mark.parametrize("put", ["fifo", "folder", "link", "hard link", "closed"])
+def test_what_a_job_has_put_in_the_place_of_a_log_is_put_aside(lab: Lab, put: str) -> None:
     with lab.experiment() as experiment:
         experiment.close_logs()
-        os.unlink(f"{experiment.directory}/stderr.log")
-        os.mkfifo(f"{experiment.directory}/stderr.log")
-        with pytest.raises(OSError, match="not a regular file"):
-            experiment.open_logs()
+        log, precious = Path(experiment.directory, "stderr.log"), lab.path / "precious"
+        log.unlink()
+        precious.write_text("precious")
+        make: dict[str, Callable[[], object]] = {
+            "fifo": lambda: os.mkfifo(log),
+            "folder": log.mkdir,
+            "link": lambda: log.symlink_to(precious),
+            "hard link": lambda: log.hardlink_to(precious),
+            "closed": lambda: log.touch(0o000),
+        }
+        make[put]()
+        experiment.open_logs()
+        os.write(experiment.logs[1], b"more")
+        assert precious.read_text() == "precious"
+        if put != "closed" or os.geteuid():
+            assert log.read_text() == "more"
+            assert os.path.lexists(f"{log}.1")
 
 
 def test_untouched_is_what_holds_only_files_of_hermes_and_empty_logs(lab: Lab) -> None:

@@ -234,11 +234,14 @@ def check_hit(out: str, started: Sequence[tuple[str, str]], fill: Fill) -> None:
 
 MANY_FILES = """\
 n=0
-while [ $n -lt 300 ]; do : > "f${n}_NAME_$1"; n=$((n + 1)); done
+while [ $n -lt 300 ]; do : > "$HERMES_EXPERIMENT_DIR/f${n}_NAME"; n=$((n + 1)); done
 echo "wrote $2 $1" >> "$3/ledger"
 while [ -e "$3/hold" ]; do sleep 0.01; done
 """
-"""A job whose files alone make its metadata larger than what Hermes keeps back for that."""
+"""A job whose own files alone make its metadata larger than what Hermes keeps back for that.
+
+What is collected needs a record on the disk, which goes before the metadata are written.
+"""
 
 
 @pytest.mark.fault(8)

@@ -112,7 +112,7 @@ class Life(RuleBasedStateMachine):
         self.runner.kill()
         self.end()
 
-    @rule(number=sampled_from([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+    @rule(number=sampled_from([signal.SIGINT, signal.SIGTERM]))
     @precondition(lambda self: self.runner is not None)
     def interrupt(self, number: signal.Signals) -> None:
         assert self.runner is not None

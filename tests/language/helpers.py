@@ -133,7 +133,7 @@ def written(items: Sequence[Sequence[str]], standard: Sequence[str], options: Op
 
 
 def check_re_execution(folder: Path, job: Job, settings_in_force: Settings) -> None:
-    again = compiled(folder, re_execution(job, settings_in_force))
+    again = compiled(folder, re_execution(job, settings_in_force, "."))
     twin = only_job(again)
     assert replace(twin, line=job.line) == job
     assert again.settings == settings_in_force

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from .helpers import (
 
 
 def keys(plan: Plan) -> list[str]:
-    found = Keys()
+    found = Keys(plan.place)
     return [found.key(job) for job in plan.jobs]
 
 
@@ -31,6 +32,24 @@ def test_keys_are_the_same_in_every_run(tmp_path: Path) -> None:
         "-ca a{n}", "-ca a{n} -c new -l false"
     )
     assert keys(compiled(tmp_path, "STD-E\n-g 1\n" + others))[1:] == found
+
+
+@pytest.mark.parametrize("way", [lambda folder: None, lambda folder: folder])
+def test_keys_cover_the_working_directory_relative_to_the_root(
+    tmp_path: Path, way: Callable[[Path], Path | None]
+) -> None:
+    text = "EXEC\n[[python, t.py]]\n"
+    found = []
+    for top in (tmp_path / "one", tmp_path / "moved/two"):
+        for below in (".", "a", "b", "a/b"):
+            (top / below).mkdir(parents=True, exist_ok=True)
+            (top / ".hermes_settings").touch()
+            found.append(keys(compiled(top / below, text, root=way(top)))[0])
+        (top / "link").symlink_to("a")
+        # Reached by a link it is the same folder
+        assert keys(compiled(top / "link", text, root=way(top)))[0] == found[-3]
+    assert found[:4] == found[4:]
+    assert len(set(found)) == 4
 
 
 def test_keys_tell_repeats_apart(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hermes.experiments.metadata import Metadata
 from hermes.model import Status
-from hermes.run.resume import Survey, is_unfinished, survey_name, survey_run
+from hermes.run.resume import Reason, Survey, is_unfinished, survey_name, survey_run
 
 from ..support import Project
 from ..support.labs import Lab
@@ -42,7 +42,7 @@ def test_unfinished_is_what_runs_or_failed_on_a_full_disk(
 
 def test_survey_of_a_run_of_which_nothing_has_begun(lab: Lab) -> None:
     survey = survey_of(lab)
-    assert (survey.settled, survey.taken_up, survey.attempts) == (set(), [], {})
+    assert (survey.settled, survey.taken_up, survey.attempts) == ({}, [], {})
     assert (survey.succeeded, survey.failed) == (0, 0)
 
 
@@ -126,8 +126,10 @@ def test_survey_of_a_name_counts_what_has_succeeded_in_any_run(lab: Lab) -> None
     lab.experiment(0, Status.FINISHED)
     lab.experiment(1, Status.FAILED)
     lab.experiment(2)
-    for name, expected in (("test", [0]), ("another", [])):
+    for name, expected in (("test", [0, 2]), ("another", [])):
         survey = survey_name(lab.plan, name)
         assert settled(lab, survey) == expected
-        assert survey.succeeded == len(expected)
+        assert survey.succeeded == bool(expected)
+        # The lab holds its run as if it executed it
+        assert survey.counted[Reason.RUNNING] == len(survey.warnings) == bool(expected)
         assert survey.taken_up == []

@@ -355,7 +355,12 @@ async def test_again_what_was_lost_and_the_rest_of_the_plan(
     assert isinstance(first, RunStarted)
     assert first.total == 2
     ended = [event.outcome for event in events if isinstance(event, JobEnded)]
-    assert [each.status for each in ended] == [Status.LOST, Status.FINISHED, Status.FINISHED]
+    # A job gives its slot back before its end is told
+    assert sorted(each.status for each in ended) == [
+        Status.FINISHED,
+        Status.FINISHED,
+        Status.LOST,
+    ]
     assert run.result.replaced == tuple(left)
     assert run.result.succeeded_before == 1
     assert run.result.ok

@@ -9,8 +9,8 @@ import pytest
 
 from hermes.executors.base import Leftover, Todo
 from hermes.model import Outcome, Problem, ProblemKind, Status
-from hermes.run.resume import Survey
-from hermes.run.todos import Todos, anew, comes_to_nothing
+from hermes.run.resume import Reason, Survey
+from hermes.run.todos import PENDING, Todos, anew, comes_to_nothing
 
 from ..support import Project
 from ..support.labs import Lab
@@ -39,7 +39,8 @@ def rest(todos: Todos) -> list[int]:
     """The indices of what comes now."""
     found = []
     while (todo := todos.next()) is not None:
-        found.append(todo.index)
+        if todo is not PENDING:
+            found.append(todo.index)
     return found
 
 
@@ -54,7 +55,9 @@ def test_order_is_that_of_the_plan(lab: Lab) -> None:
 
 def test_order_begins_with_what_was_taken_up(lab: Lab) -> None:
     left = [taken_up(lab, 2), taken_up(lab, 0)]
-    survey = Survey(settled={todo.key for todo in left}, taken_up=left)
+    survey = Survey(
+        settled=dict.fromkeys((todo.key for todo in left), Reason.TAKEN_UP), taken_up=left
+    )
     todos = Todos(lab.plan, survey)
     assert rest(todos) == [2, 0, 1, 3]
     assert todos.may_block
@@ -63,7 +66,7 @@ def test_order_begins_with_what_was_taken_up(lab: Lab) -> None:
 def test_order_puts_first_what_is_run_again(lab: Lab) -> None:
     todos = Todos(lab.plan, Survey())
     todo = todos.next()
-    assert todo is not None
+    assert isinstance(todo, Todo)
     todos.next()
     todos.add_again(todo)
     assert rest(todos) == [0, 2, 3]
@@ -73,22 +76,28 @@ def test_order_puts_first_what_is_run_again(lab: Lab) -> None:
 
 
 def test_settled_jobs_are_left_out_and_attempts_are_counted(lab: Lab) -> None:
-    survey = Survey(settled={lab.keys[1]}, attempts={lab.keys[1]: 1, lab.keys[3]: 2})
+    survey = Survey(settled={lab.keys[1]: Reason.FAILED}, attempts={lab.keys[1]: 1, lab.keys[3]: 2})
     todos = Todos(lab.plan, survey)
     found = [todos.next() for _ in range(3)]
-    assert [(todo.index, todo.attempt) for todo in found if todo] == [(0, 1), (2, 1), (3, 3)]
+    assert [(todo.index, todo.attempt) for todo in found if isinstance(todo, Todo)] == [
+        (0, 1),
+        (2, 1),
+        (3, 3),
+    ]
     assert todos.next() is None
 
 
 def test_ending_a_run_starts_nothing_of_the_plan(lab: Lab) -> None:
     left = taken_up(lab, 1)
-    todos = Todos(lab.plan, Survey(settled={left.key}, taken_up=[left]), is_ending=True)
+    todos = Todos(
+        lab.plan, Survey(settled={left.key: Reason.TAKEN_UP}, taken_up=[left]), is_ending=True
+    )
     assert rest(todos) == [1]
 
 
 def test_disk_full_starts_nothing_but_what_was_taken_up(lab: Lab) -> None:
     left = taken_up(lab, 1)
-    todos = Todos(lab.plan, Survey(settled={left.key}, taken_up=[left]))
+    todos = Todos(lab.plan, Survey(settled={left.key: Reason.TAKEN_UP}, taken_up=[left]))
     todos.add_again(todo_of(lab, 0))
     todos.is_full = True
     assert rest(todos) == [1]
@@ -100,7 +109,9 @@ def test_disk_full_starts_nothing_but_what_was_taken_up(lab: Lab) -> None:
 def test_what_comes_to_nothing(lab: Lab, status: Status, rerun_failed: bool) -> None:
     problem = Problem(ProblemKind.NOT_STARTED, "text")
     outcome = Outcome.not_begun(lab.jobs[0], status, problem)
-    expected = status is Status.LOST or (status is Status.FAILED and rerun_failed)
+    expected = status in (Status.LOST, Status.CANCELLED) or (
+        status is Status.FAILED and rerun_failed
+    )
     assert comes_to_nothing(todo_of(lab, 0, rerun_failed=rerun_failed), outcome) is expected
 
 

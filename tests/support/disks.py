@@ -15,6 +15,7 @@ from . import (
     Desk,
     NamespaceDesk,
     namespace,
+    until,
 )
 
 MANY = pytest.mark.timeout(1200 if LONG else 60)
@@ -38,17 +39,29 @@ class Disk:
         self.path = desk.at(mounted).path
 
     def fill(self, kind: str, left: int) -> None:
-        """Leaves so many blocks or inodes free."""
-        if kind == "inodes":
-            (self.path / "filler").mkdir()
-            for number in range(os.statvfs(self.path).f_favail - left):
-                (self.path / "filler" / f"{number}").touch()
-            assert os.statvfs(self.path).f_favail == left
-            return
-        free = os.statvfs(self.path).f_bavail - left
-        with (self.path / "filler").open("wb") as file:
-            file.write(bytes(free * BLOCK))
-        assert os.statvfs(self.path).f_bavail == left
+        """Leaves so many blocks or inodes free, also while a run on the disk makes files."""
+        filled = self._fill_inodes if kind == "inodes" else self._fill_blocks
+        until(lambda: filled(left))
+
+    def _fill_inodes(self, left: int) -> bool:
+        folder = self.path / "filler"
+        folder.mkdir(exist_ok=True)
+        number = len(os.listdir(folder)) + os.statvfs(self.path).f_favail - left
+        for name in range(len(os.listdir(folder)), number):
+            (folder / f"{name}").touch()
+        for name in range(number, len(os.listdir(folder))):
+            (folder / f"{name}").unlink()
+        return os.statvfs(self.path).f_favail == left
+
+    def _fill_blocks(self, left: int) -> bool:
+        filler = self.path / "filler"
+        filler.touch()
+        size = filler.stat().st_size + (os.statvfs(self.path).f_bavail - left) * BLOCK
+        with filler.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(bytes(max(0, size - file.tell())))
+            file.truncate(size)
+        return os.statvfs(self.path).f_bavail == left
 
     def make_room(self) -> None:
         self.desk.do("rm", "-r", f"{self.path}/filler")

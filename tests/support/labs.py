@@ -23,7 +23,7 @@ class Lab:
         path = project.hermes_file(f"PROD([[sh, job.sh, {{n}}]], n=RANGE[0, {count}])")
         self.plan: Plan = compile_file(path, working_directory=project.path, root=project.path)
         self.jobs: list[Job] = list(self.plan.jobs)
-        keys = Keys()
+        keys = Keys(self.plan.place)
         self.keys = [keys.key(job) for job in self.jobs]
         self.folder = RunFolder.create(self.plan, name, Timing())
 
@@ -32,10 +32,12 @@ class Lab:
         attempt = 1 + sum(
             each.metadata.key == self.keys[index] for each in self.project.experiments()
         )
-        experiment = self.folder.experiment(self.jobs[index], self.keys[index], attempt)
+        experiment = self.folder.experiment(self.jobs[index], self.keys[index], attempt, index)
         experiment.close_logs()
         if status is not None:
             experiment.metadata.status = status
+            assert self.folder.journal is not None
+            self.folder.journal.end(experiment.identifier, status)
         experiment.write(sync=False)
         return experiment
 

@@ -13,6 +13,7 @@ import anyio
 
 from ...blocking import in_thread
 from ...errors import HermesError
+from ...experiments.files import Home
 from ...experiments.metadata import amend
 from ...experiments.run_folder import experiments_of
 from ...experiments.writer import Experiment
@@ -291,7 +292,7 @@ class Follower:
                 Experiment(
                     run=self._run.folder,
                     job=each.todo.job,
-                    directory=leftover.directory,
+                    home=Home.of(leftover.directory),
                     metadata=metadata,
                 )
             )

@@ -24,10 +24,12 @@ import anyio
 from ...blocking import in_thread
 from ...errors import HermesError, escape
 from ...events import JobStarted
+from ...experiments.files import Home, read_regular
+from ...experiments.git import Git
 from ...experiments.layout import PATCH
 from ...experiments.metadata import SlurmTask, amend
-from ...experiments.provenance import Git
-from ...experiments.run_folder import RunFolder, experiments_of, read_record
+from ...experiments.run_folder import RunFolder, experiments_of
+from ...experiments.run_record import read_record
 from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
 from ...timing import TIMING
@@ -222,9 +224,12 @@ def _attached(run_folder: str, submission: Submission, task: Task, job: str) -> 
         # slurmd goes to /tmp then, and says so in this log
         where = escape(str(plan.working_directory))
         raise HermesError(f"the working directory `{where}` is not there on {_node()}")
-    # What the patch holds was written when the run began
-    has_patch = submission.has_patch and os.path.exists(f"{run_folder}/{PATCH}")
-    git = Git(submission.git, b"" if has_patch else None)
+    # Written when the run began
+    patch = None
+    if submission.has_patch:
+        with suppress(OSError):
+            patch = read_regular(f"{run_folder}/{PATCH}")
+    git = Git(submission.git, patch)
     here = SlurmTask(
         job=job,
         task=task.name,
@@ -255,7 +260,7 @@ def _next_step(run: RunFolder, task: Task, todo: Todo, was_broken_off: bool) -> 
     metadata = last.metadata
     if metadata.status is not Status.RUNNING and metadata.exit_code is not None:
         return outcome_of(
-            Experiment(run=run, job=todo.job, directory=last.directory, metadata=metadata)
+            Experiment(run=run, job=todo.job, home=Home.of(last.directory), metadata=metadata)
         )
     end = recorded_exit(run.exit_file(metadata.identifier))
     has_exited = end is not None and end.code is not None

@@ -280,7 +280,16 @@ def submission_words(
     At most `threads` tasks of it run at once, and none before the arrays `after` have ended.
     """
     number, count = submission.number, len(submission.entries)
-    node = [sys.executable, "-P", "-m", "hermes.executors.slurm.node", run_folder, str(number)]
+    node = [
+        sys.executable,
+        "-P",
+        "-X",
+        "utf8",
+        "-m",
+        "hermes.executors.slurm.node",
+        run_folder,
+        str(number),
+    ]
     words = [
         f"--wrap=exec {shlex.join(node)}",
         "--requeue",

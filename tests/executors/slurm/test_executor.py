@@ -43,7 +43,7 @@ def new_run(project: Project, *entries: str) -> OpenRun:
 
 def first_todo(run: OpenRun) -> Todo:
     job = next(iter(run.plan.jobs))
-    return Todo(index=0, job=job, key=Keys().key(job), attempt=1)
+    return Todo(index=0, job=job, key=Keys(".").key(job), attempt=1)
 
 
 async def test_a_job_whose_time_is_over_is_ended(project: Project, cluster: Cluster) -> None:

@@ -38,7 +38,7 @@ def test_an_array_runs_the_node_program_and_keeps_to_threads() -> None:
     assert not any(word.startswith("--dependency") for word in found)
     command = found[0].removeprefix("--wrap=exec ")
     assert shlex.split(command) == [
-        sys.executable, "-P", "-m", "hermes.executors.slurm.node", "/a b/run", "7",
+        sys.executable, "-P", "-X", "utf8", "-m", "hermes.executors.slurm.node", "/a b/run", "7",
     ]  # fmt: skip
 
 

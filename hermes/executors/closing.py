@@ -1,0 +1,76 @@
+"""What is written down of a job that has ended. All of this blocks."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ..collection.collector import Collected
+from ..experiments.metadata import StoredFile
+from ..experiments.writer import Experiment
+from ..model import Problem, ProblemKind, Status
+from .exits import Exit, status_of
+from .processes import Group
+
+MAY_LACK_OUTPUT = "the disk was full when it ended: its output may be incomplete"
+
+UNSUPERVISED = (
+    "command and environment are too large to start jobs with a supervisor: should this process be"
+    " killed, nobody will know how they ended"
+)
+
+
+def record_end(
+    experiment: Experiment,
+    collected: Collected,
+    *,
+    end: Exit | None,
+    reason: Status | None,
+    seconds: float | None,
+    has_room: bool,
+) -> None:
+    """Puts into the metadata how a job ended; writes nothing.
+
+    `end` is how its process ended, None if nobody can tell or if there was none, `reason` why the
+    runner ended it, `seconds` how long it ran, None if it was never started.
+    """
+    metadata = experiment.metadata
+    for problem in collected.problems:
+        experiment.add_problem(problem)
+    if end is not None and not has_room:
+        experiment.add_problem(Problem(ProblemKind.DISK_FULL, MAY_LACK_OUTPUT))
+    elif end is not None and end.no_room:
+        experiment.add_problem(Problem(ProblemKind.INCOMPLETE, MAY_LACK_OUTPUT))
+    metadata.files += [
+        StoredFile(path=path, bytes=size, origin="collected") for path, size in collected.files
+    ]
+    metadata.status = status_of(end, reason, metadata.problems, was_started=seconds is not None)
+    metadata.exit_code = end.code if end is not None else None
+    metadata.signal = end.signal if end is not None else None
+    metadata.duration = seconds or 0.0
+
+
+def keep_exit(
+    process: Group | None, end: Exit | None, exit_file: str, experiment: Experiment,
+    is_written: bool, has_room: bool,
+) -> None:  # fmt: skip
+    """Removes the exit file; on a full disk leaves behind what a resumed run needs."""
+    kinds = {problem.kind for problem in experiment.metadata.problems}
+    if not has_room or ProblemKind.DISK_FULL in kinds:
+        if process is not None and end is not None:
+            process.record(exit_file, end._replace(no_room=end.no_room or not has_room))
+    elif is_written:
+        with suppress(OSError):
+            os.unlink(exit_file)
+
+
+def write(experiment: Experiment, *, sync: bool, has_ended: bool = False) -> bool:
+    """Replaces the metadata; False, and a problem of the experiment, if that is not possible.
+    Blocks."""
+    try:
+        experiment.write(sync=sync, has_ended=has_ended)
+    except OSError as exc:
+        text = f"the metadata could not be written: {exc.strerror}"
+        experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""The code that ran: each experiment tells the state it ran with, however git answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hermes.experiments.metadata import Metadata, read_metadata
+from hermes.experiments.run_folder import RunFolder
+from hermes.model import Job
+from hermes.timing import Timing
+
+from .conftest import Lab, a_job, git
+
+SLOW = """#!/bin/sh
+case "$*" in *{word}*) sleep 30;; esac
+PATH=${{PATH#*:}} exec git "$@"
+"""
+
+
+def started(run: RunFolder, job: Job | None = None) -> tuple[Path, Metadata]:
+    experiment = run.experiment(job or a_job(), "key")
+    experiment.close_logs()
+    return Path(experiment.directory), read_metadata(experiment.directory)
+
+
+def patch_of(directory: Path) -> bytes:
+    path = directory / "uncommitted.patch"
+    return path.read_bytes() if path.exists() else b""
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("word", ["ls-files", "--binary", "symbolic-ref"])
+def test_a_late_answer_is_left_out_alone(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    commit = git(repository.path, "rev-parse", "HEAD")
+    repository.program("bin/git", SLOW.format(word=word))
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
+    # Long enough for a busy machine, on which git itself is slow
+    repository.timing = Timing(git=3.0)
+    _, metadata = repository.begun()
+    assert metadata.git.commit == commit
+    assert "longer than" in (metadata.git.reason or "")
+    assert (metadata.git.branch == "trunk") == (word != "symbolic-ref")
+    assert (metadata.git.dirty is None) == (word == "--binary")
+
+
+def test_an_edit_a_commit_and_another_branch_during_the_run(repository: Lab) -> None:
+    run = repository.run()
+    _, clean = started(run)
+    repository.write("job.sh", "echo 2")
+    edited, dirty = started(run)
+    git(repository.path, "commit", "--quiet", "--all", "--message", "second")
+    _, committed = started(run)
+    git(repository.path, "checkout", "--quiet", "-b", "other")
+    _, switched = started(run)
+    run.close(done=True)
+    assert [each.git.dirty for each in (clean, dirty, committed, switched)] == [
+        False, True, False, False,
+    ]  # fmt: skip
+    assert b"echo 2" in patch_of(edited)
+    assert clean.git.commit == dirty.git.commit != committed.git.commit
+    assert (committed.git.branch, switched.git.branch) == ("trunk", "other")
+
+
+def test_another_tracked_file_edited_during_the_run(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes.experiments.code.INTERVAL", 0.0)
+    monkeypatch.setattr("hermes.experiments.code.MAX_SHARE", 1e9)
+    run = repository.run()
+    started(run)
+    repository.write("data.bin", "edited")
+    time.sleep(0.01)
+    directory, metadata = started(run)
+    run.close(done=True)
+    assert metadata.git.dirty is True
+    assert b"data.bin" in patch_of(directory)
+
+
+@pytest.mark.parametrize("name", ["new.sh", "ignored", "experiments/new.sh", "with space\u00e9.sh"])
+def test_a_script_in_no_commit_is_kept_whole(repository: Lab, tmp_path: Path, name: str) -> None:
+    repository.write(name, "echo new idea")
+    run = repository.run()
+    (directory, metadata), (other, known) = started(run, a_job(script=name)), started(run)
+    run.close(done=True)
+    assert metadata.git.dirty is True
+    assert "in no commit" in (metadata.git.reason or "")
+    assert (known.git.dirty, patch_of(other)) == (False, b"")
+    copy = tmp_path / "copy"
+    git(repository.path, "clone", "--quiet", str(repository.path), str(copy))
+    git(copy, "apply", str(directory / "uncommitted.patch"))
+    assert (copy / name).read_text() == "echo new idea"
+
+
+def test_tracked_code_below_experiments_counts(repository: Lab) -> None:
+    repository.write("experiments/train.sh", "echo 1")
+    git(repository.path, "add", "--force", "experiments/train.sh")
+    git(repository.path, "commit", "--quiet", "--message", "code")
+    repository.write("experiments/train.sh", "echo 2")
+    directory, metadata = repository.begun()
+    assert metadata.git.dirty is True
+    assert b"echo 2" in patch_of(directory)
+
+
+def test_changes_in_submodules(
+    repository: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    for folder, below in ((tmp_path / "inner", None), (tmp_path / "outer", tmp_path / "inner")):
+        folder.mkdir()
+        git(folder, "init", "--quiet")
+        (folder / "model.py").write_text("1\n")
+        if below is not None:
+            git(folder, "submodule", "--quiet", "add", str(below), "inner")
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", "first")
+    git(repository.path, "submodule", "--quiet", "add", str(tmp_path / "outer"), "outer")
+    git(repository.path, "submodule", "--quiet", "update", "--init", "--recursive")
+    git(repository.path, "commit", "--quiet", "--message", "submodules")
+    names = ("outer/model.py", "outer/inner/model.py")
+    for name in names:
+        repository.write(name, f"changed {name}\n")
+    directory, metadata = repository.begun()
+    assert metadata.git.dirty is True
+    copy = tmp_path / "copy"
+    git(repository.path, "clone", "--quiet", "--recursive", str(repository.path), str(copy))
+    git(copy, "apply", str(directory / "uncommitted.patch"))
+    for name in names:
+        assert (copy / name).read_text() == f"changed {name}\n"
+
+
+def test_patches_are_not_shared(repository: Lab) -> None:
+    repository.write("job.sh", "echo 2")
+    run = repository.run()
+    (one, _), (other, _) = started(run), started(run)
+    run.close(done=True)
+    before = patch_of(other)
+    (one / "uncommitted.patch").write_bytes(b"edited")
+    assert patch_of(other) == before != b""
+
+
+def test_the_repository_of_a_hook_is_not_that_of_the_code(
+    repository: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git(repository.path, "rev-parse", "HEAD")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    _, metadata = repository.begun()
+    assert (metadata.git.commit, metadata.git.dirty) == (commit, False)
+
+
+def test_the_program_that_ran(repository: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.program("bin/sh", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
+    _, metadata = repository.begun()
+    assert metadata.program == f"{repository.path}/bin/sh"
