@@ -59,6 +59,12 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
+def _parse_whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ValueError("expected a whole number, at least 0")
+    return int(text)
+
+
 def _parse_folder(text: str) -> str:
     if not text:
         raise ValueError("expected a folder, relative to the root")
@@ -113,6 +119,7 @@ BOOLEAN = Kind(
     argument=bool,
 )
 COUNT = Kind(noun="a number", metavar="N", parse=_parse_count, argument=int)
+WHOLE = Kind(noun="a number", metavar="N", parse=_parse_whole, argument=int)
 FOLDER = Kind(noun="a folder", metavar="DIR", parse=_parse_folder)
 PATH = Kind(noun="a path", metavar="PATH", parse=str, needs_text=True)
 TEXT = Kind(noun="a text", metavar="TEXT", parse=str)

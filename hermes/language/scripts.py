@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..model import PLACEHOLDER
@@ -42,7 +42,11 @@ class Script:
     """Whether it was found by its name among all words, or because none was."""
 
     name: str | None = None
-    """What gives the folder its name, where that is not `word`."""
+    """What gives the folder its name, where that is not `word`: the word is code, or there is
+    nothing but launchers."""
+
+    start: int = 0
+    """The index of the first word behind the launchers."""
 
     @cached_property
     def folder(self) -> str:
@@ -67,15 +71,24 @@ def find_script(
         if runs_python:
             break
     if start >= len(words):
-        # Nothing but launchers
-        return Script(word=words[0], position=0, is_program=True)
-    if runs_python:
-        found = _python_script(words, start)
-        if found is not None:
-            return found
+        # Nothing but launchers: what they start is known to them alone, as to an image
+        last = len(words) - 1
+        return Script(word=words[last], position=last, is_program=True, name=words[0])
+    found = _behind_launchers(
+        words, start, second_item, exists, sees_files=not own_files, runs_python=runs_python
+    )
+    return replace(found, start=start)
+
+
+def _behind_launchers(
+    words: Sequence[str], start: int, second_item: int | None, exists: Callable[[str], bool],
+    *, sees_files: bool, runs_python: bool,
+) -> Script:  # fmt: skip
+    if runs_python and (module := _python_script(words, start)) is not None:
+        return module
     interpreter = interpreter_of(words[start])
     if interpreter is not None:
-        return _interpreted(words, start, interpreter, sees_files=not own_files)
+        return _interpreted(words, start, interpreter, sees_files=sees_files)
     if "/" in words[start]:
         return Script(word=words[start], position=start)
     if second_item is not None and second_item > start:

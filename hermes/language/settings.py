@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
-from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, Kind, choice
+from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, WHOLE, Kind, choice
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
@@ -110,6 +110,7 @@ class Settings:
         "where jobs run: `local`, this machine, or `slurm`, a cluster",
     )
     slurm: str = _setting("", SBATCH, "options of `sbatch` for every job")
+    seed: int = _setting(0, WHOLE, "of random sweeps")
 
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -136,6 +137,7 @@ class SettingArguments(TypedDict, total=False):
     supervise: bool | None
     identifier: str | None
     slurm: str | None
+    seed: int | None
 
 
 class PlanArguments(SettingArguments, total=False):

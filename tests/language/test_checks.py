@@ -86,7 +86,7 @@ def test_large_sweep_whose_every_job_is_wrong_is_told_in_short(tmp_path: Path) -
         ("PROD([[python, {s}.py, {n}]], s=[a, b], n=RANGE[0, 500000])", 2),
         ("PROD([[python, {s}.py, {n}]], n=RANGE[0, 500000], s=[a, b])", 2),
         ("PROD(PROD([[python, {s}.py, {n}]], n=RANGE[0, 500000]), s=[a, b])", 2),
-        ("PROD([[{p}, x.y, {n}]], p=[no-program-a, no-program-b], n=RANGE[0, 500000])", 3),
+        ("PROD([[{p}, x.y, {n}]], p=[no-program-a, no-program-b], n=RANGE[0, 500000])", 2),
         ("PROD([[python, -m x, {n}],[-cb {s}.json]], n=RANGE[0, 500000], s=[a, b])", 2),
     ],
 )
