@@ -9,8 +9,9 @@ from typing import NamedTuple
 from ..model import PLACEHOLDER, Job
 from .options import OptionsTemplate
 from .scripts import Script, find_script
-from .sweeps import JobTemplate, Range, Sweep, Template, Values, distinct
+from .sweeps import JobTemplate, Sweep, Template, Values, distinct
 from .syntax import Document
+from .values import choices_of
 
 
 class Command(NamedTuple):
@@ -157,8 +158,7 @@ def _may_end_in_py(word: Template, columns: dict[int, Sequence[str]]) -> bool:
     last = word.parts[-1]
     if isinstance(last, str):
         return last.endswith(".py") or ".py".endswith(last)
-    values = columns[last]
-    return not isinstance(values, Range) and any(value.endswith("y") for value in values)
+    return isinstance(last, int) and any(v.endswith("y") for v in choices_of(columns[last]))
 
 
 class Binding(NamedTuple):

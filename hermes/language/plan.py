@@ -139,16 +139,20 @@ def _compile(
         _check_place(source, document.settings, base, path)
     top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
     notes: list[str] = []
+    settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
+    entries = [
+        build(source, entry, seed=settings.seed, warn=notes.append) for entry in document.entries
+    ]
     plan = Plan(
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
         working_directory=base,
         root=top,
         place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
-        settings=layered(None if is_recorded else top, source, pre, arguments, notes.append),
+        settings=settings,
         _data=data,
         _document=document,
-        _entries=tuple(build(source, entry) for entry in document.entries),
+        _entries=tuple(entries),
         _comments=tuple(comments),
         _notes=tuple(notes),
     )

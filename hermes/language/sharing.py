@@ -11,7 +11,7 @@ from ..errors import escape
 from ..model import PLACEHOLDER
 from .binding import Binding
 from .source import Source
-from .sweeps import Range, Sweep, Template
+from .sweeps import Sweep, Template
 
 FIELDS = {"copy_after": "-ca", "move_after": "-ma"}
 
@@ -63,7 +63,7 @@ def _combinations(above: tuple[Sweep, ...], template: Template | None) -> int:
         columns = [c for c in sweep.columns if template is None or c.slot in template.slots]
         sizes = [
             len(column.values)
-            if template is None or isinstance(column.values, Range)
+            if template is None or not isinstance(column.values, tuple)
             else len(set(column.values))
             for column in columns
         ]

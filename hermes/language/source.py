@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from typing import NamedTuple
 
-from ..errors import HermesFileError, Place
+from ..errors import HermesFileError, Place, escape
 
 
 class Span(NamedTuple):
@@ -56,6 +56,10 @@ class Source(NamedTuple):
         end = self.starts[line] - 1 if line < len(self.starts) else len(self.text)
         width = max(1, min(span.end, end) - span.start)
         return Place(self.path, line, span.start - start + 1, width, self.text[start:end])
+
+    def at(self, span: Span) -> str:
+        """Where a warning is about, as it begins: `sweep.hermes:7`."""
+        return f"{escape(self.path)}:{self.line(span.start)}"
 
     def error(self, message: str, span: Span, *, hint: str | None = None) -> HermesFileError:
         return HermesFileError(message, self.place(span), hint=hint)

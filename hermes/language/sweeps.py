@@ -1,4 +1,4 @@
-"""PROD, ZIP and RANGE: from an entry to its jobs, lazily.
+"""PROD and ZIP: from an entry to its jobs, lazily.
 
 Values are put into words that are already parsed, never into the text, so a value cannot break a
 word or an entry.
@@ -6,19 +6,16 @@ word or an entry.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import did_you_mean
-from ..model import PLACEHOLDER
+from .braces import RESERVED, Key, formatted, is_specification, pieces, written
 from .source import Source, Span, Word
 from .syntax import Axis, Entry, JobEntry, SweepEntry
-
-if TYPE_CHECKING:
-    from decimal import Decimal
+from .values import values_of
 
 CHECK_LIMIT = 20_000
 """Combinations of a sweep's values that one check before the start tries (0.1 s).
@@ -30,53 +27,48 @@ Values = list[str]
 """The values of all keys in force, by the slot that each key was given."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range(Sequence[str]):
-    """`RANGE[start, stop, step]`: exact decimals, stop excluded, nothing kept in memory.
+class Formatted(NamedTuple):
+    """The slot of a key, and how its number is formatted."""
 
-    All three numbers are in units of `10 ** -decimals`.
-    """
+    slot: int
+    specification: str
 
-    start: int
-    stop: int
-    step: int
-    decimals: int
 
-    def __len__(self) -> int:
-        return -((self.start - self.stop) // self.step)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._text(self.start + index % len(self) * self.step)
-
-    def __iter__(self) -> Iterator[str]:
-        numbers = range(self.start, self.stop, self.step)
-        return map(str, numbers) if not self.decimals else map(self._text, numbers)
-
-    def _text(self, units: int) -> str:
-        if not self.decimals:
-            return str(units)
-        digits = str(abs(units)).zfill(self.decimals + 1)
-        return f"{'-' if units < 0 else ''}{digits[: -self.decimals]}.{digits[-self.decimals :]}"
+Part = str | int | Formatted
 
 
 class Template(NamedTuple):
-    """A word of a job: text, and slots of keys whose values are put between."""
+    """A word of a job: text, and slots of keys whose values are put between.
 
-    parts: tuple[str | int, ...]
+    `pattern` is the word as a sweep would write it, with `{key}` where a value is put in.
+    """
+
+    parts: tuple[Part, ...]
     word: Word
+    pattern: str = ""
 
     @property
     def slots(self) -> frozenset[int]:
-        return frozenset(part for part in self.parts if isinstance(part, int))
+        return frozenset(
+            part.slot if isinstance(part, Formatted) else part
+            for part in self.parts
+            if not isinstance(part, str)
+        )
 
     def fill(self, values: Values) -> str:
         first = self.parts[0]
         if len(self.parts) == 1 and isinstance(first, int):
             # Most words that hold a key are nothing else
             return values[first]
-        return "".join([part if isinstance(part, str) else values[part] for part in self.parts])
+        return "".join([_filled(part, values) for part in self.parts])
+
+
+def _filled(part: Part, values: Values) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, int):
+        return values[part]
+    return formatted(values[part.slot], part.specification)
 
 
 class JobTemplate(NamedTuple):
@@ -116,12 +108,15 @@ class Sweep(NamedTuple):
 Tree = Sweep | JobTemplate
 
 
-def build(source: Source, entry: Entry) -> tuple[Tree, int]:
+def build(
+    source: Source, entry: Entry, *, seed: int, warn: Callable[[str], object]
+) -> tuple[Tree, int]:
     """The tree of an entry's sweeps, and how many slots its values need.
 
-    Raises `HermesFileError`.
+    `seed` is that of random values. `warn` gets what is probably a mistake. Raises
+    `HermesFileError`.
     """
-    builder = _Builder(source)
+    builder = _Builder(source, seed, warn)
     return builder.build(entry, {}), builder.slots
 
 
@@ -220,14 +215,20 @@ def _rounds(sweep: Sweep, values: Values) -> Iterator[None]:
             yield
 
 
-_IN_WORD = re.compile(r"(\{\{|\}\})|\{([^\W\d]\w*)\}")
-_EXPONENT_LIMIT = 30
-
-
 @dataclass(slots=True, eq=False)
 class _Builder:
     source: Source
-    slots: int = field(default=0)
+    seed: int
+    warn: Callable[[str], object]
+    axes: list[Axis] = field(default_factory=list)
+    """That of each slot."""
+
+    columns: list[Column] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+
+    @property
+    def slots(self) -> int:
+        return len(self.axes)
 
     def build(self, entry: Entry, scope: dict[str, int]) -> Tree:
         if isinstance(entry, SweepEntry):
@@ -241,19 +242,12 @@ class _Builder:
         inner = dict(scope)
         columns = []
         for axis in entry.axes:
-            key = axis.key.text
-            if key in inner:
-                where = "around it " if key in scope else ""
-                raise self.source.error(
-                    f"the sweep {where}already has the key `{key}`", axis.key.span
-                )
-            if key == "identifier":
-                raise self.source.error(
-                    "`identifier` stands for the identifier, it cannot be a key", axis.key.span
-                )
-            inner[key] = self.slots
-            columns.append(Column(key, self.slots, self._values(axis)))
-            self.slots += 1
+            self._check_key(axis.key, inner, scope)
+            inner[axis.key.text] = self.slots
+            values = values_of(self.source, axis, self.seed)
+            columns.append(Column(axis.key.text, self.slots, values))
+            self.axes.append(axis)
+        self.columns += columns
         lengths = [len(column.values) for column in columns]
         if entry.kind == "ZIP" and len(set(lengths)) > 1:
             told = ", ".join(f"`{c.key}` has {n}" for c, n in zip(columns, lengths, strict=True))
@@ -262,7 +256,30 @@ class _Builder:
                 Span(entry.axes[0].key.span.start, entry.axes[-1].span.end),
             )
         members = tuple(self.build(member, inner) for member in entry.entries)
+        for column, axis in zip(columns, entry.axes, strict=True):
+            if column.slot not in self.used:
+                self.warn(
+                    f"{self.source.at(axis.key.span)}: nothing uses the key `{column.key}`, so its "
+                    f"values make equal jobs; write `{{{column.key}}}` where they belong"
+                )
         return Sweep(entry.kind == "ZIP", tuple(columns), members)
+
+    def _check_key(self, key: Word, inner: dict[str, int], scope: dict[str, int]) -> None:
+        if key.text in inner:
+            where = "around it " if key.text in scope else ""
+            raise self.source.error(f"the sweep {where}already has the key `{key.text}`", key.span)
+        if key.text in RESERVED:
+            what = "identifier" if key.text == "identifier" else f"{key.text} of a job"
+            raise self.source.error(
+                f"`{key.text}` stands for the {what}, it cannot be a key", key.span
+            )
+        twin = next((each for each in inner if each.upper() == key.text.upper()), None)
+        if twin is not None:
+            raise self.source.error(
+                f"`{twin}` and `{key.text}` differ in case alone, but jobs get the value of either "
+                f"as `HERMES_PARAM_{twin.upper()}`",
+                key.span,
+            )
 
     def _template(self, word: Word, scope: dict[str, int]) -> Template:
         """Outside a sweep braces are plain text.
@@ -270,85 +287,65 @@ class _Builder:
         `{identifier}` stays as it is everywhere: it is replaced when the job starts.
         """
         if not scope or ("{" not in word.text and "}" not in word.text):
-            return Template((word.text,), word)
-        parts: list[str | int] = []
-        end = 0
-        for match in _IN_WORD.finditer(word.text):
-            parts.append(word.text[end : match.start()])
-            end = match.end()
-            if match[1]:
-                parts.append(match[1][0])
-            elif match[0] == PLACEHOLDER:
-                parts.append(PLACEHOLDER)
-            elif match[2] in scope:
-                parts.append(scope[match[2]])
-            else:
-                known = ", ".join(f"`{key}`" for key in scope)
+            return Template((word.text,), word, word.text)
+        found = [
+            piece if isinstance(piece, str) else self._key(piece, word, scope)
+            for piece in pieces(word.text)
+        ]
+        parts = [piece if isinstance(piece, str) else self._part(piece, scope) for piece in found]
+        return Template(_joined(parts), word, written(found))
+
+    def _key(self, key: Key, word: Word, scope: dict[str, int]) -> str | Key:
+        """The key, or the text that only looks like one. Raises `HermesFileError` for an unknown
+        key, and for one whose numbers cannot be formatted so."""
+        specification = key.specification
+        if key.name in scope:
+            if specification is not None:
+                self._check_format(key, word, scope[key.name])
+            return key
+        is_text = specification is not None and not is_specification(specification)
+        if key.name in RESERVED or is_text:
+            return str(key)
+        known = ", ".join(f"`{each}`" for each in scope)
+        raise self.source.error(
+            f"no sweep around this job gives `{key}`, it gives {known}",
+            word.span,
+            hint=did_you_mean(key.name, scope) or f"write `{{{key}}}` for braces that are text",
+        )
+
+    def _check_format(self, key: Key, word: Word, slot: int) -> None:
+        specification = key.specification or ""
+        if not is_specification(specification):
+            raise self.source.error(
+                f"`{key}` cannot be formatted so, expected a number's format such as `:.2f`",
+                word.span,
+                hint="it ends in `d`, `e`, `f`, `g` or `%`, as in Python",
+            )
+        axis, values = self.axes[slot], self.columns[slot].values
+        for value in axis.values:
+            try:
+                formatted(value.text, specification)
+            except ValueError as exc:
                 raise self.source.error(
-                    f"no sweep around this job gives `{match[0]}`, it gives {known}",
-                    word.span,
-                    hint=did_you_mean(match[2], scope)
-                    or f"write `{{{match[0]}}}` for braces that are text",
-                )
-        parts.append(word.text[end:])
-        return Template(_joined(parts), word)
-
-    def _values(self, axis: Axis) -> Sequence[str]:
-        if not axis.is_range:
-            return tuple(value.text for value in axis.values)
-        return self._range(axis)
-
-    def _range(self, axis: Axis) -> Range:
-        # Few files have one, and these modules take their time to load
-        from decimal import Decimal
-        from fractions import Fraction
-
-        if len(axis.values) not in (2, 3):
+                    f"`{key}` cannot format `{value.text}`: {exc}", value.span
+                ) from None
+        is_whole = axis.function in ("", "CHOICE") or getattr(values, "decimals", 1) == 0
+        if specification.endswith("d") and not is_whole:
             raise self.source.error(
-                f"RANGE takes `[start, stop]` or `[start, stop, step]`, found {len(axis.values)}",
-                axis.span,
+                f"`{key}` formats whole numbers, and those of {axis.function} have decimals",
+                word.span,
+                hint=f"write `{{{key.name}:.0f}}` to round them",
             )
-        numbers = [self._number(value) for value in axis.values]
-        if len(numbers) == 2:
-            numbers.append(Decimal(1))
-        decimals = max(0, *(-int(number.as_tuple().exponent) for number in numbers))
-        start, stop, step = (int(Fraction(number) * 10**decimals) for number in numbers)
-        if step == 0:
-            raise self.source.error("the step of a RANGE must not be 0", axis.values[2].span)
-        if start != stop and (stop > start) != (step > 0):
-            away = axis.values[2] if len(axis.values) == 3 else axis.values[1]
-            raise self.source.error(
-                f"this step never reaches {axis.values[1].text} from {axis.values[0].text}",
-                away.span,
-            )
-        if start == stop:
-            raise self.source.error(
-                "the RANGE is empty: its start and stop are equal, and stop is excluded", axis.span
-            )
-        if -((start - stop) // step) > 10**15:
-            raise self.source.error("the RANGE has more than 10^15 values", axis.span)
-        return Range(start=start, stop=stop, step=step, decimals=decimals)
 
-    def _number(self, word: Word) -> Decimal:
-        from decimal import Decimal, InvalidOperation
-
-        try:
-            number = Decimal(word.text) if word.text.isascii() else Decimal("nan")
-        except InvalidOperation:
-            number = Decimal("nan")
-        if not number.is_finite() or "_" in word.text:
-            raise self.source.error(f"expected a number, found `{word.text}`", word.span)
-        if (
-            max(len(word.text), abs(number.adjusted()), abs(int(number.as_tuple().exponent)))
-            > _EXPONENT_LIMIT
-        ):
-            raise self.source.error(f"the number has more than {_EXPONENT_LIMIT} digits", word.span)
-        return number
+    def _part(self, key: Key, scope: dict[str, int]) -> Part:
+        slot = scope[key.name]
+        self.used.add(slot)
+        return slot if key.specification is None else Formatted(slot, key.specification)
 
 
-def _joined(parts: list[str | int]) -> tuple[str | int, ...]:
+def _joined(parts: list[Part]) -> tuple[Part, ...]:
     """Puts neighbouring texts together, so that filling in does no more than it must."""
-    joined: list[str | int] = []
+    joined: list[Part] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
             joined[-1] += part

@@ -16,6 +16,9 @@ from .words import COMMENT, MAX_DEPTH, SPACE, Cursor
 
 SECTIONS = ("PRE", "STD-H", "STD-E", "EXEC")
 
+FUNCTIONS = ("RANGE", "LINSPACE", "LOGSPACE", "UNIFORM", "LOGUNIFORM", "CHOICE")
+"""What can give the values of a key, in place of a list."""
+
 Item = tuple[Word, ...]
 
 
@@ -36,11 +39,15 @@ class JobEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """`key=[value, ...]`, or `key=RANGE[start, stop, step]` with `is_range`."""
+    """`key=[value, ...]`, or `key=RANGE[start, stop, step]` with the name of the `function`.
+
+    `arguments` are what stands in a function's brackets; of a CHOICE, what stands behind its list.
+    """
 
     key: Word
     values: tuple[Word, ...]
-    is_range: bool
+    function: str
+    arguments: tuple[Word, ...]
     span: Span
 
 
@@ -86,6 +93,7 @@ _EQUALS = re.compile(r"\s*=", re.ASCII)
 _COMMENT_IN_LINE = re.compile(r"(?<=\s)(?:#|//)", re.ASCII)
 SINGLE_QUOTES = "'‘’‚‛"
 DOUBLE_QUOTES = '"“”„‟'
+_AFTER_KEY = "`[value, ...]` or `RANGE[start, stop, step]`"
 _JOB_HINT = "a job is `[[item, item, ...],[option, option, ...]]`"
 
 
@@ -300,20 +308,46 @@ class _Parser(Cursor):
         self.pos = self.text.index("=", name.end()) + 1
         self.skip_gaps()
         start = self.pos
-        is_range = self.text.startswith("RANGE", start)
-        if is_range:
-            self.pos += len("RANGE")
+        name_of = _NAME.match(self.text, start)
+        function = name_of[0] if name_of else ""
+        if name_of:
+            self.pos = name_of.end()
             self.skip_gaps()
-        if self.peek() != "[":
-            raise self.unexpected(
-                f"`[value, ...]` or `RANGE[start, stop, step]` after `{name[0]}=`"
+        if function and function not in FUNCTIONS:
+            hint = did_you_mean(function.upper(), FUNCTIONS)
+            raise self.error(
+                f"expected {_AFTER_KEY} after `{name[0]}=`, found `{function}`",
+                start,
+                start + len(function),
+                hint=hint,
             )
-        values = tuple(self._value(item) for item in self._list())
+        if self.peek() != "[":
+            raise self.unexpected(f"{_AFTER_KEY} after `{name[0]}=`")
+        values: tuple[Word, ...] = ()
+        arguments: tuple[Word, ...] = ()
+        if function == "CHOICE":
+            self.pos += 1
+            self.skip_gaps()
+            if self.peek() != "[":
+                raise self.unexpected("`[value, ...]` to choose from", opened=start)
+            values = self._values_of_list()
+            self.skip_gaps()
+            if self.peek() != ",":
+                raise self.unexpected("`,` and how many values", opened=start)
+            # The comma stands for the bracket that opens the rest of the list
+            arguments = self._values_of_list()
+        elif function:
+            arguments = self._values_of_list()
+        else:
+            values = self._values_of_list()
         span = Span(start, self.pos)
-        if not values:
+        if not (values if function in ("", "CHOICE") else arguments):
             raise self.source.error(f"no values for `{name[0]}`", span)
         key = Word(name[0], Span(name.start(), name.end()))
-        return Axis(key=key, values=values, is_range=is_range, span=span)
+        return Axis(key=key, values=values, function=function, arguments=arguments, span=span)
+
+    def _values_of_list(self) -> tuple[Word, ...]:
+        return tuple(self._value(item) for item in self._list())
 
     def _value(self, item: Item) -> Word:
         """A sweep's value is text: the white space inside it stays."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hermes.language.sweeps import Range
+from hermes.language.values import Range
 from hermes.model import PLACEHOLDER
 
 from .helpers import (
