@@ -140,6 +140,11 @@ class Job:
     when the job starts. `script` is the name of the script's folder, `position` the index in `argv`
     of the script word. `standard` are the STD-E arguments among its words, `lengths` how many words
     each item of the hermes file has. `line` is the entry's line in the hermes file, counted from 1.
+
+    `parameters` are the keys of the sweeps around it with the values of this job, outermost first.
+    `template` is `argv` with `{key}` where a value stands, written as in a sweep, so `{{` and `}}`
+    are braces. Both are empty outside of sweeps. `is_given` says that the identifier was put in
+    after the script word, because nothing says where it belongs.
     """
 
     argv: tuple[str, ...]
@@ -149,13 +154,24 @@ class Job:
     position: int
     lengths: tuple[int, ...]
     standard: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...] = ()
+    template: tuple[str, ...] = ()
+    is_given: bool = True
 
     @property
     def items(self) -> tuple[tuple[str, ...], ...]:
         """What the hermes file said, without the words that came in after the script word."""
+        return self._items_of(self.argv)
+
+    @property
+    def template_items(self) -> tuple[tuple[str, ...], ...]:
+        """`items`, with `{key}` where a value stands; empty outside of sweeps."""
+        return self._items_of(self.template) if self.template else ()
+
+    def _items_of(self, argv: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
         after = self.position + 1
-        put_in = len(self.argv) - sum(self.lengths)
-        words = iter(self.argv[:after] + self.argv[after + put_in :])
+        put_in = len(argv) - sum(self.lengths)
+        words = iter(argv[:after] + argv[after + put_in :])
         return tuple(tuple(islice(words, length)) for length in self.lengths)
 
     def command(self, identifier: str) -> list[str]:
@@ -178,13 +194,26 @@ class Job:
             "argv": list(self.argv),
             "script": self.script,
             "line": self.line,
+            "parameters": dict(self.parameters),
             "options": self.options.as_json(),
         }
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What comes after the script word, in order, but for the identifier."""
-        return tuple(word for word in self.argv[self.position + 1 :] if word != PLACEHOLDER)
+        """What comes after the script word, in order, but for the identifier.
+
+        An option whose value is the identifier goes with it, and so does `name={identifier}`: they
+        would tell nothing of a job that the identifier does not tell.
+        """
+        start = self.position + 1 + self.is_given
+        kept: list[str] = []
+        for word in self.argv[start:]:
+            if word == PLACEHOLDER:
+                if kept and _is_open_option(kept[-1]):
+                    kept.pop()
+            elif not word.endswith("=" + PLACEHOLDER):
+                kept.append(word)
+        return tuple(kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +308,11 @@ class RunResult:
     @property
     def failures(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if not outcome.ok]
+
+
+def _is_open_option(word: str) -> bool:
+    """Whether an option takes the next word as its value, as far as it can be told: `--name`."""
+    return word[:1] == "-" and word[1:2] not in ("", *"0123456789.") and "=" not in word
 
 
 def shell_line(argv: Iterable[str]) -> str:

@@ -82,12 +82,14 @@ class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
 class Metadata(msgspec.Struct, kw_only=True):
     """All that is known of one experiment, in the order in which it stands in `hermes.json`.
 
-    `arguments` is what came after the script word, but for the identifier; `program` the path of
-    the program that was executed. `key` says what the job
-    is, the same in every run of the same entry; `attempts` how often it was started in this run.
-    `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
-    steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
-    process from another one with the same `pid`. `files` is complete when the job has ended.
+    `arguments` is what came after the script word, but for the identifier. `parameters` are the
+    values of the sweeps around the job by their keys, and `template` is `argv` with `{key}` where
+    they stand; both are empty outside of sweeps. `program` is the path of the program that was
+    executed. `key` says what the job is, the same in every run of the same entry; `attempts` how
+    often it was started in this run. `start` is None if it was never started. `end`, `duration`
+    (seconds, by a clock that never steps) and `exit_code` or `signal` are None while it runs.
+    `pid_start` and `boot_id` tell its process from another one with the same `pid`. `files` is
+    complete when the job has ended.
     """
 
     format: int = FORMAT
@@ -95,6 +97,8 @@ class Metadata(msgspec.Struct, kw_only=True):
     script: str
     argv: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    parameters: dict[str, str] = {}
+    template: tuple[str, ...] = ()
     program: str | None = None
     options: Options = Options()
     comments: tuple[str, ...] = ()

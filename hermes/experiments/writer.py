@@ -94,6 +94,8 @@ class Experiment:
             script=job.script,
             argv=tuple(job.command(identifier)),
             arguments=tuple(word.replace(PLACEHOLDER, identifier) for word in job.arguments),
+            parameters=dict(job.parameters),
+            template=job.template,
             program=program,
             git=git.state,
             options=job.options,
@@ -183,8 +185,13 @@ class Experiment:
 
     def environment(self, slot: int) -> dict[bytes, bytes]:
         """What the job gets; `slot` is its HERMES_SLOT."""
+        parameters = {
+            f"HERMES_PARAM_{key.upper()}".encode(): os.fsencode(value)
+            for key, value in self.job.parameters
+        }
         return {
             **self.run.environment,
+            **parameters,
             b"HERMES_IDENTIFIER": self.identifier.encode(),
             b"HERMES_EXPERIMENT_DIR": os.fsencode(self.directory),
             b"HERMES_SLOT": b"%d" % slot,

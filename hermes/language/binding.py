@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from ..model import PLACEHOLDER, Job
+from .braces import written
 from .options import OptionsTemplate
 from .scripts import Script, find_script
 from .sweeps import JobTemplate, Sweep, Template, Values, distinct
@@ -55,12 +56,15 @@ class Binder:
         )
         self.line = self._source.line(template.entry.span.start)
         self.standard = tuple(word.text for word in document.script_arguments)
+        self._standard_pattern = tuple(written([word]) for word in self.standard)
+        self._last: tuple[object, tuple[str, ...]] = (None, ())
         self._exists = exists
         self.gives_identifier = gives_identifier
         self._lengths = tuple(len(item) for item in template.items)
         self._all = range(len(self.words))
         self._fixed = ["" if word.slots else word.fill([]) for word in self.words]
         self._open = [(index, word) for index, word in enumerate(self.words) if word.slots]
+        self._keys = [(c.key, c.slot) for sweep in above for c in sweep.columns]
         self._vanishing = [index for index, word in self._open if self._can_vanish(word)]
         self._placed = any(PLACEHOLDER in word for word in (*self._fixed, *self.standard))
         stand_in = self._find_script(
@@ -80,7 +84,30 @@ class Binder:
             position=command.script.position,
             lengths=command.lengths,
             standard=self.standard,
+            parameters=tuple([(key, values[slot]) for key, slot in self._keys]),
+            template=self._template(command),
+            is_given=self.gives_identifier and not command.is_placed,
         )
+
+    def _template(self, command: Command) -> tuple[str, ...]:
+        """The command with `{key}` where values stand."""
+        if not self._keys:
+            return ()
+        if self._last[0] != (command.kept, command.script.position, command.is_placed):
+            # Nearly all jobs of an entry share it
+            pattern = [self.words[index].pattern for index in command.kept]
+            self._put_in(pattern, command.script, command.is_placed, self._standard_pattern)
+            key = (command.kept, command.script.position, command.is_placed)
+            self._last = (key, tuple(pattern))
+        return self._last[1]
+
+    def _put_in(
+        self, words: list[str], script: Script, is_placed: bool, standard: Sequence[str]
+    ) -> None:
+        """Puts in what comes right after the script word."""
+        after = script.position + 1
+        is_given = self.gives_identifier and not is_placed
+        words[after:after] = (PLACEHOLDER, *standard) if is_given else standard
 
     def command(self, values: Values) -> Command:
         """The words of the whole command, and which of them is the script. Raises
@@ -96,9 +123,7 @@ class Binder:
             kept, lengths = self._without_empty(words)
             words = [words[index] for index in kept]
         script = self._script or self._find_script(words, lengths)
-        after = script.position + 1
-        is_given = self.gives_identifier and not placed
-        words[after:after] = (PLACEHOLDER, *self.standard) if is_given else self.standard
+        self._put_in(words, script, placed, self.standard)
         return Command(words, script, kept, lengths, placed)
 
     def check(self, above: tuple[Sweep, ...], values: Values) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -68,6 +67,9 @@ def written(parts: Iterable[str | Key]) -> str:
         if isinstance(part, Key):
             word.append(str(part))
             continue
+        if "{" not in part and "}" not in part:
+            word.append(part)
+            continue
         for char in part:
             is_twice = char == "{" or (char == "}" and depth > 0)
             depth += (char == "{") - (char == "}" and is_twice)
@@ -88,6 +90,9 @@ def is_specification(text: str) -> bool:
 
 def formatted(value: str, specification: str) -> str:
     """A number as Python formats it. Raises `ValueError` with what was expected."""
+    # Few files need it, and it takes its time to load
+    from decimal import Decimal, InvalidOperation
+
     try:
         number = Decimal(value) if value.isascii() and "_" not in value else Decimal("nan")
     except InvalidOperation:

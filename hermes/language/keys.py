@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..model import PLACEHOLDER, Job
+from .braces import formatted, pieces
+from .numbers import canonical, canonical_word
 from .options import OPTIONS
 
 _FIELDS = tuple(option.field for option in OPTIONS if option.in_key and option.field)
@@ -18,9 +21,10 @@ _FIELDS = tuple(option.field for option in OPTIONS if option.in_key and option.f
 class Keys:
     """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
 
-    The key covers the command without the identifier, the options that are part of it (paths to
-    copy and move), the working directory, and the repeat index: how many equal jobs came before in
-    this plan. Other options, such as comments, change nothing about the job, so they do not count.
+    The key covers the command without the identifier, its numbers in one spelling; the options that
+    are part of it (paths to copy and move); the working directory; and the repeat index: how many
+    equal jobs came before in this plan. Other options, such as comments, change nothing about the
+    job, so they do not count.
     `place` is the working directory relative to the root: the same words mean other files in
     another folder, and the same ones after the project was moved.
     """
@@ -34,7 +38,7 @@ class Keys:
         self._where = [self.place] if self.place != os.curdir else []
 
     def key(self, job: Job) -> str:
-        words = [word for word in job.argv if word != PLACEHOLDER]
+        words = [canonical_word(word) for word in _spelled(job) if word != PLACEHOLDER]
         what = json.dumps([words, *(getattr(job.options, name) for name in _FIELDS), *self._where])
         digest = hashlib.sha256(what.encode())
         # Eight bytes of the digest keep the memory of 10^6 jobs small
@@ -43,3 +47,27 @@ class Keys:
         self._seen[short] = repeat + 1
         digest.update(b"%d" % repeat)
         return digest.hexdigest()[:32]
+
+
+def _spelled(job: Job) -> Sequence[str]:
+    """The command with the sweep's values in one spelling, also where they are part of a word."""
+    values = {key: canonical(value) for key, value in job.parameters}
+    if tuple(values.items()) == job.parameters:
+        return job.argv
+    return [
+        word if template == word else _filled(template, values)
+        for word, template in zip(job.argv, job.template, strict=True)
+    ]
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return "".join(
+        piece
+        if isinstance(piece, str)
+        else str(piece)
+        if piece.name not in values
+        else values[piece.name]
+        if piece.specification is None
+        else formatted(values[piece.name], piece.specification)
+        for piece in pieces(template)
+    )

@@ -40,6 +40,7 @@ def canonical(text: str) -> str:
     return f"{sign}{digits[:power]}.{digits[power:]}"
 
 
+@lru_cache(maxsize=10_000)
 def canonical_word(word: str) -> str:
     """A word of a command with its number in one spelling: `--lr=0.50` is `--lr=0.5`."""
     name, equals, value = word.rpartition("=")

@@ -288,21 +288,30 @@ class _Builder:
         """
         if not scope or ("{" not in word.text and "}" not in word.text):
             return Template((word.text,), word, word.text)
-        found = [
-            piece if isinstance(piece, str) else self._key(piece, word, scope)
-            for piece in pieces(word.text)
-        ]
-        parts = [piece if isinstance(piece, str) else self._part(piece, scope) for piece in found]
-        return Template(_joined(parts), word, written(found))
+        parts: list[Part] = []
+        pattern: list[str | Key] = []
+        for piece in pieces(word.text):
+            if isinstance(piece, str):
+                parts.append(piece)
+                pattern.append(piece)
+                continue
+            part = self._part(piece, word, scope)
+            is_text = isinstance(part, str) and piece.name not in RESERVED
+            parts.append(part)
+            pattern.append(str(piece) if is_text else piece)
+        return Template(_joined(parts), word, written(pattern))
 
-    def _key(self, key: Key, word: Word, scope: dict[str, int]) -> str | Key:
-        """The key, or the text that only looks like one. Raises `HermesFileError` for an unknown
-        key, and for one whose numbers cannot be formatted so."""
+    def _part(self, key: Key, word: Word, scope: dict[str, int]) -> Part:
+        """The slot of a key, or the text that only looks like one. Raises `HermesFileError` for an
+        unknown key, and for one whose numbers cannot be formatted so."""
         specification = key.specification
         if key.name in scope:
-            if specification is not None:
-                self._check_format(key, word, scope[key.name])
-            return key
+            slot = scope[key.name]
+            self.used.add(slot)
+            if specification is None:
+                return slot
+            self._check_format(key, word, slot)
+            return Formatted(slot, specification)
         is_text = specification is not None and not is_specification(specification)
         if key.name in RESERVED or is_text:
             return str(key)
@@ -336,11 +345,6 @@ class _Builder:
                 word.span,
                 hint=f"write `{{{key.name}:.0f}}` to round them",
             )
-
-    def _part(self, key: Key, scope: dict[str, int]) -> Part:
-        slot = scope[key.name]
-        self.used.add(slot)
-        return slot if key.specification is None else Formatted(slot, key.specification)
 
 
 def _joined(parts: list[Part]) -> tuple[Part, ...]:

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 
 from ..model import Job, Options
+from . import braces
 from .options import FLAGS, written
 from .settings import SETTINGS, WORKING_DIRECTORY, Settings
 from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES
@@ -27,10 +28,14 @@ def re_execution(job: Job, settings: Settings, working_directory: str) -> str:
 
     `working_directory` is that of the job, relative to the folder that the file goes into.
     """
-    items = ", ".join(" ".join(map(quote, item)) for item in job.items)
+    items = ", ".join(" ".join(map(quote, item)) for item in job.template_items or job.items)
     arguments = f"STD-E\n{' '.join(map(quote, job.standard))}\n" if job.standard else ""
     section = _settings_section(settings, working_directory)
-    return f"{section}{arguments}EXEC\n[[{items}],[{_option_list(job.options)}]]\n"
+    options = _option_list(job.options, is_swept=bool(job.parameters))
+    entry = f"[[{items}],[{options}]]"
+    for key, value in reversed(job.parameters):
+        entry = f"PROD({entry}, {key}=[{quote(value)}])"
+    return f"{section}{arguments}EXEC\n{entry}\n"
 
 
 # Nearly all jobs of a run share both
@@ -55,9 +60,10 @@ def _quoted_setting(text: str) -> str:
 
 
 @lru_cache(maxsize=100)
-def _option_list(options: Options) -> str:
+def _option_list(options: Options, *, is_swept: bool) -> str:
     # A value that reads as an option would be taken for one
+    texts = [(option, braces.written([t]) if is_swept else t) for option, t in written(options)]
     return ", ".join(
         quote(f"{option.long}={text}") if text in FLAGS else f"{option.short} {quote(text)}"
-        for option, text in written(options)
+        for option, text in texts
     )

@@ -61,6 +61,10 @@ class Survey:
     may_be_alive: dict[str, str] = field(default_factory=dict)
     """By their keys, experiments of other runs that may be alive."""
 
+    spelled: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By their keys, experiments that have succeeded, each with the hash of its command: a job may
+    be the same with its numbers written otherwise."""
+
     counted: Counter[Reason] = field(default_factory=Counter)
     """How many jobs of the plan are not started, as far as that is known in advance."""
 
@@ -233,6 +237,7 @@ def _settle_by_others(
             unreadable.append(each)
         elif metadata.run_id != own_run and metadata.status is Status.FINISHED:
             survey.settled[metadata.key] = Reason.SUCCEEDED
+            survey.spelled[metadata.key] = (metadata.identifier, hash(metadata.argv))
         elif metadata.run_id != own_run and metadata.status is Status.RUNNING:
             running.append(metadata)
     if running:
@@ -286,9 +291,19 @@ def _has_exit_status(folder: str, identifier: str) -> bool:
 
 
 def _count(survey: Survey, plan: Plan) -> None:
-    if survey.settled and plan.count <= COUNTED:
-        keys = Keys(plan.place)
-        for job in plan.jobs:
-            reason = survey.settled.get(keys.key(job))
-            if reason is not None:
-                survey.counted[reason] += 1
+    if not survey.settled or plan.count > COUNTED:
+        return
+    keys = Keys(plan.place)
+    others: list[str] = []
+    for job in plan.jobs:
+        key = keys.key(job)
+        reason = survey.settled.get(key)
+        if reason is None:
+            continue
+        survey.counted[reason] += 1
+        identifier, spelling = survey.spelled.get(key, ("", None))
+        if spelling is not None and hash(tuple(job.command(identifier))) != spelling:
+            others.append(f"`{escape(job.shell)}` is the job of `{identifier}`, written otherwise")
+    if others:
+        more = f" ({len(others) - 1} more jobs are like it)" if len(others) > 1 else ""
+        survey.warnings.append(f"{others[0]}: it is done and not started{more}")
