@@ -10,9 +10,11 @@ from ..model import PLACEHOLDER, Job
 from .braces import written
 from .options import OptionsTemplate
 from .scripts import Script, find_script
+from .source import Word
 from .sweeps import JobTemplate, Sweep, Template, Values, distinct
 from .syntax import Document
 from .values import choices_of
+from .words import is_option
 
 
 class Command(NamedTuple):
@@ -67,7 +69,7 @@ class Binder:
         self._keys = [(c.key, c.slot) for sweep in above for c in sweep.columns]
         self._vanishing = [index for index, word in self._open if self._can_vanish(word)]
         self._placed = any(PLACEHOLDER in word for word in (*self._fixed, *self.standard))
-        stand_in = self._find_script(
+        self.stand_in = stand_in = self._find_script(
             [word.word.text if word.slots else word.fill([]) for word in self.words],
             self._lengths,
         )
@@ -126,6 +128,14 @@ class Binder:
         self._put_in(words, script, placed, self.standard)
         return Command(words, script, kept, lengths, placed)
 
+    def plain_words(self) -> list[Word]:
+        """The words of the entry but for code, programs and paths, of which more is asked."""
+        script = self.stand_in
+        if script.in_shell:
+            return []
+        others = {0, script.start, script.position}
+        return [word.word for index, word in enumerate(self.words) if index not in others]
+
     def check(self, above: tuple[Sweep, ...], values: Values) -> None:
         """Raises `HermesFileError` if values of the sweeps around make an option unusable."""
         self.options.check(above, values)
@@ -147,7 +157,7 @@ class Binder:
         gone = {index for index in self._vanishing if not words[index]}
         for index in gone:
             option = words[index - 1] if index and index - 1 not in gone else ""
-            if option.startswith("-") and option.strip("-") and "=" not in option:
+            if is_option(option):
                 word = self.words[index].word
                 raise self._source.error(
                     f"`{option}` gets no value, because a value of the sweep is empty",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import HermesError, PlanError, did_you_mean, escape
 from ..model import PLACEHOLDER
-from .binding import Binder, Binding
+from .binding import Binder, Binding, Command
+from .shells import not_expanded
 from .source import Source, Span, Word
 from .sweeps import Values, distinct
 
@@ -73,11 +74,12 @@ class _Checker:
         command = binder.command(values)
         program, script = command.argv[0], command.script
         wrong = why_not_runnable(program, self._base)
-        if wrong:
+        unread = self._check_expanded(binder, command) if not script.in_shell else set()
+        if wrong and program not in unread:
             first = binder.words[command.kept[0]].word
             self._report(f"program `{escape(program)}` {wrong}", first)
         word = binder.words[command.kept[script.position]].word
-        if script.is_file and PLACEHOLDER not in script.word:
+        if script.is_file and PLACEHOLDER not in script.word and script.word not in unread:
             path = self._base / script.word
             # Not `Path.exists`, which raises for words that are too long for a name
             if not os.path.exists(path):
@@ -91,6 +93,23 @@ class _Checker:
         if unusable:
             self._report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
 
+    def _check_expanded(self, binder: Binder, command: Command) -> set[str]:
+        """Reports programs and paths that only a shell would make something of; returns them."""
+        script, found = command.script, set()
+        # Those in front of what is put in: their places are the same in the file
+        places = {0, min(script.start, script.position)}
+        if not script.is_code:
+            places.add(script.position)
+        for place in sorted(places):
+            text = command.argv[place]
+            why = not_expanded(text)
+            if why is None or os.path.lexists(self._base / text):
+                continue
+            found.add(text)
+            word = binder.words[command.kept[place]].word
+            self._report(f"`{escape(text)}` {why[0]}", word, hint=why[1])
+        return found
+
     def check_copy_before(self, path: str, word: Word) -> None:
         import glob
 
@@ -99,12 +118,15 @@ class _Checker:
         if not (glob.has_magic(path) and glob.glob(path, root_dir=self._base, recursive=True)):
             self._report(f"`-cb {escape(path)}`: no such file or directory", word, near=path)
 
-    def _report(self, message: str, word: Word, *, near: str | None = None) -> None:
+    def _report(
+        self, message: str, word: Word, *, near: str | None = None, hint: str | None = None
+    ) -> None:
         """Keeps a problem, with a hint if there is a file whose name resembles `near`."""
         if message not in self.found:
             # A directory is not listed for hints that nobody sees
             is_shown = len(self.found) < PlanError.SHOWN
-            hint = self._nearest(near) if near is not None and is_shown else None
+            if near is not None and is_shown:
+                hint = self._nearest(near)
             self.found[message] = self._source.error(message, word.span, hint=hint)
 
     def _nearest(self, path: str) -> str:

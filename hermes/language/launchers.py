@@ -24,8 +24,9 @@ class Launcher:
     Options in `takes` have their value in the next word, those in `takes_two` in the next two.
     Then come `operands` words that are the launcher's own, and with `assignments` any number of
     `NAME=value`. One of the words of `subcommands` has to follow the launcher, if there are some.
-    `own_files` says that the command sees other files than we do, as in a container. Behind one
-    that `runs_python` stands a Python script, or `-m` and a module.
+    `own_files` says that the command sees other files than we do, as in a container, `own_shell`
+    that a shell reads it there. Behind one that `runs_python` stands a Python script, or `-m` and a
+    module.
     """
 
     takes: frozenset[str] = frozenset()
@@ -34,6 +35,7 @@ class Launcher:
     assignments: bool = False
     subcommands: frozenset[str] = frozenset()
     own_files: bool = False
+    own_shell: bool = False
     runs_python: bool = False
 
 
@@ -237,6 +239,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
         takes=_options("-b -c -D -E -e -F -I -i -J -L -l -m -O -o -p -Q -R -S -W -w -B"),
         operands=1,
         own_files=True,
+        own_shell=True,
     ),
 }
 """By base name."""

@@ -22,6 +22,7 @@ from .checks import problems
 from .kinds import split_sbatch
 from .settings import WORKING_DIRECTORY, PlanArguments, Settings, find_root, layered
 from .sharing import shared_paths
+from .shells import findings
 from .source import Source
 from .sweeps import (
     JobTemplate,
@@ -35,8 +36,9 @@ from .sweeps import (
     pick,
     templates,
 )
-from .syntax import Document, SettingLine, parse
-from .writing import quote
+from .syntax import SECTIONS, Document, SettingLine, parse, values_in
+from .words import SPACE, Cursor
+from .writing import BARE, quote
 
 
 def compile_file(
@@ -74,14 +76,26 @@ def compile_command(
     Otherwise as `compile_file`.
     """
     base = _base(working_directory)
-    try:
-        words = shlex.split(command)
-    except ValueError as exc:
-        raise HermesError(f"cannot split the command `{escape(command)}`: {exc}") from None
+    words = _words_of_command(command)
     if not words:
         raise HermesError("the command is empty, expected a program")
-    data = f"EXEC\n[[{' '.join(map(quote, words))}]]\n".encode("utf-8", "surrogateescape")
+    data = f"EXEC\n[[{' '.join(words)}]]\n".encode("utf-8", "surrogateescape")
     return _compile(None, data, base=base, root=root, comments=comments, arguments=settings)
+
+
+def _words_of_command(command: str) -> list[str]:
+    """The words of a command as they can stand in a hermes file, not quoted where they were not."""
+    cursor = Cursor(Source("<command>", command, (0,)))
+    words: list[str] = []
+    while True:
+        while cursor.peek() and cursor.peek() in SPACE:
+            cursor.pos += 1
+        if cursor.at_end():
+            return words
+        word = cursor.shell_word(ends="", multiline=True)
+        raw = command[word.span.start : word.span.end]
+        is_bare = raw == word.text and BARE.fullmatch(raw) and raw not in SECTIONS
+        words.append(raw if is_bare else quote(word.text))
 
 
 def from_recipe(recipe: dict[str, Any]) -> Plan:
@@ -243,22 +257,34 @@ class Plan:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but is probably a mistake."""
-        found = dict.fromkeys(self._notes)
+        source = self._document.source
+        found = [*self._notes, *self._cut_off()]
         for binder, above, values in self._bindings():
             for _ in distinct(binder.head_slots, above, values):
                 command = binder.command(values)
-                if command.script.is_program and not command.is_placed and binder.gives_identifier:
-                    word = binder.words[command.kept[command.script.position]].word
-                    place = self._document.source.place(word.span)
-                    found.setdefault(
-                        f"{escape(place.path)}:{place.line}: `{escape(command.script.word)}` is no "
-                        "script, and gets the identifier as its first argument; write "
-                        f"`{PLACEHOLDER}` where it belongs, or `identifier: none` in PRE"
+                script = command.script
+                if script.is_program and not command.is_placed and binder.gives_identifier:
+                    word = binder.words[command.kept[script.position]].word
+                    found.append(
+                        f"{source.at(word.span)}: `{escape(script.word)}` is no script, and gets "
+                        f"the identifier as its first argument; write `{PLACEHOLDER}` where it "
+                        "belongs, or `identifier: none` in PRE"
                     )
-        threads, source = self.settings.threads, self._document.source
-        base = self.working_directory
-        found.update(dict.fromkeys(shared_paths(self._bindings(), source, base, threads)))
-        return tuple(found)
+            found += findings(source, binder.plain_words())
+        found += findings(source, self._document.script_arguments)
+        found += findings(source, values_in(self._document.entries))
+        threads, base = self.settings.threads, self.working_directory
+        found += shared_paths(self._bindings(), source, base, threads)
+        return tuple(dict.fromkeys(found))
+
+    def _cut_off(self) -> Iterator[str]:
+        source = self._document.source
+        for span in self._document.cut_off:
+            text = source.text[span.start : span.end]
+            yield (
+                f"{source.at(span)}: `{escape(text)}` is a comment; if it is meant, quote it, and "
+                "write `// ` with a space where it is not"
+            )
 
     def check(self, name: str | None = None) -> None:
         """Looks whether the jobs can start: programs, scripts, paths to copy before, and names.

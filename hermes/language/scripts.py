@@ -15,6 +15,7 @@ from functools import cached_property
 
 from ..model import PLACEHOLDER
 from .launchers import PYTHON_MODULES, Interpreter, Launcher, interpreter_of, launcher_of
+from .words import is_option
 
 SUFFIXES = (
     ".py", ".pyw", ".sh", ".bash", ".zsh", ".R", ".r", ".jl", ".m", ".js", ".mjs", ".cjs", ".ts",
@@ -48,6 +49,13 @@ class Script:
     start: int = 0
     """The index of the first word behind the launchers."""
 
+    in_shell: bool = False
+    """Whether a shell reads the command, on another machine."""
+
+    @property
+    def is_code(self) -> bool:
+        return self.name is not None and not self.is_program
+
     @cached_property
     def folder(self) -> str:
         return os.path.basename((self.name or self.word).rstrip("/")).removesuffix(".py")
@@ -61,13 +69,13 @@ def find_script(
     `second_item` is the index of the first word of the second item, None if there is only one.
     `exists` tells whether there is a file of that name; it is asked only of that word.
     """
-    start, own_files, runs_python = 0, False, False
+    start, own_files, runs_python, in_shell = 0, False, False, False
     while start < len(words) and (launcher := launcher_of(words[start])) is not None:
         behind = _behind(words, start, launcher)
         if behind is None:
             break
         start, own_files = behind, own_files or launcher.own_files
-        runs_python = launcher.runs_python
+        runs_python, in_shell = launcher.runs_python, in_shell or launcher.own_shell
         if runs_python:
             break
     if start >= len(words):
@@ -77,7 +85,7 @@ def find_script(
     found = _behind_launchers(
         words, start, second_item, exists, sees_files=not own_files, runs_python=runs_python
     )
-    return replace(found, start=start)
+    return replace(found, start=start, in_shell=in_shell)
 
 
 def _behind_launchers(
@@ -207,5 +215,4 @@ def _module(words: Sequence[str], position: int) -> Script:
 
 
 def _follows_option(words: Sequence[str], position: int, start: int) -> bool:
-    before = words[position - 1] if position > start else ""
-    return before.startswith("-") and "=" not in before and before not in ("-", "--")
+    return position > start and is_option(words[position - 1])

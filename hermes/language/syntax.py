@@ -6,13 +6,14 @@ Nothing is expanded or interpreted here: sweeps stay sweeps and placeholders sta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from ..errors import HermesFileError, did_you_mean
 from .source import Source, Span, Word
-from .words import COMMENT, MAX_DEPTH, SPACE, Cursor
+from .words import COMMENT, MAX_DEPTH, SPACE, Cursor, is_option
 
 SECTIONS = ("PRE", "STD-H", "STD-E", "EXEC")
 
@@ -73,6 +74,8 @@ class Document:
     hermes_options: list[Word] = field(default_factory=list)
     script_arguments: list[Word] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    cut_off: list[Span] = field(default_factory=list)
+    """Comments by `//` behind words of the same line, which may be words themselves."""
 
 
 def parse(source: Source) -> Document:
@@ -85,10 +88,20 @@ def parse_settings(source: Source) -> list[SettingLine]:
     return _Parser(source).settings_only()
 
 
+def values_in(entries: Iterable[Entry]) -> Iterator[Word]:
+    """The values of all sweeps, as they are written."""
+    for entry in entries:
+        if isinstance(entry, SweepEntry):
+            for axis in entry.axes:
+                yield from axis.values
+            yield from values_in(entry.entries)
+
+
 _NAME = re.compile(r"[^\W\d]\w*")
 _HEADER = re.compile(
     r"[^\S\n]*(PRE|STD-H|STD-E|EXEC)[^\S\n]*(?:(?<=\s)(?:#|//)[^\n]*)?(?:\n|\Z)", re.ASCII
 )
+_NO_SPACE = re.compile(r"[^\s\[\](){}]*", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 _COMMENT_IN_LINE = re.compile(r"(?<=\s)(?:#|//)", re.ASCII)
 SINGLE_QUOTES = "'‘’‚‛"
@@ -132,6 +145,7 @@ class _Parser(Cursor):
                 "no EXEC section, expected the header `EXEC` alone on a line",
                 hint="the jobs to execute come after it",
             )
+        document.cut_off = self.cut_off
         if not document.entries:
             raise self.error("the EXEC section is empty, expected a job", hint=_JOB_HINT)
         return document
@@ -192,6 +206,8 @@ class _Parser(Cursor):
                 raise self.error("expected nothing after the closing quote", stop + 1, end)
             return Word(self.text[start + 1 : stop], Span(start, stop + 1))
         comment = _COMMENT_IN_LINE.search(self.text, start, end)
+        if comment:
+            self.note_comment(comment.start())
         value = self.text[start : comment.start() if comment else end].rstrip()
         return Word(value, Span(start, start + max(1, len(value))))
 
@@ -200,6 +216,7 @@ class _Parser(Cursor):
         while True:
             self.skip_blanks()
             if self.at_line_end():
+                self.note_comment(self.pos)
                 self.skip_line()
                 return words
             words.append(self.shell_word(ends="", multiline=False))
@@ -249,7 +266,7 @@ class _Parser(Cursor):
         if self.peek() != "[":
             raise self.unexpected("`[` to open the list of items", opened=start, hint=_JOB_HINT)
         first = self.pos
-        items = self._list()
+        items = self._list(of_job=True)
         if not any(items):
             raise self.error(
                 "the job is empty, expected a program", first, self.pos, hint=_JOB_HINT
@@ -357,8 +374,11 @@ class _Parser(Cursor):
             text += (gap if gap.isspace() and "\n" not in gap else " ") + word.text
         return Word(text, Span(item[0].span.start, item[-1].span.end))
 
-    def _list(self) -> list[Item]:
-        """Reads `[item, item, ...]`, brackets and all; each item is split into words."""
+    def _list(self, *, of_job: bool = False) -> list[Item]:
+        """Reads `[item, item, ...]`, brackets and all; each item is split into words.
+
+        Those `of_job` are the words of a command, in which a comma may be meant as text.
+        """
         opened = self.pos
         self.pos += 1
         items: list[Item] = []
@@ -372,6 +392,8 @@ class _Parser(Cursor):
             char = self.text[self.pos]
             if not nested and char in ",]":
                 if words:
+                    if of_job and char == ",":
+                        self._check_comma(words)
                     items.append(tuple(words))
                     words = []
                 elif char == ",":
@@ -381,3 +403,20 @@ class _Parser(Cursor):
                     return items
             else:
                 words.append(self.shell_word(ends=",]", multiline=True, nested=nested))
+
+    def _check_comma(self, words: Sequence[Word]) -> None:
+        """Raises `HermesFileError` for a comma that seems to stand inside a value."""
+        last, before = words[-1], words[-2].text if len(words) > 1 else ""
+        follows = self.text[self.pos + 1 : self.pos + 2]
+        is_value = "=" in last.text or is_option(before)
+        if not is_value or follows in ("", "-", "]", "\\") or follows in SPACE:
+            return
+        rest = _NO_SPACE.match(self.text, self.pos + 1)
+        value = self.text[last.span.start : rest.end() if rest else self.pos + 1]
+        items = value.replace(",", ", ")
+        whole = f'"{value}"' if not set(value) & set("'\"\\$`") else "quotes around the value"
+        raise self.error(
+            f"this comma ends an item, but seems to be part of `{value}`",
+            hint=f"write {whole if whole[0] == 'q' else f'`{whole}`'} for one word, or `{items}` "
+            "for items",
+        )

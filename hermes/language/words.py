@@ -13,6 +13,7 @@ writes, far less than Python's recursion limit."""
 
 SPACE = " \t\n\r\f\v"
 COMMENT = re.compile(r"#|//")
+_CUT_OFF = re.compile(r"//[^\s/][^\n]*")
 _BLANKS = re.compile(r"[^\S\n]+", re.ASCII)
 _FIRST_WORD = re.compile(r"\s*(\S+)", re.ASCII)
 _PLAIN = re.compile(r"[^\s,\[\](){}'\"\\]+", re.ASCII)
@@ -22,6 +23,12 @@ _IN_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE_IN_DOUBLE = re.compile(r'\\([$`"\\\n])')
 
 
+def is_option(word: str) -> bool:
+    """Whether the next word may be this word's value: `--lr`, and neither `-0.1` nor `--lr=1`."""
+    named = word.lstrip("-")
+    return word[:1] == "-" and named[:1] not in ("", *"0123456789.") and "=" not in word
+
+
 class Cursor:
     """A position in the source; each method leaves it behind what it has read."""
 
@@ -29,6 +36,7 @@ class Cursor:
         self.source = source
         self.text = source.text
         self.pos = 0
+        self.cut_off: list[Span] = []
 
     def first_word(self) -> Word:
         match = _FIRST_WORD.match(self.text, self.pos)
@@ -129,9 +137,18 @@ class Cursor:
             elif COMMENT.match(self.text, self.pos) and (
                 after_entry or self.text[self.pos - 1] in SPACE
             ):
+                if not after_entry:
+                    self.note_comment(self.pos)
                 self.skip_line()
             else:
                 return
+
+    def note_comment(self, start: int) -> None:
+        """Remembers a comment that may be a word: `//host/share` behind other words."""
+        match = _CUT_OFF.match(self.text, start)
+        line = self.text[self.text.rfind("\n", 0, start) + 1 : start]
+        if match and line.strip():
+            self.cut_off.append(Span(start, match.end()))
 
     def skip_blanks(self) -> None:
         blanks = _BLANKS.match(self.text, self.pos)

@@ -13,6 +13,9 @@ from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES
 
 _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
 
+BARE = re.compile(r"""(?!//|#)[^\s,\[\](){}'"\\\x00-\x1f\x7f]+""")
+"""What needs no quotes in a hermes file, though a shell may think otherwise."""
+
 
 def quote(word: str) -> str:
     """`word` as it can stand in a hermes file."""

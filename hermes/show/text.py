@@ -8,6 +8,7 @@ a colour.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,19 @@ TAIL_BYTES = 8192
 SAMPLE = 1000
 """Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others
 are as they start."""
+
+KEEP_AWAY = (
+    "the script does not know the identifier that it gets as its first argument; write "
+    "`{identifier}` where it belongs, or `identifier: none` in PRE (`--identifier none`): it is in "
+    "HERMES_IDENTIFIER, too"
+)
+
+_UNKNOWN = re.compile(
+    r"unrecogni[sz]ed|unknown|unexpected|invalid|extra|no such|not consume|not recogni[sz]ed"
+    r"|overrides?\b|could not convert|no rule to make|too many|mismatched",
+    re.IGNORECASE,
+)
+"""How programs say that they do not know an argument."""
 
 
 class Row(NamedTuple):
@@ -165,9 +179,10 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     lines.append(f"    command: {escape(shlex.join(outcome.argv))}")
     if outcome.directory is not None:
         if outcome.status is not Status.FINISHED:
-            lines += [
-                f"    stderr | {line}" for line in tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)
-            ]
+            last = tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)
+            lines += [f"    stderr | {line}" for line in last]
+            if outcome.status is Status.FAILED and _is_unknown(outcome.identifier, last):
+                lines.append(f"    hint: {KEEP_AWAY}")
         lines.append(f"    directory: {escape(relative(outcome.directory))}")
         # The command is for the run's working directory, which need not be this one
         elsewhere = relative(plan.working_directory)
@@ -176,6 +191,14 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
             f"    run again: {escape(change + rerun_command(outcome.directory, name, plan))}"
         )
     return lines
+
+
+def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
+    """Whether a script says that it does not know its identifier as an argument.
+
+    There is nothing else to tell it by: scripts fail for this with any exit code.
+    """
+    return any(identifier in line and _UNKNOWN.search(line) for line in lines)
 
 
 def summary(result: RunResult, plan: Plan, seconds: float) -> str:

@@ -1,0 +1,113 @@
+"""What looks like a shell's work, or was pasted from a page: no shell reads the words of a job.
+
+A word is judged as a shell would judge it: what is quoted so that a shell leaves it alone is meant
+as it is, and nothing is said about it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..errors import escape
+from .source import Source, Word
+
+ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+
+_QUOTED = re.compile(r"'[^']*'|\\.|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\}?|\()", re.ASCII)
+_HOME = re.compile(r"(?:^|(?<==))~[\w-]*(?=/|$)")
+_OPERATOR = re.compile(r"(?:&|&&|\||\|\||;|\|&)$|(?:[0-9]|&)?(?:>|<)")
+
+_ASCII = {
+    **dict.fromkeys("“”„‟", '"'),
+    **dict.fromkeys("‘’‚‛", "'"),
+    **dict.fromkeys("‐‑‒–—―−﹣－", "-"),
+}
+"""Characters that word processors and pages put in place of those of the keyboard."""
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, but part of how some scripts and emoji are written."""
+
+_SUSPICIOUS = re.compile(r"[$`~|<>&;*]|[^\x00-\x7f]")
+
+
+class Finding(NamedTuple):
+    """What is odd about a word: `kind` is the same for all that is odd in the same way."""
+
+    kind: str
+    text: str
+
+
+def findings(source: Source, words: Iterable[Word]) -> Iterator[str]:
+    """A warning for each odd word, one of a kind in a line."""
+    told: set[tuple[int, str]] = set()
+    for word in words:
+        raw = source.text[word.span.start : word.span.end]
+        found = oddity(raw) if _SUSPICIOUS.search(raw) else None
+        line = source.line(word.span.start)
+        if found is not None and (line, found.kind) not in told:
+            told.add((line, found.kind))
+            yield f"{source.at(word.span)}: `{escape(raw)}` {found.text}"
+
+
+def oddity(raw: str) -> Finding | None:
+    """What a shell would make of a word as it is written, or what of it cannot be seen."""
+    invisible = next(filter(_is_invisible, raw), None)
+    if invisible is not None:
+        code = f"U+{ord(invisible):04X}"
+        name = unicodedata.name(invisible, "a control character").lower()
+        text = f"holds {code}, {name}, which looks like a space or like nothing; type it anew"
+        return Finding("invisible", text)
+    bare = _QUOTED.sub("", raw)
+    typographic = next((char for char in bare if char in _ASCII), None)
+    if typographic is not None:
+        plain = _ASCII[typographic]
+        text = f"holds the typographic `{typographic}`; write `{plain}`, or quote the word"
+        return Finding("typographic", text)
+    home = _HOME.search(bare)
+    if home:
+        text = f"is given as it is, because no shell replaces `{home[0]}`; {_instead(home[0])}"
+        return Finding("home", text)
+    expanding = _QUOTED.sub(lambda match: re.sub(r"\\.", "", match[1] or ""), raw)
+    variable = _VARIABLE.search(expanding)
+    if variable or "`" in expanding:
+        what = variable[0] if variable else "`...`"
+        text = f"is given as it is, because no shell replaces `{what}`; {_instead(what)}"
+        return Finding("variable", text)
+    if _OPERATOR.match(bare):
+        text = "is an argument like any other, because no shell is there"
+        return Finding("operator", f"{text}; write `bash, -c '...'`, or quote the word")
+    if "*" in bare:
+        text = "is given as it is, because no shell looks for files"
+        return Finding("pattern", f"{text}; write the names, or quote the word")
+    return None
+
+
+def not_expanded(word: str) -> tuple[str, str] | None:
+    """Why a word cannot be a program or a path, and what to write; None if it can."""
+    assignment = ASSIGNMENT.match(word)
+    if assignment and "/" not in assignment[0]:
+        return "is an assignment, and no shell is there to make it", f"write `env {word} ...`"
+    home = _HOME.match(word)
+    variable = _VARIABLE.search(word)
+    what = home[0] if home else variable[0] if variable else None
+    if what is None:
+        return None
+    return f"is taken as it is: no shell replaces `{what}`", _instead(what)
+
+
+def _instead(what: str) -> str:
+    if what.startswith("~"):
+        path = os.path.expanduser(what)
+        return f"write `{escape(path)}`" if path != what else "write the whole path"
+    return f"write its value, or `bash, -c '...'`, or quote it by `'` if `{what[:2]}` is meant"
+
+
+def _is_invisible(char: str) -> bool:
+    if char.isascii() or char in _JOINERS:
+        return False
+    return unicodedata.category(char) in ("Cf", "Zs", "Zl", "Zp", "Cc") and char != "\u3000"
