@@ -70,7 +70,8 @@ def oddity(raw: str) -> Finding | None:
         return Finding("typographic", text)
     home = _HOME.search(bare)
     if home:
-        text = f"is given as it is, because no shell replaces `{home[0]}`; {_instead(home[0])}"
+        path = bare[home.start() :]
+        text = f"is given as it is, because no shell replaces `{home[0]}`; {_instead(path)}"
         return Finding("home", text)
     expanding = _QUOTED.sub(lambda match: re.sub(r"\\.", "", match[1] or ""), raw)
     variable = _VARIABLE.search(expanding)
@@ -97,14 +98,14 @@ def not_expanded(word: str) -> tuple[str, str] | None:
     what = home[0] if home else variable[0] if variable else None
     if what is None:
         return None
-    return f"is taken as it is: no shell replaces `{what}`", _instead(what)
+    return f"is taken as it is: no shell replaces `{what}`", _instead(word if home else what)
 
 
 def _instead(what: str) -> str:
     if what.startswith("~"):
         path = os.path.expanduser(what)
         return f"write `{escape(path)}`" if path != what else "write the whole path"
-    return f"write its value, or `bash, -c '...'`, or quote it by `'` if `{what[:2]}` is meant"
+    return "write its value or `bash, -c '...'`, or put it in `'...'` if it is meant as it is"
 
 
 def _is_invisible(char: str) -> bool:
