@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+
+import hermes
+from hermes.timing import Timing
 
 from ..support import LIMIT, Desk, until
 from ..support.toy_slurm import HANG, HANG_IN_EARNEST, ToySlurm, toy_slurm
@@ -52,10 +58,6 @@ def told_at_end(client: subprocess.Popen[str], *numbers: signal.Signals) -> str:
     return told
 
 
-def is_submitted(toy: ToySlurm) -> bool:
-    return len(toy.states) == 3
-
-
 SIGNALS = [
     pytest.param((signal.SIGINT,), id="ctrl-c"),
     pytest.param((signal.SIGINT, signal.SIGINT), id="ctrl-c twice"),
@@ -83,3 +85,94 @@ def test_a_signal_waits_for_no_command(
     desk.hermes("resume", timeout=LIMIT)
     assert ran(desk) == ["0", "1", "2"]
     assert len(desk.experiments()) == 3
+
+
+@pytest.mark.parametrize("command", ["scontrol", "squeue"])
+def test_resuming_waits_for_no_command(desk: Desk, toy: ToySlurm, command: str) -> None:
+    with toy.held():
+        with desk.started("exec", "-f", "x.hermes", "-n", "n") as client:
+            until(lambda: toy.accepted(desk))
+            client.kill()
+        toy.before(command, HANG)
+        with desk.started("resume") as client:
+            until(lambda: toy.hangs)
+            told_at_end(client, signal.SIGINT)
+    toy.before(command, "")
+    desk.hermes("resume", timeout=LIMIT)
+    assert ran(desk) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("signals", SIGNALS)
+@pytest.mark.parametrize("command", ["scontrol", "scancel", "squeue"])
+def test_who_stops_a_run_waits_for_no_command(
+    desk: Desk, toy: ToySlurm, command: str, signals: tuple[signal.Signals, ...]
+) -> None:
+    with toy.held():
+        with desk.started("exec", "-f", "x.hermes", "-n", "n") as client:
+            until(lambda: toy.accepted(desk))
+            client.kill()
+        toy.before(command, HANG)
+        with desk.started("stop") as client:
+            until(lambda: toy.hangs)
+            told_at_end(client, *signals)
+        toy.before(command, "")
+        if signals != (signal.SIGINT,):
+            # The rest takes seconds, and once is enough
+            return
+        told = desk.hermes("stop", timeout=LIMIT).stderr
+        assert "Traceback" not in told
+        assert set(toy.states.values()) == {"CANCELLED"}
+    assert ran(desk) == []
+    desk.hermes("resume", timeout=LIMIT)
+    assert ran(desk) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("command", ["sbatch", "squeue"])
+def test_a_client_whose_command_hangs_leaves_when_its_run_is_stopped(
+    desk: Desk, toy: ToySlurm, command: str
+) -> None:
+    toy.before(command, HANG_IN_EARNEST)
+    with toy.held(), desk.started("exec", "-f", "x.hermes", "-n", "n") as client:
+        until(lambda: toy.hangs)
+        with desk.started("stop") as stop:
+            _, told = client.communicate(timeout=LIMIT)
+            assert "stopped by `hermes stop`" in told
+            assert "Traceback" not in told
+            toy.before(command, "")
+            stop.communicate(timeout=LIMIT)
+        assert stop.returncode == 0
+        assert "PENDING" not in toy.states.values()
+    assert ran(desk) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("command", ["sbatch --test-only", "scontrol", "sbatch", "squeue"])
+async def test_a_host_that_cancels_waits_for_no_command(
+    desk: Desk, toy: ToySlurm, anyio_backend_name: str, command: str
+) -> None:
+    name, _, only = command.partition(" ")
+    toy.before(name, HANG if only or name != "sbatch" else HANG_IN_EARNEST)
+    options: dict[str, Any] = {"working_directory": desk.path, "root": desk.path}
+
+    async def execute() -> None:
+        timing = Timing(slurm_first_ask=0.1)
+        await hermes.run_file(desk.path / "x.hermes", "n", timing=timing, **options)
+
+    with anyio.fail_after(LIMIT), toy.held():
+        if anyio_backend_name == "trio":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(execute)
+                await desk.until(lambda: toy.hangs)
+                began = time.monotonic()
+                tasks.cancel_scope.cancel()
+        else:
+            task = asyncio.ensure_future(execute())
+            await desk.until(lambda: toy.hangs)
+            began = time.monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert time.monotonic() - began < LEAVES
+    toy.before(name, "")
+    desk.hermes("exec", "--resume", "-f", "x.hermes", "-n", "n", timeout=LIMIT)
+    assert set(ran(desk)) == {"0", "1", "2"}

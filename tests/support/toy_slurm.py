@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .project import Project
+
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 
 SCRIPT = """\
@@ -204,6 +206,10 @@ class ToySlurm:
     def submitted(self) -> list[str]:
         """The calls of `sbatch` that were in earnest."""
         return [call for call in self.calls("sbatch") if "--test-only" not in call]
+
+    def accepted(self, desk: Project) -> int:
+        """How many submissions a client knows to have been taken."""
+        return len(list(desk.experiments_folder.glob(".hermes/*/slurm/*.job")))
 
     @property
     def states(self) -> dict[str, str]:
