@@ -109,11 +109,10 @@ class Submitter:
         if self._run.is_ending:
             await self._cancel_all()
             return
-        for number in sorted(self._tasks.numbers - self._tasks.arrays.keys()):
-            # An earlier client was killed while it submitted
-            submission = self._tasks.submissions[number]
-            if not await self._is_there(submission):
-                await self._send(submission, may_be_there=True)
+        unclear = sorted(self._tasks.numbers - self._tasks.arrays.keys())
+        # An earlier client was killed while it submitted
+        for submission in await self._lost([self._tasks.submissions[each] for each in unclear]):
+            await self._send(submission, may_be_there=True)
         while True:
             await self._work.wait()
             self._work = anyio.Event()
@@ -203,14 +202,17 @@ class Submitter:
                 return
             may_be_there |= meaning is Meaning.UNCLEAR
             # What has arrived late may itself be what fills the queue
-            if may_be_there and meaning is not Meaning.LATER and await self._is_there(submission):
+            is_asked = may_be_there and meaning is not Meaning.LATER
+            if is_asked and not await self._lost([submission]):
                 return
-            is_one = len(submission.entries) == 1
-            if meaning is Meaning.REFUSED or (meaning is Meaning.TOO_LARGE and is_one):
+            is_one, is_too_large = len(submission.entries) == 1, meaning is Meaning.TOO_LARGE
+            if meaning is Meaning.REFUSED or (is_too_large and is_one):
                 text = f"Slurm refused it: {said}"
                 self._fail(submission, Problem(ProblemKind.REFUSED, text))
                 return
-            if meaning in (Meaning.FULL, Meaning.TOO_LARGE) and not (is_one or may_be_there):
+            # What may still arrive is not halved: a node might have one of its tasks already
+            fits_in_part = is_too_large or (meaning is Meaning.FULL and not may_be_there)
+            if fits_in_part and not is_one:
                 # In this order: a client that is killed in between has no job in two of them
                 for half in self._halved(submission):
                     if await self._is_written(half):
@@ -276,18 +278,17 @@ class Submitter:
             )
         return sorted({array for number in numbers for array in arrays[number]}, key=int)
 
-    async def _is_there(self, submission: Submission) -> bool:
-        """Whether Slurm has a submission that may have arrived. It may be slow to take what it
-        was sent."""
-        answers, is_told = 0, False
-        while answers < 2:
+    async def _lost(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        """Those that Slurm has not got, of some that may have arrived. It may be slow to take
+        what it was sent."""
+        lost, answers, is_told = submissions, 0, False
+        while lost and answers < 2:
             if answers:
                 await anyio.sleep(2 * self._limits.message_timeout)
             try:
-                rows = await in_thread(
-                    self._commands.queue, [submission.job_name], limiter=self._threads
-                )
-                names = await in_thread(self._folder.names, limiter=self._threads)
+                names = [each.job_name for each in lost]
+                rows = await in_thread(self._commands.queue, names, limiter=self._threads)
+                files = await in_thread(self._folder.names, limiter=self._threads)
             except (NoAnswerError, HermesError) as exc:
                 if not is_told:
                     said = str(exc).removeprefix("error: ")
@@ -295,12 +296,13 @@ class Submitter:
                 is_told = True
                 await anyio.sleep(self._run.timing.slurm_first_ask)
                 continue
-            if rows or submission.is_claimed(names):
-                self._tasks.arrays.setdefault(submission.number, set())
-                self._tasks.note_arrays(rows)
-                return True
             answers += 1
-        return False
+            known = {row.name for row in rows}
+            found = [each for each in lost if each.job_name in known or each.is_claimed(files)]
+            self._tasks.arrays |= {each.number: set() for each in found}
+            self._tasks.note_arrays(rows)
+            lost = [each for each in lost if each not in found]
+        return lost
 
     async def _cancel_all(self) -> None:
         """Cancels all that is open by its name: also what nobody knows to have arrived."""
