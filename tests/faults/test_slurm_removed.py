@@ -199,7 +199,7 @@ def test_the_list_of_tasks_is_spoiled(
         (tasks / "0.json").unlink()
         put(tasks / "0.json")
         for command in ("resume", "stop"):
-            told = desk.hermes(command, code=2, timeout=LIMIT).stderr
+            told = desk.hermes(command, tasks.parent.name, code=2, timeout=LIMIT).stderr
             told_last = told.splitlines()[-1]
             assert told_last.startswith(f"error: `{tasks / '0.json'}` ")
     until(lambda: "PENDING" not in toy.states.values())

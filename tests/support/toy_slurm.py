@@ -65,14 +65,24 @@ def holds():
     return os.path.exists(folder + "/hold")
 
 
+def wait_for(dependency):
+    for array in dependency.split(":")[1:]:
+        while any(
+            task.startswith(f"{array}_") and read(task)[0] in ("PENDING", "RUNNING")
+            for task in listed()
+        ):
+            time.sleep(0.02)
+
+
 def run(array, numbers, name):
     environment = {**os.environ, "SLURM_ARRAY_JOB_ID": str(array), "SLURMD_NODENAME": "toy"}
     for number in numbers:
         task = f"{array}_{number}"
         while holds():
             time.sleep(0.01)
-        if read(task)[0] != "PENDING":
+        if not os.path.exists(f"{tasks}/{task}") or read(task)[0] != "PENDING":
             continue
+        wait_for(options.get("dependency", ""))
         write(task, "RUNNING", name)
         environment |= {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_JOB_ID": str(1000 + number)}
         code = 1
@@ -190,6 +200,14 @@ class ToySlurm:
             yield
         finally:
             (self.folder / "hold").unlink()
+
+    def cancel_whole(self, array: int) -> None:
+        """As `scancel -u` does with one that waits: one row is left for all its tasks."""
+        found = list((self.folder / "tasks").glob(f"{array}_*"))
+        name = found[0].read_text().partition("|")[2]
+        (self.folder / "tasks" / str(array)).write_text(f"CANCELLED|{name}")
+        for path in found:
+            path.unlink()
 
     @property
     def hangs(self) -> bool:
