@@ -81,7 +81,10 @@ async def open_run(
         plan = await in_thread(compiled, file)
     name = plan.default_name if name is None else name
     place = _executor_of(plan) if executor is None or isinstance(executor, str) else executor
-    await in_thread(_check, plan, name, place)
+    await in_thread(plan.check, name)
+    await place.check(plan)
+    # Found now, in a thread, for a large sweep has many jobs to look at
+    await in_thread(getattr, plan, "warnings")
     survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name, timing)
     run = Run(folder=folder, survey=survey, executor=place, options=options)
@@ -120,7 +123,7 @@ async def open_resumed(
     with _closed_on_error(folder):
         await in_thread(_unlink, stop_file(folder.folder))
         place = executor or _executor_of(plan)
-        survey = await in_thread(_survey, folder, place, failed)
+        survey = await _survey(folder, place, failed=failed)
     resumed = Run(folder=folder, survey=survey, executor=place, options=options)
     async with in_progress(resumed, folder):
         yield resumed
@@ -157,7 +160,7 @@ async def open_stopped(
         folder = await _taken_over(record, plan, options)
         with _closed_on_error(folder):
             place = executor or _executor_of(plan)
-            survey = await in_thread(_survey, folder, place, False)
+            survey = await _survey(folder, place, failed=False)
         survey.taken_up = [replace(todo, again=False) for todo in survey.taken_up]
         # All that runs is ended at the same time
         threads = max(plan.settings.threads, len(survey.taken_up))
@@ -247,13 +250,6 @@ async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> Run
         await anyio.sleep(timing.stop_poll)
 
 
-def _check(plan: Plan, name: str, executor: Executor) -> None:
-    plan.check(name)
-    executor.check(plan)
-    # Found now, in this thread, for a large sweep has many jobs to look at
-    _ = plan.warnings
-
-
 def _unlink(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
@@ -302,8 +298,9 @@ def _forget(folder: RunFolder, left: int) -> None:
     folder.is_forgotten = True
 
 
-def _survey(folder: RunFolder, executor: Executor, failed: bool) -> Survey:
-    return survey_run(folder, failed=failed, held=executor.held(folder, failed=failed))
+async def _survey(folder: RunFolder, executor: Executor, *, failed: bool) -> Survey:
+    held = await executor.held(folder, failed=failed)
+    return await in_thread(partial(survey_run, folder, failed=failed, held=held))
 
 
 @contextmanager

@@ -39,26 +39,40 @@ def own_threads() -> anyio.CapacityLimiter:
 
 
 async def in_thread(
-    function: Callable[[*Ts], T], *arguments: *Ts, limiter: anyio.CapacityLimiter | None = None
+    function: Callable[[*Ts], T],
+    *arguments: *Ts,
+    limiter: anyio.CapacityLimiter | None = None,
+    abandon: Callable[[], object] | None = None,
 ) -> T:
     """Calls `function` in a worker thread. While the system has no thread to give, tries again.
 
     Once it has begun, its result is never lost: a cancellation comes at the next `await` of the
     caller, also one by asyncio itself (`Task.cancel`), from which no scope of anyio shields.
+    With `abandon`, a cancellation calls that, which makes the call end soon, and is raised then.
     """
     call = _Call(function, *arguments)
     pause = FIRST_PAUSE
     while True:
         try:
-            return await anyio.to_thread.run_sync(call.run, limiter=limiter or own_threads())
+            return await anyio.to_thread.run_sync(
+                call.run,
+                abandon_on_cancel=abandon is not None,
+                limiter=limiter or own_threads(),
+            )
         except RuntimeError:
             # Python has no error of its own for a thread that cannot be started
             if call.has_begun:
                 raise
-        except asyncio.CancelledError as exc:
-            if not call.give_up():
-                return await _outlast(call, exc)
-            raise
+        except anyio.get_cancelled_exc_class() as exc:
+            if call.give_up():
+                raise
+            if abandon is not None:
+                abandon()
+                await _over(call)
+                raise
+            if not isinstance(exc, asyncio.CancelledError):
+                raise
+            return await _outlast(call, exc)
         await anyio.sleep(pause)
         pause = min(LONGEST_PAUSE, 2 * pause)
 
@@ -101,14 +115,22 @@ class _Call(Generic[T]):
         return cast(T, self._result)
 
 
-async def _outlast(call: _Call[T], cancelled: asyncio.CancelledError) -> T:
-    """Waits for a call that goes on in its thread; the cancellation is given on."""
+async def _over(call: _Call[T]) -> asyncio.CancelledError | None:
+    """Waits for a call that goes on in its thread. Returns by what asyncio cancelled the task
+    meanwhile."""
+    cancelled = None
     with anyio.CancelScope(shield=True):
         while not call.is_over.is_set():
             try:
                 await anyio.sleep(POLL)
             except asyncio.CancelledError as exc:
                 cancelled = exc
+    return cancelled
+
+
+async def _outlast(call: _Call[T], cancelled: asyncio.CancelledError) -> T:
+    """Waits for a call that goes on in its thread; the cancellation is given on."""
+    cancelled = await _over(call) or cancelled
     task = asyncio.current_task()
     assert task is not None
     # Counted once, or `asyncio.timeout` would not know it for its own

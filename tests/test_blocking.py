@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import anyio
@@ -109,3 +111,41 @@ async def test_the_detector_finds_what_hermes_does_and_not_what_tests_do(
     await ours["block"](lambda: time.sleep(0))
     # Not in a thread
     await in_thread(ours["plain"])
+
+
+async def test_in_thread_abandons_a_call_when_its_task_is_cancelled() -> None:
+    begun, is_abandoned, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        is_abandoned.wait(30)
+        ended.set()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(in_thread, wait, abandon=is_abandoned.set))
+            await in_thread(begun.wait, 20)
+            tasks.cancel_scope.cancel()
+    assert ended.is_set()
+
+
+async def test_in_thread_abandons_a_call_that_asyncio_cancels(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio cancels tasks one by one")
+    begun, is_abandoned, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        is_abandoned.wait(30)
+        time.sleep(0.1)
+        ended.set()
+
+    task = asyncio.ensure_future(in_thread(wait, abandon=is_abandoned.set))
+    await in_thread(begun.wait, 20)
+    task.cancel()
+    await anyio.sleep(0.02)
+    # A second time, while it is waited for
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()

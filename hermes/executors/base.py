@@ -225,15 +225,15 @@ class Executor(Protocol):
     @property
     def killing(self) -> str: ...
 
-    def check(self, plan: Plan) -> None:
-        """Raises `HermesError` if a plan cannot be executed there. Blocks; nothing is made yet."""
+    async def check(self, plan: Plan) -> None:
+        """Raises `HermesError` if a plan cannot be executed there. Nothing is made yet."""
         ...
 
-    def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
+    async def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
         """Keys of the jobs of a resumed run that go on without a runner, or have ended unnoticed.
 
-        With `failed`, not those that failed: they are started again. Blocks. The runner gives
-        each of them to `Place.job` as a `Todo` without a leftover.
+        With `failed`, not those that failed: they are started again. The runner gives each of
+        them to `Place.job` as a `Todo` without a leftover.
         """
         ...
 

@@ -79,10 +79,10 @@ class FakeExecutor:
         self._behave = behave
         self._window = window
 
-    def check(self, plan: Plan) -> None:
+    async def check(self, plan: Plan) -> None:
         """Every plan can be executed here."""
 
-    def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
+    async def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
         """None: jobs end with the process that runs them."""
         return frozenset()
 

@@ -63,10 +63,10 @@ class LocalExecutor:
     cancelling = "stopping: jobs get 10 s to end; once more to kill them"
     killing = "killing the jobs; once more to leave at once"
 
-    def check(self, plan: Plan) -> None:
+    async def check(self, plan: Plan) -> None:
         """Every plan can be executed here."""
 
-    def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
+    async def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
         """None: jobs end, or are taken up, with the process that runs them."""
         return frozenset()
 

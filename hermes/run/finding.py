@@ -280,5 +280,9 @@ def _is_with_cluster(record: RunRecord) -> bool:
     from ..executors.slurm.tasks import TaskFolder
 
     folder = TaskFolder(record.folder)
-    names = folder.names()
-    return any(f"{task.name}.ended" not in names for task in folder.open_tasks())
+    try:
+        names = folder.names()
+        return any(f"{task.name}.ended" not in names for task in folder.open_tasks())
+    except HermesError:
+        # Who names this run is told why it cannot be ended; the others can
+        return False

@@ -109,6 +109,9 @@ class Run:
         self._grace = Grace(within_outer(grace, os.environ))
         self._options = options
         self._is_ending = is_ending
+        self._opening = anyio.CancelScope()
+        """Around all; cancelled only while the executor is being opened."""
+
         self._scope = anyio.CancelScope()
         self._todos = Todos(self.plan, survey, is_ending=is_ending)
         self._place: Place | None = None
@@ -152,7 +155,7 @@ class Run:
         On a cluster the jobs stay queued or go on; a resumed run follows them again.
         """
         self.cancelled = True
-        self._scope.cancel()
+        (self._opening if self._place is None else self._scope).cancel()
 
     def kill(self) -> None:
         """As `cancel`, without the grace."""
@@ -195,11 +198,12 @@ class Run:
                 if not self._is_ending:
                     services.start_soon(cancel_when_asked, self, self._folder, self._timing)
                 try:
-                    async with self._executor.opened(self._open_run()) as place:
-                        self._place = place
-                        with self._scope:
-                            await self._run_jobs(place)
-                        self._left = place.left
+                    with self._opening:
+                        async with self._executor.opened(self._open_run()) as place:
+                            self._place = place
+                            with self._scope:
+                                await self._run_jobs(place)
+                            self._left = place.left
                 except anyio.get_cancelled_exc_class():
                     self.cancelled = True
                     raise

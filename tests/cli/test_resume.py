@@ -54,7 +54,7 @@ async def test_resume_that_fails_leaves_the_run_free(desk: Desk) -> None:
     desk.hermes("exec", "-f", "s.hermes", code=1)
 
     class WithoutCluster(LocalExecutor):
-        def held(self, folder: RunFolder, *, failed: bool) -> set[str]:
+        async def held(self, folder: RunFolder, *, failed: bool) -> set[str]:
             raise hermes.HermesError("there is no cluster")
 
     with pytest.raises(hermes.HermesError, match="there is no cluster"):

@@ -352,7 +352,7 @@ def test_no_process_of_a_group_outlives_the_grace(
 
 def terminate(desk: Desk) -> str:
     """Runs jobs and ends the runner, which gives them little grace. Returns what it said."""
-    command = [sys.executable, "graceful.py", "0.2"]
+    command = [sys.executable, "graceful.py", "1"]
     with subprocess.Popen(
         command, cwd=desk.path, env=environment(), stderr=subprocess.PIPE, text=True
     ) as runner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 
@@ -11,6 +12,7 @@ from ...blocking import in_thread
 from ..base import OpenRun
 from .commands import Commands, NoAnswerError, Row
 from .open_tasks import OpenTasks
+from .states import GONE
 
 POLL = 0.5
 """Seconds between two checks whether there is something to ask."""
@@ -69,7 +71,7 @@ class Asker:
         else:
             self._is_silent = False
             self._note(numbers, rows)
-            await self._cancel_doubles(numbers)
+            await self._cancel_doubles(rows)
         self._pause = min(self._timing.slurm_last_ask, 2 * self._pause)
         self._ask_at = time.monotonic() + self._next_pause()
 
@@ -81,29 +83,30 @@ class Asker:
         return self._pause
 
     def _note(self, numbers: Sequence[int], rows: Sequence[Row]) -> None:
-        number_of = {self._tasks.submissions[number].job_name: number for number in numbers}
-        found: dict[str, list[Row]] = {}
-        for row in rows:
-            number = number_of.get(row.name)
-            # Unless it has been forgotten, and is being sent again
-            if number is not None and number in self._tasks.arrays:
-                self._tasks.arrays[number].add(row.array)
-                found.setdefault(f"{number}.{row.task}", []).append(row)
+        found = self._tasks.note_arrays(rows)
+        # Unless it has been forgotten meanwhile, and is being sent again
         now, asked = time.monotonic(), set(numbers) & self._tasks.arrays.keys()
+        rows_of: dict[tuple[int, int | None], list[Row]] = {}
+        for number, own in found.items():
+            for row in own:
+                rows_of.setdefault((number, row.task), []).append(row)
         for each in self._tasks.all:
-            if each.task.submission in asked:
-                each.signs.note_rows(found.get(each.name, []), now)
+            number = each.task.submission
+            if number in asked:
+                whole = rows_of.get((number, None), [])
+                each.signs.note_rows(rows_of.get((number, each.task.number), whole), now)
 
-    async def _cancel_doubles(self, numbers: Sequence[int]) -> None:
+    async def _cancel_doubles(self, rows: Sequence[Row]) -> None:
         """Cancels what was submitted twice, because an answer came too late. It starts nothing
         twice, but it would wait in the queue, and not keep to `threads`.
         """
-        for number in numbers:
-            for array in sorted(self._tasks.arrays.get(number, ()), key=int)[1:]:
-                if array in self._cancelled:
-                    continue
-                try:
+        arrays: dict[str, set[str]] = {}
+        for row in rows:
+            if row.state not in GONE:
+                arrays.setdefault(row.name, set()).add(row.array)
+        doubles = [each for some in arrays.values() for each in sorted(some, key=int)[1:]]
+        for array in doubles:
+            if array not in self._cancelled:
+                with suppress(NoAnswerError):
                     await in_thread(self._commands.cancel_pending, array, limiter=self._threads)
                     self._cancelled.add(array)
-                except NoAnswerError:
-                    pass

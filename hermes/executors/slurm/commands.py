@@ -1,22 +1,29 @@
 """Slurm's commands: how they are called, and how their output is read.
 
 `squeue` is asked with `-O` and separators, which all versions since 2018 have; its JSON ignores the
-choice of jobs, and needs a plugin. `sacct` is not used, for many clusters have no accounting. What
-`sbatch` refuses has the exit code 1 whatever the reason, so its messages have to be read.
+choice of jobs, and needs a plugin. `sacct` is not used, for many clusters have no accounting. Sites
+print what they like before, after and around an answer, so each is found by a form that only Slurm
+gives it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from typing import IO
 
-from ...errors import HermesError, escape
+from ...errors import HermesError
+from .refusals import Meaning, last_line, read_refusal
 
 CALL_LIMIT = 180.0
 """Seconds after which a command is given up. `sbatch` itself waits 120 s on a cluster that has
@@ -37,41 +44,25 @@ way to say what their cluster wants."""
 
 UNWANTED_KINDS = ("SQUEUE_", "SCANCEL_", "SCONTROL_")
 
-UNCLEAR = (
-    "timed out",
-    "zero bytes",
-    "communication",
-    "connection reset",
-    "connection closed",
-    "unexpected message",
-)
-"""What `sbatch` says when its message may have arrived all the same: an answer that came too
-late is no refusal."""
+KILLED = 0.3
+"""Seconds that one which was killed may take to be gone."""
 
-LATER = (
-    "unable to contact", "connect failure", "connection refused", "temporarily", "try again",
-    "submit limit", "submitlimit", "maxsubmit", "maximum number of jobs", "not responding",
-    "in standby", "protocol authentication", "slurm backup controller",
-)  # fmt: skip
-"""What it says when nothing was submitted, but may be in a while."""
+NAMES_AT_ONCE = 1000
+"""Names of jobs in one call: the system takes no argument of more than 128 KiB."""
+
+SUBMITTED = "Submitted batch job"
 
 _FORMAT = "JobArrayID:|,State:|,Reason:|,RestartCnt:|,NodeList:|,Name:"
+_FIELDS = _FORMAT.count("|") + 1
 
 
-class RefusedError(Exception):
-    """Slurm does not take the job. `said` is why, in its words."""
+class NotTakenError(Exception):
+    """Slurm does not say that it has taken the job. `said` is why, in its words."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, meaning: Meaning, said: str) -> None:
         super().__init__(said)
+        self.meaning = meaning
         self.said = said
-
-
-class LaterError(RefusedError):
-    """Nothing was submitted; later it may work."""
-
-
-class UnclearError(RefusedError):
-    """Nobody knows whether the job was submitted: look for its name."""
 
 
 class NoAnswerError(Exception):
@@ -83,10 +74,11 @@ class Row:
     """What `squeue` says of one task.
 
     `array` is the job array's id. A controller that has forgotten an id gives it to another job.
+    `task` is None for an array that was cancelled as a whole: none of its tasks has a row.
     """
 
     array: str
-    task: int
+    task: int | None
     state: str
     reason: str = ""
     restarts: int = 0
@@ -109,30 +101,56 @@ class Commands:
     later ones."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._is_abandoned = False
 
-    def call(
-        self, words: Sequence[str], limit: float, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Raises `NoAnswerError` if it takes longer than `limit` seconds, and `HermesError`
-        without Slurm."""
+    def call(self, words: Sequence[str], limit: float) -> subprocess.CompletedProcess[str]:
+        """Raises `NoAnswerError` if it takes longer than `limit` seconds, or cannot be called."""
+        # Files, not pipes: what a site's wrapper leaves behind would keep a pipe open
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = self._start(words, out, err)
+            try:
+                self._wait(words[0], process, limit)
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+            return subprocess.CompletedProcess(words, process.returncode, _text(out), _text(err))
+
+    def _start(
+        self, words: Sequence[str], out: IO[bytes], err: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._is_abandoned:
                 raise NoAnswerError(f"`{words[0]}` was not called any more")
-            process = _start(words, environment or {})
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env=_clean(os.environ),
+                    # Ctrl-C is for the client: what is being submitted is submitted
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise NoAnswerError(f"`{words[0]}` cannot be called: {exc.strerror}") from None
             self._running.add(process)
-        try:
-            out, err = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            process.communicate()
-            raise NoAnswerError(f"`{words[0]}` did not answer for {limit:g} s") from None
-        finally:
-            with self._lock:
-                self._running.discard(process)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+            return process
+
+    def _wait(self, name: str, process: subprocess.Popen[bytes], limit: float) -> None:
+        ends, pause = time.monotonic() + limit, 0.001
+        while process.poll() is None:
+            is_late = time.monotonic() > ends
+            if is_late or self._is_abandoned:
+                _kill(process)
+                with suppress(subprocess.TimeoutExpired):
+                    # One that hangs in the kernel dies later
+                    process.wait(KILLED)
+                why = f"did not answer for {limit:g} s" if is_late else "was not waited for"
+                raise NoAnswerError(f"`{name}` {why}")
+            time.sleep(pause)
+            pause = min(0.05, 2 * pause)
 
     def abandon(self) -> None:
         with self._lock:
@@ -151,46 +169,52 @@ class Commands:
         # script
         done = self.call(["sbatch", "--wrap=:", *options, "--test-only", "--array=0"], CALL_LIMIT)
         if done.returncode:
-            said = last_line(done.stderr)
-            if said_one_of(said, (*UNCLEAR, *LATER)):
-                raise NoAnswerError(said)
-            return said
+            refusal = read_refusal(done.stderr.strip() or done.stdout)
+            if refusal.meaning is Meaning.FULL:
+                # It will be submitted when there is room
+                return None
+            if refusal.meaning in (Meaning.LATER, Meaning.UNCLEAR):
+                raise NoAnswerError(refusal.said)
+            return refusal.said
         # What would never start "starts" in the year 4069
         found = re.search(r"to start at (\d{4})-", done.stderr)
         never = found is not None and int(found[1]) > 3000
         return "it would never start, say for its time limit" if never else None
 
     def submit(self, words: Sequence[str]) -> str:
-        """Calls `sbatch` and returns the id of the job.
-
-        Raises `RefusedError`, or what is derived from it.
-        """
+        """Calls `sbatch` and returns the id of the job. Raises `NotTakenError`."""
         try:
             done = self.call(["sbatch", *words], CALL_LIMIT)
         except NoAnswerError as exc:
-            raise UnclearError(str(exc)) from None
+            raise NotTakenError(Meaning.UNCLEAR, str(exc)) from None
         job = parse_submitted(done.stdout)
         if done.returncode == 0 and job is not None:
             return job
-        said = last_line(done.stderr)
-        if done.returncode <= 0 or not said or said_one_of(said, UNCLEAR):
-            raise UnclearError(said or "it was interrupted")
-        raise (LaterError if said_one_of(said, LATER) else RefusedError)(said)
+        meaning, said = read_refusal(done.stderr.strip() or done.stdout)
+        if done.returncode not in range(1, 128) or SUBMITTED in done.stdout:
+            # Killed, silent, or a site's wrapper that failed behind the real command
+            meaning = Meaning.UNCLEAR
+        raise NotTakenError(meaning, said)
 
     # Asking
 
     def queue(self, names: Iterable[str]) -> list[Row]:
         """All tasks that Slurm knows of these jobs, given by name, with one call. Raises
         `NoAnswerError`."""
-        # Not by id, of which a single unknown one is an error. Without `-r` the list of pending
-        # tasks is cut without any sign
-        done = self.call(
-            ["squeue", "-h", "-r", "-t", "all", "-O", _FORMAT, f"--name={','.join(names)}"],
-            ASK_LIMIT,
-        )
-        if done.returncode:
-            raise NoAnswerError(last_line(done.stderr))
-        return parse_queue(done.stdout)
+        rows: list[Row] = []
+        rest = iter(names)
+        while some := list(islice(rest, NAMES_AT_ONCE)):
+            # Not by id, of which a single unknown one is an error. Without `-r` the list of pending
+            # tasks is cut without any sign. With the heading, which tells an answer from none
+            done = self.call(
+                ["squeue", "-r", "-t", "all", "-O", _FORMAT, f"--name={','.join(some)}"],
+                ASK_LIMIT,
+            )
+            found = parse_queue(done.stdout)
+            if done.returncode or found is None:
+                raise NoAnswerError(last_line(done.stderr) or "`squeue` gave no list of jobs")
+            rows += found
+        return rows
 
     def limits(self) -> Limits:
         """What the cluster takes; Slurm's defaults if it does not tell."""
@@ -206,7 +230,8 @@ class Commands:
             done = self.call(["squeue", "-h", "-j", job, "-o", "%L"], ASK_LIMIT)
         except NoAnswerError:
             return None
-        return parse_duration(done.stdout.strip())
+        found = [parse_duration(line.strip()) for line in done.stdout.splitlines()]
+        return next((seconds for seconds in found if seconds is not None), None)
 
     # Cancelling
 
@@ -229,30 +254,26 @@ class Commands:
             raise NoAnswerError(last_line(done.stderr))
 
 
-def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=_clean(os.environ) | dict(environment),
-            # Ctrl-C is for the client: what is being submitted is submitted
-            start_new_session=True,
-        )
-    except FileNotFoundError:
+def require_slurm() -> None:
+    """Raises `HermesError` where there is none. Blocks."""
+    if shutil.which("sbatch") is None:
         raise HermesError(
-            f"`{words[0]}` was not found on PATH: there is no Slurm here",
+            "`sbatch` was not found on PATH: there is no Slurm here",
             hint="`executor: local` runs jobs on this machine",
-        ) from None
+        )
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    # The whole group: a site's wrapper may have started the real command, which holds the pipes
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # The whole group: a site's wrapper may have started the real command
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _text(file: IO[bytes]) -> str:
+    """What was written into it, without colours."""
+    file.seek(0)
+    text = file.read().decode("utf-8", "replace")
+    return re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z^_])", "", text)
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
@@ -266,58 +287,51 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
 # Reading what they print
 
 
-def said_one_of(said: str, texts: Sequence[str]) -> bool:
-    lowered = said.lower()
-    return any(text in lowered for text in texts)
-
-
-def last_line(text: str) -> str:
-    """What a command says in the end, without its name before it."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return escape(re.sub(r"^\w+: (error: )?", "", lines[-1])) if lines else ""
-
-
 def parse_submitted(text: str) -> str | None:
-    """The job's id in the output of `sbatch --parsable`: `123`, on a federation `123;cluster`.
-
-    Sites print banners before it.
-    """
-    found = re.findall(r"^(\d+)(?:;\S*)?\s*$", text, re.MULTILINE)
+    """The job's id in what `sbatch` prints."""
+    found = re.findall(rf"\b{SUBMITTED} (\d+)\b", text)
+    # A wrapper that prints as with `--parsable`; on a federation `123;cluster`
+    found = found or re.findall(r"^\s*(\d+)(?:;\S*)?\s*$", text, re.MULTILINE)
     return found[-1] if found else None
 
 
-def parse_queue(text: str) -> list[Row]:
-    """The lines of `squeue -O` in the format above; what is no array's task is none of ours."""
-    rows = []
+def parse_queue(text: str) -> list[Row] | None:
+    """The lines of `squeue -O` in the format above; None without their heading, which says that
+    there was an answer at all."""
+    rows, has_heading = [], False
     for line in text.splitlines():
-        fields = [field.strip() for field in line.split("|", 5)]
-        if len(fields) != 6:
+        fields = [field.strip() for field in line.split("|", _FIELDS - 1)]
+        if len(fields) != _FIELDS:
             continue
         identity, state, reason, restarts, nodes, name = fields
-        array, underscore, task = identity.partition("_")
-        if underscore and task.isdigit():
+        has_heading |= (state, name) == ("STATE", "NAME")
+        if (found := re.search(r"(\d+)(?:_(\d+))?$", identity)) and state:
+            array, task = found.groups()
             rows.append(
                 Row(
                     array=array,
-                    task=int(task),
+                    task=int(task) if task else None,
                     # Newer versions write `CANCELLED by 1000` in places
-                    state=state.split()[0] if state else "",
+                    state=state.split()[0],
                     reason=reason,
                     restarts=int(restarts) if restarts.isdigit() else 0,
                     nodes=nodes,
                     name=name,
                 )
             )
-    return rows
+    return rows if has_heading else None
 
 
 def parse_limits(text: str) -> Limits:
     """The output of `scontrol show config`."""
     names = "MaxArraySize|MaxJobCount|MessageTimeout"
-    found = dict(re.findall(rf"^({names})\s*=\s*(\d+)", text, re.MULTILINE))
+    found = dict(re.findall(rf"^\s*({names})\s*=\s*(\d+)", text, re.MULTILINE))
     default = Limits()
+    # An option of `SchedulerParameters`
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", text)
+    array = int(found.get("MaxArraySize", default.array))
     return Limits(
-        max(1, int(found.get("MaxArraySize", default.array))),
+        max(1, min(array, int(tasks[1]) if tasks else array)),
         max(1, int(found.get("MaxJobCount", default.jobs))),
         float(found.get("MessageTimeout", default.message_timeout)),
     )

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +25,7 @@ from ...language.plan import Plan
 from ...model import Outcome, Status
 from ..base import NotBegunError, OpenRun, RunningJob, Slot, Todo
 from .asking import Asker
-from .commands import Commands, Limits, NoAnswerError
+from .commands import Commands, Limits, NoAnswerError, require_slurm
 from .finishing import Finisher
 from .following import Follower
 from .open_tasks import OpenTask, OpenTasks
@@ -39,7 +40,7 @@ less."""
 THREADS = 4
 """Worker threads for files and commands. They are Hermes' own: a busy host delays nothing."""
 
-LEAVING = 1.5
+LEAVING = 1.0
 """Seconds that a command may take to end when the run is left. One that is killed while it
 submits may have done so: whoever resumes the run finds out."""
 
@@ -54,29 +55,15 @@ class SlurmExecutor:
     )
     killing = "leaving at once"
 
-    def check(self, plan: Plan) -> None:
-        """Raises `HermesError` if Slurm would refuse a job of the plan. Blocks; nothing is made."""
+    async def check(self, plan: Plan) -> None:
+        """Raises `HermesError` if Slurm would refuse a job of the plan."""
         commands = Commands()
-        for words, line in plan.sbatch_options():
-            try:
-                said = commands.test(words)
-            except NoAnswerError as exc:
-                raise HermesError(
-                    f"Slurm does not answer: {exc}",
-                    hint="`sinfo` and `scontrol ping` tell whether the cluster is there",
-                ) from None
-            if said is not None:
-                options = f"`{escape(shlex.join(words))}`" if words else "jobs without options"
-                raise HermesError(
-                    f"Slurm refuses {options}: {said}",
-                    hint=f"the job of line {line} has these options of `sbatch`",
-                )
+        await in_thread(_check, plan, commands, abandon=commands.abandon)
 
-    def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
-        """Keys of the jobs that are with Slurm, or have ended there and nobody was told. Blocks."""
-        # Also to find out in time whether there is a Slurm
-        Commands().limits()
-        return held(TaskFolder(folder.folder), failed=failed)
+    async def held(self, folder: RunFolder, *, failed: bool) -> Set[str]:
+        """Keys of the jobs that are with Slurm, or have ended there and nobody was told."""
+        await in_thread(require_slurm)
+        return await in_thread(partial(held, TaskFolder(folder.folder), failed=failed))
 
     @asynccontextmanager
     async def opened(self, run: OpenRun) -> AsyncIterator[SlurmPlace]:
@@ -97,6 +84,24 @@ class SlurmExecutor:
 
 
 SLURM = SlurmExecutor()
+
+
+def _check(plan: Plan, commands: Commands) -> None:
+    require_slurm()
+    for words, line in plan.sbatch_options():
+        try:
+            said = commands.test(words)
+        except NoAnswerError as exc:
+            raise HermesError(
+                f"Slurm does not answer: {exc}",
+                hint="`sinfo` and `scontrol ping` tell whether the cluster is there",
+            ) from None
+        if said is not None:
+            options = f"`{escape(shlex.join(words))}`" if words else "jobs without options"
+            raise HermesError(
+                f"Slurm refuses {options}: {said}",
+                hint=f"the job of line {line} has these options of `sbatch`",
+            )
 
 
 @dataclass(slots=True, eq=False)
@@ -174,8 +179,6 @@ class SlurmPlace:
         """Of calls for single jobs: many that hang must not keep all threads from the files."""
 
         self._served = anyio.Event()
-        self._waits: set[anyio.CancelScope] = set()
-        """Of jobs whose ends are waited for although the run is cancelled."""
 
     @classmethod
     async def load(cls, run: OpenRun) -> SlurmPlace:
@@ -185,7 +188,7 @@ class SlurmPlace:
         """
         threads = anyio.CapacityLimiter(THREADS)
         folder, commands = TaskFolder(run.folder.folder), Commands()
-        limits = await in_thread(commands.limits, limiter=threads)
+        limits = await in_thread(commands.limits, limiter=threads, abandon=commands.abandon)
         submissions, earlier, names = await in_thread(_what_is_there, folder, limiter=threads)
         tasks = OpenTasks(submissions, earlier)
         for number in tasks.numbers:
@@ -214,7 +217,6 @@ class SlurmPlace:
                         services.start_soon(each.serve)
         finally:
             self._served.set()
-            self._wait_no_more()
 
     async def close(self) -> None:
         self._services.cancel()
@@ -225,11 +227,6 @@ class SlurmPlace:
     def kill(self) -> None:
         self._commands.abandon()
         self._services.cancel()
-        self._wait_no_more()
-
-    def _wait_no_more(self) -> None:
-        for scope in self._waits:
-            scope.cancel()
 
     @asynccontextmanager
     async def job(self, todo: Todo, slot: Slot) -> AsyncIterator[RunningJob]:
@@ -274,18 +271,13 @@ class SlurmPlace:
     async def _outcome_of(self, job: SlurmJob) -> Outcome | None:
         """How a job has ended that the runner leaves, None if it goes on.
 
-        If it is to be ended that is waited for, unless the place is killed.
+        If it is to be ended that is waited for, unless the run is cancelled.
         """
         is_late = job.reason is Status.TIMEOUT
         if not job.task.over.is_set() and (is_late or self._run.is_ending):
-            with anyio.CancelScope(shield=True) as wait:
-                self._waits.add(wait)
-                if self._served.is_set():
-                    wait.cancel()
-                if not self._run.is_ending:
-                    await self._cancel(job.task)
-                await job.task.over.wait()
-            self._waits.discard(wait)
+            if not self._run.is_ending:
+                await self._cancel(job.task)
+            await job.task.over.wait()
         end = job.task.end
         if isinstance(end, NotBegunError):
             problems = [end.problem] if end.problem is not None else []
@@ -301,15 +293,21 @@ class SlurmPlace:
         return end
 
     async def _cancel(self, task: OpenTask) -> None:
-        """Has Slurm end one task."""
-        arrays = self._tasks.arrays.get(task.task.submission, ())
-        names = [f"{array}_{task.task.number}" for array in arrays]
-        while names:
-            try:
-                await in_thread(self._commands.cancel_tasks, names, limiter=self._cancelling)
-                return
-            except NoAnswerError:
-                await anyio.sleep(self._run.timing.slurm_first_ask)
+        """Has Slurm end one task that a node has begun."""
+        while not task.over.is_set():
+            # By the node's own word: an array's id may be that of another job by now
+            job = await in_thread(self._folder.claimed_by, task.task, limiter=self._threads)
+            if job is not None:
+                commands = Commands()
+                with suppress(NoAnswerError):
+                    await in_thread(
+                        commands.cancel_tasks,
+                        [job],
+                        limiter=self._cancelling,
+                        abandon=commands.abandon,
+                    )
+                    return
+            await anyio.sleep(self._run.timing.slurm_first_ask)
 
     async def _let_go(self, task: OpenTask) -> None:
         """Nobody follows a task any more."""

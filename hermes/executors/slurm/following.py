@@ -12,7 +12,7 @@ from typing import NamedTuple
 import anyio
 
 from ...blocking import in_thread
-from ...errors import HermesError
+from ...errors import HermesError, escape
 from ...experiments.files import Home
 from ...experiments.metadata import amend
 from ...experiments.run_folder import experiments_of
@@ -75,6 +75,8 @@ class Follower:
         self._finisher = finisher
         self._threads = threads
         self._told_queue: tuple[int, int, str] | None = None
+        self._is_removed = False
+        """Whether somebody has removed the folder by which the nodes tell what happens."""
 
     async def serve(self) -> None:
         pause = QUICK
@@ -189,9 +191,17 @@ class Follower:
         ]
         if not given_up:
             return False
-        names = await in_thread(self._folder.names, limiter=self._threads)
-        # What has ended meanwhile tells for itself
-        given_up = [each for each in given_up if f"{each.name}.ended" not in names]
+        try:
+            names = await in_thread(self._folder.names, limiter=self._threads)
+        except HermesError:
+            # A disk that is away for a moment says nothing about them
+            return False
+        if await self._check_removed(names):
+            return self._end_untold(given_up)
+        # What has ended meanwhile tells for itself, if that can be read
+        named = [each for each in given_up if f"{each.name}.ended" in names]
+        ended = await in_thread(read_ends, self._folder, named, limiter=self._threads)
+        given_up = [each for each in given_up if each.name not in ended]
         await self._cancel_stale(given_up)
         unbegun = [each for each in given_up if f"{each.name}.claim" not in names]
         forgotten = self._forgotten({each.task.submission for each in unbegun}, names)
@@ -205,10 +215,51 @@ class Follower:
             self._jobs.start_soon(self._end_begun, begun)
         return bool(given_up)
 
+    async def _check_removed(self, names: Set[str]) -> bool:
+        """Whether the folder is there no more. The user is told once."""
+        if not names and not await in_thread(self._folder.is_there, limiter=self._threads):
+            if not self._is_removed:
+                self._run.warn(
+                    f"`{escape(self._folder.path)}` was removed: jobs that wait cannot start any"
+                    " more, and how running ones end is not known"
+                )
+            self._is_removed = True
+        return self._is_removed
+
+    def _end_untold(self, given_up: Sequence[OpenTask]) -> bool:
+        """Ends tasks that Slurm does not run any more, and whose nodes cannot say how they ended.
+
+        What runs goes on: its files may be there.
+        """
+        over = [each for each in given_up if each.signs.is_doubtful]
+        for each in over:
+            if each.event is None:
+                text = "the node could not start it: the run's folder was removed"
+                each.finish(NotBegunError(Problem(ProblemKind.NOT_STARTED, text)))
+                continue
+            text = "the run's folder was removed while it ran: how it ended is not known"
+            problem = Problem(ProblemKind.CLUSTER, text)
+            each.finish(
+                Outcome(
+                    identifier=each.event.identifier,
+                    script=each.event.script,
+                    directory=each.event.directory,
+                    status=Status.LOST,
+                    problems=(problem,),
+                    argv=each.event.argv,
+                    line=each.event.line,
+                )
+            )
+        return bool(over)
+
     async def _cancel_stale(self, given_up: Sequence[OpenTask]) -> None:
         """Cancels what Slurm takes for running."""
         rows = [each.signs.row for each in given_up]
-        stale = [f"{row.array}_{row.task}" for row in rows if row and row.state not in GONE]
+        stale = [
+            f"{row.array}_{row.task}"
+            for row in rows
+            if row is not None and row.task is not None and row.state not in GONE
+        ]
         if not stale:
             return
         try:
@@ -313,7 +364,11 @@ class Follower:
 
 def read_news(folder: TaskFolder, tasks: Sequence[OpenTask], now: float) -> list[News]:
     """What the files of these tasks say that was not known before. Blocks; changes nothing."""
-    names, found = folder.names(), []
+    try:
+        names = folder.names()
+    except HermesError:
+        return []
+    found = []
     for each in tasks:
         is_over = f"{each.name}.ended" in names
         is_due = each.read_at is None or now - each.read_at > READ_PAUSE
@@ -326,3 +381,8 @@ def read_news(folder: TaskFolder, tasks: Sequence[OpenTask], now: float) -> list
         if changed or ended is not None:
             found.append(News(each, changed, running, ended))
     return found
+
+
+def read_ends(folder: TaskFolder, tasks: Sequence[OpenTask]) -> set[str]:
+    """The names of those whose nodes have said how they ended. Blocks."""
+    return {each.name for each in tasks if folder.ended(each.task) is not None}

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from types import FrameType
 
 import anyio
@@ -109,7 +108,10 @@ class Endings:
         while self.cause is None and not self._is_warned:
             await self._next()
         if self.cause is None:
-            left = await in_thread(Commands().seconds_left, os.environ["SLURM_JOB_ID"])
+            commands = Commands()
+            left = await in_thread(
+                commands.seconds_left, os.environ["SLURM_JOB_ID"], abandon=commands.abandon
+            )
             with anyio.move_on_after(max(0.0, (left or 0.0) - MARGIN)):
                 while self.cause is None:
                     await self._next()
@@ -174,7 +176,12 @@ def main(arguments: Sequence[str]) -> int:
     run_folder, number = arguments
     folder = TaskFolder(run_folder)
     submission = _submission(folder, int(number))
-    task = submission.task(int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    try:
+        task = submission.task(int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    except IndexError:
+        # Sent in a larger array, of which nobody knew that it had arrived
+        print(f"{MARK}another submission has this task", file=sys.stderr)
+        return 0
     job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task.number}"
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     was_broken_off = cause_in(folder.log(task)) in GOES_ON
@@ -186,8 +193,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{MARK}another job has done this, or is doing it", file=sys.stderr)
         return 0
     run = _attached(run_folder, submission, task, job)
-    the_job = next(islice(iter(run.plan.jobs), task.index, None))
-    todo = _new(task, the_job)
+    todo = _new(task, run.plan.jobs[task.index])
     next_step = _next_step(run, task, todo, was_broken_off) if is_claimed else todo
     teller = Teller(folder, task, restarts)
     if isinstance(next_step, Outcome):

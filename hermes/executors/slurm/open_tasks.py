@@ -180,6 +180,8 @@ class OpenTasks:
             task.name: OpenTask(task=task, signs=Signs(is_earlier=True)) for task in earlier
         }
         self._of_key = {each.task.key: each for each in self._tasks.values()}
+        self.one_less = anyio.Event()
+        """Set when the next task has ended."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -214,6 +216,7 @@ class OpenTasks:
 
     def add(self, submission: Submission, todos: Sequence[Todo]) -> list[OpenTask]:
         """The tasks of a new submission, in the order of their todos."""
+        self.submissions[submission.number] = submission
         added = [
             OpenTask(task=task, todo=todo)
             for task, todo in zip(submission.tasks, todos, strict=True)
@@ -221,5 +224,30 @@ class OpenTasks:
         self._tasks |= {each.name: each for each in added}
         return added
 
+    def split(self, first: Submission, second: Submission) -> None:
+        """The tasks of `first` that it has no more are those of `second` now."""
+        self.submissions |= {each.number: each for each in (first, second)}
+        count = len(first.entries)
+        for each in self.of_submission(first.number):
+            if each.task.number >= count:
+                del self._tasks[each.name]
+                each.task = second.task(each.task.number - count)
+                self._tasks[each.name] = each
+
+    def note_arrays(self, rows: Sequence[Row]) -> dict[int, list[Row]]:
+        """Takes the ids of arrays from what Slurm has answered, for those submissions that it has
+        accepted. Returns the rows of each."""
+        number_of = {self.submissions[number].job_name: number for number in self.arrays}
+        found: dict[int, list[Row]] = {}
+        for row in rows:
+            if row.name in number_of:
+                found.setdefault(number_of[row.name], []).append(row)
+        for number, own in found.items():
+            # In place of what `sbatch` has said: these are known to be ours
+            self.arrays[number] = {row.array for row in own}
+        return found
+
     def remove(self, each: OpenTask) -> None:
         self._tasks.pop(each.name, None)
+        self.one_less.set()
+        self.one_less = anyio.Event()

@@ -10,20 +10,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import anyio
+import msgspec
 
 from ...blocking import in_thread
+from ...errors import HermesError, escape
 from ...language.plan import sbatch_words
 from ...model import Problem, ProblemKind
 from ..base import NotBegunError, OpenRun, Todo
-from .commands import (
-    Commands,
-    LaterError,
-    Limits,
-    NoAnswerError,
-    RefusedError,
-    UnclearError,
-)
+from .commands import Commands, Limits, NoAnswerError, NotTakenError
 from .open_tasks import OpenTask, OpenTasks
+from .refusals import Meaning
 from .tasks import Entry, Submission, TaskFolder
 
 GATHER = 0.1
@@ -113,16 +109,16 @@ class Submitter:
         if self._run.is_ending:
             await self._cancel_all()
             return
-        for number in sorted(self._tasks.numbers - self._tasks.arrays.keys()):
-            # An earlier client was killed while it submitted
-            if not await self._is_there(self._tasks.submissions[number]):
-                await self._send(self._tasks.submissions[number])
+        unclear = sorted(self._tasks.numbers - self._tasks.arrays.keys())
+        # An earlier client was killed while it submitted
+        for submission in await self._lost([self._tasks.submissions[each] for each in unclear]):
+            await self._send(submission, may_be_there=True)
         while True:
             await self._work.wait()
             self._work = anyio.Event()
             again, self._to_send_again = self._to_send_again, []
             for number in again:
-                await self._send(self._tasks.submissions[number])
+                await self._send(self._tasks.submissions[number], may_be_there=True)
             await self._gather()
             requests, self._requests = self._requests, {}
             # Requests come from tasks that start in any order
@@ -150,25 +146,31 @@ class Submitter:
     async def _submit_array(self, options: tuple[str, ...], requests: Sequence[_Request]) -> None:
         todos = [request.todo for request in requests]
         submission = self._submission(options, todos)
+        added = self._tasks.add(submission, todos)
+        for request, each in zip(requests, added, strict=True):
+            request.give(each)
+        if await self._is_written(submission):
+            await self._send(submission)
+
+    async def _is_written(self, submission: Submission) -> bool:
+        """Tells the nodes of a submission. If that is not possible, its jobs have failed."""
         try:
             await in_thread(self._folder.add, submission, limiter=self._threads)
         except OSError as exc:
-            text = f"cannot write to `{self._folder.path}`: {exc.strerror}"
-            for request in requests:
-                problem = Problem.of(ProblemKind.NO_DIRECTORY, text, exc)
-                request.give(NotBegunError(problem))
-            return
-        self._tasks.submissions[submission.number] = submission
-        for request, each in zip(requests, self._tasks.add(submission, todos), strict=True):
-            request.give(each)
-        await self._send(submission)
+            text = f"cannot write to `{escape(self._folder.path)}`: {exc.strerror}"
+            self._fail(submission, Problem.of(ProblemKind.NO_DIRECTORY, text, exc))
+            return False
+        return True
+
+    def _fail(self, submission: Submission, problem: Problem) -> None:
+        for each in self._tasks.of_submission(submission.number):
+            each.finish(NotBegunError(problem))
 
     def _submission(self, options: tuple[str, ...], todos: Sequence[Todo]) -> Submission:
         folder, number = self._run.folder, self._tasks.next_number
         return Submission(
             number=number,
-            # The run's id is unique
-            job_name=f"hermes-{folder.run_id}-{number}",
+            job_name=self._job_name(number),
             options=options,
             entries=tuple(Entry(todo.index, todo.key, todo.attempt) for todo in todos),
             git=folder.git.state,
@@ -176,79 +178,131 @@ class Submitter:
             grace=self._run.grace.seconds,
         )
 
-    async def _send(self, submission: Submission) -> None:
-        """Calls `sbatch` until Slurm has the submission, or refuses it."""
+    def _job_name(self, number: int) -> str:
+        # The run's id is unique
+        return f"hermes-{self._run.folder.run_id}-{number}"
+
+    async def _send(self, submission: Submission, *, may_be_there: bool = False) -> None:
+        """Calls `sbatch` until Slurm has the submission, or refuses it.
+
+        `may_be_there`: it has been sent before, and may still arrive.
+        """
         pause, is_first = FIRST_RETRY, True
         while True:
-            words = self._words(submission)
             try:
+                words = await self._words(submission)
                 array = await in_thread(self._call, submission, words, limiter=self._threads)
-            except UnclearError as exc:
-                said = exc.said
-                if await self._is_there(submission):
-                    return
-            except LaterError as exc:
-                said = exc.said
-            except RefusedError as exc:
-                problem = Problem(ProblemKind.REFUSED, f"Slurm refused it: {exc.said}")
-                for each in self._tasks.of_submission(submission.number):
-                    each.finish(NotBegunError(problem))
-                return
+            except NoAnswerError as exc:
+                meaning, said = Meaning.LATER, str(exc)
+            except NotTakenError as exc:
+                meaning, said = exc.meaning, exc.said
             else:
                 self._tasks.arrays.setdefault(submission.number, set()).add(array)
                 self._on_accepted()
                 return
+            may_be_there |= meaning is Meaning.UNCLEAR
+            # What has arrived late may itself be what fills the queue
+            is_asked = may_be_there and meaning is not Meaning.LATER
+            if is_asked and not await self._lost([submission]):
+                return
+            is_one, is_too_large = len(submission.entries) == 1, meaning is Meaning.TOO_LARGE
+            if meaning is Meaning.REFUSED or (is_too_large and is_one):
+                text = f"Slurm refused it: {said}"
+                self._fail(submission, Problem(ProblemKind.REFUSED, text))
+                return
+            # What may still arrive is not halved: a node might have one of its tasks already
+            fits_in_part = is_too_large or (meaning is Meaning.FULL and not may_be_there)
+            if fits_in_part and not is_one:
+                # In this order: a client that is killed in between has no job in two of them
+                for half in self._halved(submission):
+                    if await self._is_written(half):
+                        await self._send(half)
+                return
             if is_first:
                 self._run.warn(f"Slurm takes no jobs now, trying again: {said}")
                 is_first = False
-            await anyio.sleep(pause)
+            one_less = self._tasks.one_less
+            await anyio.sleep(FIRST_RETRY)
+            with anyio.move_on_after(pause - FIRST_RETRY):
+                # There is room as soon as a job of this run has ended
+                await one_less.wait()
+                pause = FIRST_RETRY
             pause = min(LAST_RETRY, 2 * pause)
+
+    def _halved(self, submission: Submission) -> tuple[Submission, Submission]:
+        """Makes two submissions of one that has not been submitted."""
+        half = len(submission.entries) // 2
+        first = msgspec.structs.replace(submission, entries=submission.entries[:half])
+        number = self._tasks.next_number
+        second = msgspec.structs.replace(
+            submission,
+            number=number,
+            job_name=self._job_name(number),
+            entries=submission.entries[half:],
+        )
+        self._tasks.split(first, second)
+        return first, second
 
     def _call(self, submission: Submission, words: Sequence[str]) -> str:
         array = self._commands.submit(words)
         self._folder.mark_accepted(submission.number, array)
         return array
 
-    def _words(self, submission: Submission) -> list[str]:
-        """What follows `sbatch`."""
-        mine = submission.number
-        others = [each for each in self._tasks.all if each.task.submission != mine]
-        before = {
-            array for each in others for array in self._tasks.arrays.get(each.task.submission, ())
-        }
-        threads = self._run.plan.settings.threads
-        # Each array has its own throttle; one after the other, they keep to `threads` together
-        waits = len(others) + len(submission.entries) > threads
+    async def _words(self, submission: Submission) -> list[str]:
+        """What follows `sbatch`. Raises `NoAnswerError`."""
         return submission_words(
             submission,
             run_folder=self._run.folder.folder,
             task_folder=self._folder.path,
             working_directory=str(self._run.plan.working_directory),
-            threads=threads,
-            after=sorted(before) if waits else (),
+            threads=self._run.plan.settings.threads,
+            after=await self._arrays_before(submission),
         )
 
-    async def _is_there(self, submission: Submission) -> bool:
-        """Whether Slurm has a submission that may have arrived. It may be slow to take what it
-        was sent."""
-        answers = 0
-        while answers < 2:
+    async def _arrays_before(self, submission: Submission) -> Sequence[str]:
+        """The arrays that have to end before this one, by their ids.
+
+        Each array has its own throttle; one after the other, they keep to `threads` together.
+        """
+        others = [each for each in self._tasks.all if each.task.submission != submission.number]
+        if len(others) + len(submission.entries) <= self._run.plan.settings.threads:
+            return ()
+        arrays = self._tasks.arrays
+        numbers = {each.task.submission for each in others} & arrays.keys()
+        unknown = [number for number in numbers if not arrays[number]]
+        if unknown:
+            # An earlier client's
+            names = [self._tasks.submissions[number].job_name for number in unknown]
+            self._tasks.note_arrays(
+                await in_thread(self._commands.queue, names, limiter=self._threads)
+            )
+        return sorted({array for number in numbers for array in arrays[number]}, key=int)
+
+    async def _lost(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        """Those that Slurm has not got, of some that may have arrived. It may be slow to take
+        what it was sent."""
+        lost, answers, is_told = submissions, 0, False
+        while lost and answers < 2:
             if answers:
                 await anyio.sleep(2 * self._limits.message_timeout)
             try:
-                rows = await in_thread(
-                    self._commands.queue, [submission.job_name], limiter=self._threads
-                )
-            except NoAnswerError:
+                names = [each.job_name for each in lost]
+                rows = await in_thread(self._commands.queue, names, limiter=self._threads)
+                files = await in_thread(self._folder.names, limiter=self._threads)
+            except (NoAnswerError, HermesError) as exc:
+                if not is_told:
+                    said = str(exc).removeprefix("error: ")
+                    self._run.warn(f"nobody knows yet what was submitted, asking again: {said}")
+                is_told = True
                 await anyio.sleep(self._run.timing.slurm_first_ask)
                 continue
-            names = await in_thread(self._folder.names, limiter=self._threads)
-            if rows or submission.is_claimed(names):
-                arrays = self._tasks.arrays.setdefault(submission.number, set())
-                arrays.update(row.array for row in rows)
-                return True
             answers += 1
-        return False
+            known = {row.name for row in rows}
+            found = [each for each in lost if each.job_name in known or each.is_claimed(files)]
+            self._tasks.arrays |= {each.number: set() for each in found}
+            self._tasks.note_arrays(rows)
+            lost = [each for each in lost if each not in found]
+        return lost
 
     async def _cancel_all(self) -> None:
         """Cancels all that is open by its name: also what nobody knows to have arrived."""
@@ -290,13 +344,13 @@ def submission_words(
         run_folder,
         str(number),
     ]
+    # Without `--parsable`: "Submitted batch job 12" is told from a banner, a number alone is not
     words = [
         f"--wrap=exec {shlex.join(node)}",
         "--requeue",
         "--export=ALL",
         f"--signal=B:USR1@{WARNING}",
         *submission.options,
-        "--parsable",
         f"--job-name={submission.job_name}",
         f"--array=0-{count - 1}%{min(threads, count)}",
         f"--chdir={working_directory}",

@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ...errors import HermesError
+from ...errors import HermesError, escape
 from ...events import JobStarted
 from ...experiments.files import NO_LINKS, open_regular, read_regular, write_atomic
 from ...experiments.layout import FORMATS, SLURM, stop_file
@@ -94,6 +94,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self.task(number) for number in range(len(self.entries)))
 
     def task(self, number: int) -> Task:
+        """Raises `IndexError` if there is none."""
         entry = self.entries[number]
         return Task(
             submission=self.number, number=number,
@@ -169,26 +170,32 @@ class TaskFolder:
         self.path = f"{run_folder}/{SLURM}"
         self._stop = stop_file(run_folder)
 
-    def make(self) -> None:
-        os.makedirs(self.path, exist_ok=True)
-
     def names(self) -> set[str]:
-        """The names of all these files, as they are now."""
+        """The names of all these files, as they are now; none if there is no folder.
+
+        Raises `HermesError` if it cannot be read.
+        """
         with contextlib.suppress(OSError):
             # On NFS a listing, and that a file is not there, may be remembered for a minute; a
             # folder that changes is read anew
             os.utime(self.path)
         try:
             return set(os.listdir(self.path))
-        except OSError:
+        except FileNotFoundError:
             return set()
+        except OSError as exc:
+            raise _unreadable(self.path, exc) from None
+
+    def is_there(self) -> bool:
+        return os.path.isdir(self.path)
 
     # Submissions
 
     def add(self, submission: Submission) -> None:
         """Raises `OSError` if that is not possible."""
-        # Also if somebody has removed the folder meanwhile
-        self.make()
+        with contextlib.suppress(FileExistsError):
+            # Not the run's folder too: a node finds nothing in one that was removed and made again
+            os.mkdir(self.path)
         self._write(f"{submission.number}.json", submission, sync=True)
 
     def submission(self, number: int) -> Submission:
@@ -197,19 +204,24 @@ class TaskFolder:
         return decoded(read_regular(path), Submission, file=SLURM, path=path)
 
     def submissions(self) -> Iterator[Submission]:
-        """All submissions of the run, in their order."""
+        """All submissions of the run, in their order. Raises `HermesError` if one cannot be
+        read."""
         stems = {name.removesuffix(".json") for name in self.names() if name.endswith(".json")}
         for number in sorted(int(stem) for stem in stems if stem.isdigit()):
-            yield self.submission(number)
+            try:
+                yield self.submission(number)
+            except OSError as exc:
+                raise _unreadable(f"{self.path}/{number}.json", exc) from None
 
     def mark_accepted(self, number: int, array: str) -> None:
         with contextlib.suppress(OSError):
             self._write(f"{number}.job", Accepted(array=array))
 
     def open_tasks(self) -> Iterator[Task]:
-        """The tasks of whose end nobody has been told yet."""
+        """The tasks of whose end nobody has been told yet. Raises as `submissions` does."""
+        submissions = list(self.submissions())
         names = self.names()
-        for submission in self.submissions():
+        for submission in submissions:
             yield from (task for task in submission.tasks if f"{task.name}.told" not in names)
 
     # A node's part
@@ -313,6 +325,10 @@ class TaskFolder:
             return decoded(read_regular(path), kind, file=SLURM, path=path)
         except (OSError, HermesError):
             return None
+
+
+def _unreadable(path: str, error: OSError) -> HermesError:
+    return HermesError(f"`{escape(path)}` cannot be read: {error.strerror}")
 
 
 def held(folder: TaskFolder, *, failed: bool) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -163,6 +164,20 @@ def test_scancel_from_outside(desk: Desk, cluster: Cluster) -> None:
     (desk.path / "hold0").unlink()
     desk.hermes("resume", timeout=WAIT)
     assert Counter(each.status for each in desk.experiments()) == {"cancelled": 1, "finished": 3}
+
+
+def test_scancel_of_an_array_as_a_whole_is_not_undone(desk: Desk, cluster: Cluster) -> None:
+    """As with `scancel -u`: Slurm keeps one row for all its tasks."""
+    sweep(desk, 3)
+    with cluster.held(), desk.started("exec", "-f", "x.hermes") as client:
+        until(lambda: list(desk.experiments_folder.glob(".hermes/*/slurm/0.job")))
+        (record,) = desk.experiments_folder.glob(".hermes/*/slurm/0.json")
+        name = json.loads(record.read_text())["job_name"]
+        cluster.call("scancel", f"--name={name}")
+        _, told = client.communicate(timeout=WAIT)
+    assert client.returncode == 1
+    assert told.count("cancelled while it was queued") == 3, told
+    assert started(desk) == []
 
 
 def test_a_time_limit_leaves_partial_results(desk: Desk, cluster: Cluster) -> None:

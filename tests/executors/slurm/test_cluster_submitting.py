@@ -255,3 +255,34 @@ def test_arrays_are_split_and_still_keep_to_threads(
         assert len(arrays(desk, cluster)) == 3
     assert sorted(started(desk)) == [str(n) for n in range(8)]
     assert max(int(each.stdout.split()[0]) for each in desk.experiments()) <= 2
+
+
+@pytest.mark.fault(34)
+def test_banners_around_everything(desk: Desk, cluster: Cluster) -> None:
+    banner = desk.path.parent / "banner"
+    banner.write_bytes(b"Gr\xfc\xdfe\n97\n\x1b[31m2 news | a | b | c | d | e\n3;far\n\x1b[0m")
+    shown = f"cat {banner}; cat {banner} >&2"
+    for command in ("sbatch", "squeue", "scancel", "scontrol"):
+        script = f'#!/bin/sh\n{shown}; {shutil.which(command)} "$@"; rc=$?; {shown}; exit $rc\n'
+        desk.program(f"bin/{command}", script)
+    path = f"{desk.path}/bin{os.pathsep}{os.environ['PATH']}"
+    sweep(desk, 3)
+    before = arrays(desk, cluster)
+    told = desk.hermes("exec", "-f", "x.hermes", timeout=WAIT, env={"PATH": path}).stderr
+    assert "warning" not in told
+    check_once(desk, 3)
+    assert len(arrays(desk, cluster) - before) == 1
+
+
+@pytest.mark.fault(34)
+def test_an_array_larger_than_the_cluster_takes_is_submitted_in_parts(
+    desk: Desk, slurm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`scontrol` has not told so."""
+    desk.program("bin/scontrol", "#!/bin/sh\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{desk.path}/bin{os.pathsep}{os.environ['PATH']}")
+    sweep(desk, 7, threads=2)
+    with Cluster({"MaxArraySize": "3"}) as cluster:
+        use(cluster, monkeypatch)
+        desk.hermes("exec", "-f", "x.hermes", timeout=WAIT)
+    check_once(desk, 7)

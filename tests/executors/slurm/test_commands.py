@@ -12,23 +12,23 @@ import pytest
 from hermes.errors import HermesError
 from hermes.executors.slurm.commands import (
     Commands,
-    LaterError,
     Limits,
     NoAnswerError,
-    RefusedError,
+    NotTakenError,
     Row,
-    UnclearError,
-    last_line,
     parse_duration,
     parse_limits,
     parse_queue,
     parse_submitted,
+    require_slurm,
 )
+from hermes.executors.slurm.refusals import Meaning
 
 from ...support import Desk, until
 
-QUEUE = """\
-3_0|CANCELLED|None|0|n2|hermes-a
+HEADING = "JOBID|STATE|REASON|RESTART_COUNT|NODELIST|NAME\n"
+QUEUE = f"""\
+{HEADING}3_0|CANCELLED|None|0|n2|hermes-a
 3_6|PENDING|JobArrayTaskLimit|0||hermes-a
 3_5|PENDING|JobArrayTaskLimit,JobHeldAdmin|1||hermes-a
 3_1|OUT_OF_MEMORY|OutOfMemory|0|n1|hermes-a
@@ -37,11 +37,10 @@ QUEUE = """\
 4|COMPLETED|None|0|n1|job.sh
 5_1|CANCELLED by 1000|launch failed requeued held|0|n1|hermes-a
 """
-"""Of Slurm 22.05; a list of tasks that is not taken apart, and what is no array's, are none of
-ours."""
+"""Of Slurm 22.05; a list of tasks that is not taken apart says nothing of any of them."""
 
 
-def row(array: str, task: int, *rest: str, restarts: int = 0) -> Row:
+def row(array: str, task: int | None, *rest: str, restarts: int = 0) -> Row:
     state, reason, nodes, name = rest
     return Row(
         array=array, task=task, state=state, reason=reason, restarts=restarts, nodes=nodes,
@@ -56,10 +55,13 @@ def test_the_queue_is_read() -> None:
         row("3", 5, "PENDING", "JobArrayTaskLimit,JobHeldAdmin", "", "hermes-a", restarts=1),
         row("3", 1, "OUT_OF_MEMORY", "OutOfMemory", "n1", "hermes-a"),
         row("3", 2, "NODE_FAIL", "NodeDown", "n1", 'a|b, "c"'),
+        # No array, or one that was cancelled as a whole
+        row("4", None, "COMPLETED", "None", "n1", "job.sh"),
         row("5", 1, "CANCELLED", "launch failed requeued held", "n1", "hermes-a"),
     ]
-    assert parse_queue("") == []
-    assert parse_queue("slurm_load_jobs error: Invalid job id specified\n") == []
+    assert parse_queue(HEADING) == []
+    for no_answer in ("", "Have a nice day\n", "slurm_load_jobs error: Invalid job id specified\n"):
+        assert parse_queue(no_answer) is None
 
 
 def test_the_configuration_is_read() -> None:
@@ -70,6 +72,8 @@ def test_the_configuration_is_read() -> None:
         "MessageTimeout          = 5 sec",
     )
     assert parse_limits("\n".join(lines)) == Limits(11, 9, 5.0)
+    fewer = "SchedulerParameters     = bf_interval=1,max_array_tasks=7,defer"
+    assert parse_limits("\n".join([*lines, fewer])) == Limits(7, 9, 5.0)
     assert parse_limits("") == Limits(1001, 10_000, 10.0)
 
 
@@ -93,36 +97,19 @@ def test_durations_are_read(text: str, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     ("text", "job"),
     [
+        ("Submitted batch job 123\n", "123"),
+        ("Submitted batch job 123 on cluster far\n", "123"),
+        ("You have 2 jobs.\n2\nSubmitted batch job 123\n97\n", "123"),
+        # A wrapper that prints as with `--parsable`
         ("123\n", "123"),
         ("123;cluster\n", "123"),
         ("Welcome to the cluster!\n2 news\n\n123\n", "123"),
         ("", None),
-        ("Submitted batch job 123\n", None),
+        ("Submitted batch job\n", None),
     ],
 )
-def test_the_id_of_a_submitted_job_is_found_below_a_banner(text: str, job: str | None) -> None:
+def test_the_id_of_a_submitted_job_is_found_among_banners(text: str, job: str | None) -> None:
     assert parse_submitted(text) == job
-
-
-FAILED = "Batch job submission failed: "
-NOT_AVAILABLE = "allocation failure: Requested node configuration is not available"
-NO_CONTACT = "slurm_load_jobs error: Unable to contact slurm controller"
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (
-            f"sbatch: error: invalid partition: x\nsbatch: error: {FAILED}no name\n",
-            f"{FAILED}no name",
-        ),
-        (f"{NOT_AVAILABLE}\n\n", NOT_AVAILABLE),
-        (f"{NO_CONTACT}\n", NO_CONTACT),
-        ("\n", ""),
-    ],
-)
-def test_the_last_line_says_why(text: str, line: str) -> None:
-    assert last_line(text) == line
 
 
 # Calling them
@@ -142,36 +129,63 @@ def put(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+def not_taken(program: Path, script: str) -> NotTakenError:
+    put(program, "sbatch", script)
+    with pytest.raises(NotTakenError) as caught:
+        Commands().submit([])
+    return caught.value
+
+
+FAILED = 'echo "sbatch: error: Batch job submission failed: Invalid qos specification" >&2'
+
+
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("script", "meaning", "said"),
     [
-        (f"{FAILED}Invalid partition name specified", RefusedError),
-        (f"{FAILED}Job violates accounting/QOS policy (job submit limit)", LaterError),
-        (f"{FAILED}Job violates policy (AssocMaxSubmitJobLimit)", LaterError),
-        (f"{FAILED}Unable to contact slurm controller (connect failure)", LaterError),
-        (f"{FAILED}Socket timed out on send/recv operation", UnclearError),
-        (f"{FAILED}Zero Bytes were transmitted or received", UnclearError),
-        ("", UnclearError),
+        (f"{FAILED}; exit 1", Meaning.REFUSED, "Invalid qos specification"),
+        # A banner's number is no id
+        (f"echo 42; {FAILED}; exit 1", Meaning.REFUSED, "Invalid qos specification"),
+        ("echo 'no quota for you'; exit 1", Meaning.REFUSED, "no quota for you"),
+        ("exit 1", Meaning.UNCLEAR, "it said nothing"),
+        ("echo what", Meaning.UNCLEAR, "what"),
+        ("echo Terminated >&2; exit 143", Meaning.UNCLEAR, "Terminated"),
+        ("echo Killed >&2; kill -9 $$", Meaning.UNCLEAR, "Killed"),
+        # What a site does behind the real command has failed
+        ("echo Submitted batch job 42; echo oops >&2; exit 1", Meaning.UNCLEAR, "oops"),
     ],
 )
-def test_what_sbatch_says_is_refused_later_or_unclear(
-    program: Path, said: str, error: type[Exception]
+def test_a_submission_that_is_not_confirmed(
+    program: Path, script: str, meaning: Meaning, said: str
 ) -> None:
-    put(program, "sbatch", f'echo "sbatch: error: {said}" >&2; exit 1' if said else "exit 1")
-    with pytest.raises(error) as caught:
-        Commands().submit([])
-    assert type(caught.value) is error
+    error = not_taken(program, script)
+    assert (error.meaning, error.said.rpartition("failed: ")[2]) == (meaning, said)
 
 
 def test_a_submission_is_accepted(program: Path) -> None:
-    put(program, "sbatch", "echo 'Have a nice day'; echo 42")
+    put(program, "sbatch", "echo 'Have a nice day'; echo Submitted batch job 42")
     assert Commands().submit([]) == "42"
 
 
-def test_an_answer_that_holds_no_id_is_unclear(program: Path) -> None:
-    put(program, "sbatch", "echo what")
-    with pytest.raises(UnclearError):
-        Commands().submit([])
+def test_what_a_command_leaves_behind_holds_up_nothing(program: Path) -> None:
+    put(program, "sbatch", "echo Submitted batch job 42; sleep 20 & exit 0")
+    before = time.monotonic()
+    assert Commands().submit([]) == "42"
+    assert time.monotonic() - before < 5
+
+
+def test_a_command_that_cannot_be_called_gives_no_answer(program: Path) -> None:
+    (program / "squeue").write_text("no program")
+    with pytest.raises(NoAnswerError, match="cannot be called: Permission denied"):
+        Commands().call([str(program / "squeue")], 5)
+    put(program, "squeue", "exit 0")
+    with pytest.raises(NoAnswerError, match="cannot be called: Argument list too long"):
+        Commands().call(["squeue", "x" * 2**18], 5)
+
+
+def test_as_many_jobs_as_there_are_can_be_asked_about(program: Path) -> None:
+    put(program, "squeue", f"echo '{HEADING.strip()}'; echo '7_1|PENDING|None|0||x'")
+    names = [f"hermes-20261125-195000-0a1b2c3d-{number}" for number in range(5000)]
+    assert len(Commands().queue(names)) == 5
 
 
 def test_the_environment_does_not_change_what_is_asked(
@@ -180,7 +194,7 @@ def test_the_environment_does_not_change_what_is_asked(
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-3")
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
     put(program, "sbatch", 'echo "sbatch: error: $SBATCH_ACCOUNT$SBATCH_ARRAY_INX" >&2; exit 1')
-    with pytest.raises(RefusedError, match=r"^mine$"):
+    with pytest.raises(NotTakenError, match=r"^mine$"):
         Commands().submit([])
 
 
@@ -216,7 +230,7 @@ def test_commands_under_way_are_abandoned(program: Path, tmp_path: Path) -> None
 def test_without_slurm_that_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HermesError, match="there is no Slurm here"):
-        Commands().limits()
+        require_slurm()
 
 
 def test_own_options_cannot_be_given(desk: Desk) -> None:

@@ -74,14 +74,14 @@ async def test_a_job_that_is_left_goes_on(project: Project, cluster: Cluster) ->
                     scope.cancel()
                     await job.wait()
             assert (job.outcome, place.left) == (None, 1)
-        assert SLURM.held(run.folder, failed=False) == {todo.key}
+        assert await SLURM.held(run.folder, failed=False) == {todo.key}
         (project.path / "hold").unlink()
         async with SLURM.opened(run) as place, place.job(todo, NoSlot()) as job:
             await job.wait()
     assert job.outcome is not None
     assert job.outcome.status is Status.FINISHED
     assert len(project.experiments()) == 1
-    assert SLURM.held(run.folder, failed=False) == set()
+    assert await SLURM.held(run.folder, failed=False) == set()
 
 
 async def test_a_job_of_an_earlier_client_of_which_there_is_nothing_is_to_be_started_anew(

@@ -33,7 +33,7 @@ FORMAT_1 = Path(__file__).parent / "data" / "format1"
 @pytest.fixture
 def folder(tmp_path: Path) -> TaskFolder:
     folder = TaskFolder(str(tmp_path))
-    folder.make()
+    os.mkdir(folder.path)
     return folder
 
 
@@ -212,12 +212,26 @@ def test_a_newer_submission_is_told(folder: TaskFolder) -> None:
 
 
 def test_without_a_folder_there_are_no_tasks(tmp_path: Path) -> None:
-    folder = TaskFolder(str(tmp_path / "gone"))
+    folder = TaskFolder(str(tmp_path))
     assert folder.names() == set()
+    assert not folder.is_there()
     assert list(folder.open_tasks()) == []
     # Removed meanwhile
     folder.add(SUBMISSION)
     assert list(folder.open_tasks()) == [FIRST, SECOND]
+    # Not the run's folder with it: no node would find the run in there
+    with pytest.raises(FileNotFoundError):
+        TaskFolder(str(tmp_path / "gone")).add(SUBMISSION)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    folder = TaskFolder(str(tmp_path))
+    Path(folder.path).write_text("in its place")
+    with pytest.raises(HermesError, match="cannot be read: Not a directory"):
+        folder.names()
+    with pytest.raises(HermesError, match="cannot be read"):
+        held(folder, failed=False)
 
 
 def test_the_files_of_format_1_are_read(tmp_path: Path) -> None:
