@@ -19,7 +19,8 @@ from .words import is_option
 
 class Command(NamedTuple):
     """The words of a command: `argv` is the whole of it, `kept` are the indices of the entry's
-    words that are part of it, and `lengths` how many of them each item has.
+    words that are part of it, and `lengths` how many of them each item has; an item without any is
+    none.
 
     `is_placed` says that the entry itself says where the identifier stands.
     """
@@ -165,10 +166,11 @@ class Binder:
                     hint=f'write `"{word.text}"` for an empty value',
                 )
         ends = list(accumulate(self._lengths, initial=0))
-        lengths = tuple(
+        counts = (
             sum(index not in gone for index in range(start, end)) for start, end in pairwise(ends)
         )
-        if not any(lengths):
+        lengths = tuple(count for count in counts if count)
+        if not lengths:
             first = self.words[0].word
             raise self._source.error(
                 "the job is empty, because values of the sweep are empty", first.span
@@ -176,7 +178,7 @@ class Binder:
         return [index for index in self._all if index not in gone], lengths
 
     def _find_script(self, words: list[str], lengths: Sequence[int]) -> Script:
-        first, *others = (length for length in lengths if length)
+        first, *others = lengths
         return find_script(words, first if others else None, self._exists)
 
     def _deciding(self, script: Script, above: Sequence[Sweep]) -> frozenset[int]:

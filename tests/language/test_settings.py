@@ -221,8 +221,8 @@ def test_settings_of_the_table_are_read_and_written() -> None:
 def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     options = {row.option for row in SETTINGS.values() if row.on_command_line}
     assert options <= set(re.findall(r"--[a-z-]+", desk.hermes("exec", "--help").stdout))
-    given = ("--threads=3", "--path-to-experiments=out", "--no-supervise", "--executor=local")
-    given += ("--identifier=none", "--seed=7")
+    given: tuple[str, ...] = ("--threads=3", "--path-to-experiments=out", "--no-supervise")
+    given += ("--executor=local", "--identifier=none", "--seed=7")
     desk.write(".hermes_settings", "threads: 2\nsupervise: true\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
     (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
