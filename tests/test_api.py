@@ -193,6 +193,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "script": "job.sh",
         "argv": ["sh", "job.sh", outcome.identifier, "-gamma", "0.9", "-lr", "0.1"],
         "arguments": ["-gamma", "0.9", "-lr", "0.1"],
+        "parameters": {},
+        "template": [],
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"],
             "move_after": ["moved.txt"], "log": False,
@@ -203,8 +205,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "root": str(project.path),
         "hermes_file": {"path": str(path), "line": 6, "sha256": sha256},
         "settings": {
-            "threads": 2, "path_to_experiments": ".", "supervise": True, "executor": "local",
-            "slurm": "",
+            "threads": 2, "path_to_experiments": ".", "supervise": True, "identifier": "argument",
+            "executor": "local", "slurm": "", "seed": 0,
         },
         "git": {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"},
         "status": "failed",

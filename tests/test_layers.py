@@ -19,8 +19,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
     "errors", "model", "events", "timing", "blocking",
-    "language.source", "language.words", "language.syntax", "language.sweeps", "language.kinds",
-    "language.settings", "language.options", "language.keys", "language.scripts",
+    "language.source", "language.words", "language.syntax", "language.braces", "language.numbers",
+    "language.values", "language.sweeps", "language.kinds", "language.settings", "language.options",
+    "language.keys", "language.launchers", "language.scripts", "language.shells",
     "language.binding", "language.sharing", "language.checks", "language.writing", "language.plan",
     "experiments.layout", "experiments.files", "experiments.copying", "experiments.mending",
     "experiments.metadata", "experiments.git", "experiments.code", "experiments.identifiers",

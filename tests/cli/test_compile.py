@@ -32,7 +32,7 @@ def test_compile_prints_commands_as_a_shell_reads_them(desk: Desk) -> None:
 STD-E
 --note 'it''s $HOME'
 EXEC
-[[python, train.py, --lr 0.1 --empty "" --star *]]
+[[python, train.py, --lr 0.1 --empty "" --star '*']]
 [[python, "with space.py", --out {identifier}]]
 PROD([[python, train.py, --lr {lr}]], lr=[0.5, 0.25])
 """,
@@ -70,6 +70,7 @@ EXEC
             "argv": ["python", "train.py", "{identifier}", "--lr", "0.1"],
             "script": "train",
             "line": 5,
+            "parameters": {},
             "options": {
                 "copy_after": ["a.txt"],
                 "copy_before": ["b.txt"],
@@ -82,6 +83,7 @@ EXEC
             "argv": ["./tool", "{identifier}"],
             "script": "tool",
             "line": 6,
+            "parameters": {},
             "options": {
                 "copy_after": ["a.txt"],
                 "copy_before": [],

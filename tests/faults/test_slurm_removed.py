@@ -53,6 +53,12 @@ def run_folder(desk: Desk) -> Path:
     return record.parent
 
 
+def take_away(folder: Path) -> None:
+    """Removes a folder at once, though others may write into it meanwhile."""
+    away = folder.rename(folder.parent / "removed")
+    shutil.rmtree(away, ignore_errors=True)
+
+
 REMOVED: dict[str, Callable[[Desk], Path]] = {
     "experiments": lambda desk: desk.experiments_folder,
     "run": run_folder,
@@ -80,7 +86,7 @@ def test_removed_while_jobs_are_queued(desk: Desk, toy: ToySlurm, what: str) -> 
     def remove() -> None:
         with toy.held():
             until(lambda: toy.accepted(desk))
-            shutil.rmtree(REMOVED[what](desk))
+            take_away(REMOVED[what](desk))
 
     result = execute(desk, remove)
     assert [outcome.status for outcome in result.outcomes] == [Status.FAILED] * 3
@@ -96,7 +102,7 @@ def test_removed_while_a_job_runs(desk: Desk, toy: ToySlurm, what: str) -> None:
 
     def remove() -> None:
         until(lambda: lines(desk, "ran") == ["0"])
-        shutil.rmtree(REMOVED[what](desk))
+        take_away(REMOVED[what](desk))
         (desk.path / "hold").unlink()
 
     result = execute(desk, remove)
@@ -115,7 +121,7 @@ def test_removed_while_a_long_job_runs_it_is_let_run(desk: Desk, toy: ToySlurm) 
     def remove() -> None:
         nonlocal calls
         until(lambda: lines(desk, "ran") == ["0"])
-        shutil.rmtree(desk.experiments_folder)
+        take_away(desk.experiments_folder)
         calls = len(toy.calls("squeue"))
         until(lambda: len(toy.calls("squeue")) > calls + 8)
         (desk.path / "hold").unlink()
@@ -133,7 +139,7 @@ def test_removed_and_left(desk: Desk, toy: ToySlurm, what: str, moment: str) -> 
         (toy.folder / "hold").touch()
     with desk.started("exec", "-f", "x.hermes", "-n", "n") as client:
         until(lambda: toy.accepted(desk) if moment == "queued" else lines(desk, "ran"))
-        shutil.rmtree(REMOVED[what](desk))
+        take_away(REMOVED[what](desk))
         client.send_signal(2)
         _, told = client.communicate(timeout=LIMIT)
     assert "Traceback" not in told
@@ -155,7 +161,7 @@ def test_what_cannot_be_written_any_more_is_not_submitted(desk: Desk, toy: ToySl
 
     def remove() -> None:
         until(lambda: lines(desk, "ran") == ["0"])
-        shutil.rmtree(desk.experiments_folder)
+        take_away(desk.experiments_folder)
         (desk.path / "hold").unlink()
 
     toy.before("scontrol", "echo MaxJobCount = 2; exit 0\n")
