@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,18 +35,20 @@ class OtherDesk(Desk):
 
 
 @pytest.fixture
-def other(make_desk: MakeDesk) -> OtherDesk:
-    desk = OtherDesk(make_desk("other").path)
+def other() -> Iterator[OtherDesk]:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root, to be another user")
-    for path in (desk.path, *desk.path.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/") and "pytest" in str(path):
-            path.chmod(0o755)
-    os.chown(desk.path, USER, USER)
-    done = subprocess.run(desk.command("--version"), capture_output=True, check=False, cwd="/")
-    if done.returncode:
-        pytest.skip("another user cannot execute hermes here")
-    return desk
+    # Not below pytest's own folder, which every session that begins closes to others
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder).resolve() / "other"
+        path.mkdir()
+        os.chown(path, USER, USER)
+        desk = OtherDesk(path)
+        done = subprocess.run(desk.command("--version"), capture_output=True, check=False, cwd="/")
+        if done.returncode:
+            pytest.skip("another user cannot execute hermes here")
+        yield desk
 
 
 def job(desk: Desk, code: str) -> None:
@@ -56,16 +59,24 @@ def job(desk: Desk, code: str) -> None:
 
 
 CLOSED = {
-    "x only": ("os.mkdir('drop'); put('drop/a_'); os.chmod('drop', 0o311)", 1),
-    "nothing": ("os.mkdir('drop'); put('drop/a_'); os.chmod('drop', 0)", 1),
-    "own folder": ("os.mkdir('d_' + own); put('d_' + own + '/a_'); os.chmod('d_' + own, 0)", 0),
-    "own x only": ("os.mkdir('d_' + own); put('d_' + own + '/a_'); os.chmod('d_' + own, 0o311)", 0),
-    "own read only": ("os.mkdir('d_' + own); put('d_' + own + '/a_');"
-                      "os.chmod('d_' + own, 0o555)", 0),
-    "file": ("put('a_'); os.chmod('a_' + own, 0)", 0),
-    "folder read only": ("os.mkdir('drop'); put('drop/a_'); os.chmod('drop', 0o555)", 0),
-}  # fmt: skip
+    "x only": ("closed('drop', 0o311, 'a_' + own)", 1),
+    "nothing": ("closed('drop', 0, 'a_' + own)", 1),
+    "own folder": ("closed('d_' + own, 0, 'a_' + own)", 0),
+    "own x only": ("closed('d_' + own, 0o311, 'a_' + own)", 0),
+    "own read only": ("closed('d_' + own, 0o555, 'a_' + own)", 0),
+    "file": ("open('a_' + own, 'w').write('made'); os.chmod('a_' + own, 0)", 0),
+    "folder read only": ("closed('drop', 0o555, 'a_' + own)", 0),
+}
 """What a job closes, and the exit code: 1 where the file is left, and told."""
+
+CLOSE = """\
+def closed(folder, mode, name):
+    # Nobody looks into it before it is closed
+    os.mkdir("node_modules")
+    open(os.path.join("node_modules", name), "w").write("made")
+    os.chmod("node_modules", mode)
+    os.rename("node_modules", folder)
+"""
 
 
 @pytest.mark.fault(35)
@@ -75,7 +86,7 @@ def test_what_is_closed_is_collected_or_told(
     other: OtherDesk, what: str, across: bool, tmp_path: Path
 ) -> None:
     code, expected = CLOSED[what]
-    job(other, f"def put(path): open(path + own, 'w').write('made')\n{code}")
+    job(other, f"{CLOSE}{code}")
     with experiments_elsewhere(other) if across else nowhere():
         done = other.hermes("exec", "-f", "s.hermes", code=expected)
         experiment = other.experiment()
@@ -138,13 +149,15 @@ def test_files_of_another_user_are_copied(other: OtherDesk, mode: str, across: b
         with other.started("exec", "-f", "s.hermes") as runner:
             until((other.path / "want").exists)
             own = (other.path / "want").read_text()
-            folder = other.path / f"out_{own}"
+            folder = other.path.parent / f"out_{own}"
             (folder / "sub").mkdir(parents=True)
             (folder / "model").write_text("model")
             (folder / "sub" / "deep").write_text("deep")
             (folder / "link").symlink_to("model")
             (other.path / f"single_{own}").write_text("single")
             folder.chmod(int(mode, 8))
+            # Nobody looks into it before it is closed
+            folder.rename(other.path / folder.name)
             other.write("done")
             _, said = runner.communicate(timeout=LIMIT)
         stored = other.tree(other.experiment().directory, own=True)
