@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .executors.base import Executor
     from .experiments.query import Experiment, load_experiment
     from .experiments.writer import rerun_command
-    from .language.plan import Plan, compile_command, compile_file
+    from .language.plan import Plan, compile_command, compile_file, compile_text
     from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
     from .language.writing import quote
     from .model import (
@@ -84,7 +84,7 @@ _HOMES = {
         "Status",
         "signal_name",
     ),
-    "language.plan": ("Plan", "compile_command", "compile_file"),
+    "language.plan": ("Plan", "compile_command", "compile_file", "compile_text"),
     "language.settings": (
         "SETTINGS",
         "PlanArguments",
@@ -105,9 +105,9 @@ __all__ = [
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
     "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings",
-    "Status", "compile_command", "compile_file", "did_you_mean", "escape", "find_run",
-    "load_experiment", "open_resumed", "open_run", "open_stopped", "quote", "rerun_command",
-    "run_file", "signal_name",
+    "Status", "compile_command", "compile_file", "compile_text", "did_you_mean", "escape",
+    "find_run", "load_experiment", "open_resumed", "open_run", "open_stopped", "quote",
+    "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip
 
 

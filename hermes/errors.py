@@ -113,6 +113,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def shortened(text: str, most: int = 1000) -> str:
+    """`text`, or its beginning and how long it is: a command can have 2 MB."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
 def _escaped(char: str) -> str:
     return (
         char.encode("unicode_escape").decode()

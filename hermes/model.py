@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
@@ -15,11 +15,28 @@ from typing import Any
 PLACEHOLDER = "{identifier}"
 """Stands for the identifier in a job's words and paths."""
 
+PLACEHOLDERS = ("identifier", "directory", "slot", "gpus")
+"""Names that words and paths can hold in braces. When the job starts, its identifier, the path of
+its experiment directory, its HERMES_SLOT and its GPUs are put in for them."""
+
+_IN_BRACES = re.compile(rf"(?<!\$)\{{({'|'.join(PLACEHOLDERS)})\}}")
+"""Behind a `$` they are a shell's or a configuration's."""
+
 IDENTIFIER = re.compile(r"(?=(\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}))", re.ASCII)
 """Finds identifiers in a text, overlapping ones too: the seed's `2021_07_25_160008326976_1930e`."""
 
 IDENTIFIER_LENGTH = 29
 """Characters of an identifier."""
+
+
+def filled(word: str, values: Mapping[str, str]) -> str:
+    """A word with the values of `PLACEHOLDERS` put in."""
+    return _IN_BRACES.sub(lambda match: values[match[1]], word) if "{" in word else word
+
+
+def holds_identifier(word: str) -> bool:
+    """Whether the identifier is put into this word when the job starts."""
+    return PLACEHOLDER in word and any(m[0] == PLACEHOLDER for m in _IN_BRACES.finditer(word))
 
 
 def is_identifier(text: str) -> bool:
@@ -144,7 +161,8 @@ class Job:
     `parameters` are the keys of the sweeps around it with the values of this job, outermost first.
     `template` is `argv` with `{key}` where a value stands, written as in a sweep, so `{{` and `}}`
     are braces. Both are empty outside of sweeps. `is_given` says that the identifier was put in
-    after the script word, because nothing says where it belongs.
+    after the script word, because nothing says where it belongs. `files` are the indices of the
+    words that are program and script, where these are files of the machine on which the job starts.
     """
 
     argv: tuple[str, ...]
@@ -157,6 +175,7 @@ class Job:
     parameters: tuple[tuple[str, str], ...] = ()
     template: tuple[str, ...] = ()
     is_given: bool = True
+    files: tuple[int, ...] = ()
 
     @property
     def items(self) -> tuple[tuple[str, ...], ...]:
@@ -174,12 +193,9 @@ class Job:
         words = iter(argv[:after] + argv[after + put_in :])
         return tuple(tuple(islice(words, length)) for length in self.lengths)
 
-    def command(self, identifier: str) -> list[str]:
-        """The words that go to the operating system."""
-        return [
-            word.replace(PLACEHOLDER, identifier) if PLACEHOLDER in word else word
-            for word in self.argv
-        ]
+    def command(self, values: Mapping[str, str]) -> list[str]:
+        """The words that go to the operating system, with the values of `PLACEHOLDERS`."""
+        return [filled(word, values) for word in self.argv]
 
     @property
     def shell(self) -> str:
@@ -200,18 +216,19 @@ class Job:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What comes after the script word, in order, but for the identifier.
+        """What comes after the script word, in order, but for the identifier and the other
+        `PLACEHOLDERS`, which say nothing of what the job is.
 
-        An option whose value is the identifier goes with it, and so does `name={identifier}`: they
-        would tell nothing of a job that the identifier does not tell.
+        An option whose value is one of them goes with it, and so does `name={identifier}`. In other
+        words they stay as they are.
         """
         start = self.position + 1 + self.is_given
         kept: list[str] = []
         for word in self.argv[start:]:
-            if word == PLACEHOLDER:
+            if word in _ALONE:
                 if kept and _is_open_option(kept[-1]):
                     kept.pop()
-            elif not word.endswith("=" + PLACEHOLDER):
+            elif not word.endswith(_AS_VALUE):
                 kept.append(word)
         return tuple(kept)
 
@@ -308,6 +325,10 @@ class RunResult:
     @property
     def failures(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if not outcome.ok]
+
+
+_ALONE = tuple(f"{{{name}}}" for name in PLACEHOLDERS)
+_AS_VALUE = tuple(f"={word}" for word in _ALONE)
 
 
 def _is_open_option(word: str) -> bool:

@@ -195,6 +195,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "arguments": ["-gamma", "0.9", "-lr", "0.1"],
         "parameters": {},
         "template": [],
+        "slot": 0,
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"],
             "move_after": ["moved.txt"], "log": False,
@@ -206,7 +207,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "hermes_file": {"path": str(path), "line": 6, "sha256": sha256},
         "settings": {
             "threads": 2, "path_to_experiments": ".", "supervise": True, "identifier": "argument",
-            "executor": "local", "slurm": "", "seed": 0,
+            "cwd": "here", "env": [], "executor": "local", "slurm": "", "seed": 0,
         },
         "git": {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"},
         "status": "failed",

@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn, Unpack
 
@@ -88,7 +88,22 @@ def _option_of(row: hermes.Setting) -> object:
         help=f"{row.meaning[0].upper()}{row.meaning[1:]}.",
         show_default=False,
     )
-    return Annotated[row.kind.argument | None, option]
+    # What consists of several parts is given part by part
+    argument = list[str] if row.kind.argument is tuple else row.kind.argument
+    return Annotated[argument | None, option]
+
+
+def _compiled(
+    file: str,
+    root: Path | None,
+    *,
+    comments: Sequence[str] = (),
+    **settings: Unpack[hermes.PlanArguments],
+) -> hermes.Plan:
+    if file != "-":
+        return hermes.compile_file(file, root=root, comments=comments, **settings)
+    text = sys.stdin.buffer.read()
+    return hermes.compile_text(text, root=root, comments=comments, **settings)
 
 
 @app.command("exec")
@@ -97,7 +112,11 @@ def execute(
     file: Annotated[
         str | None,
         typer.Option(
-            "-f", "--file", metavar="FILE", help="Hermes file to execute.", show_default=False
+            "-f",
+            "--file",
+            metavar="FILE",
+            help="Hermes file to execute; `-` is standard input.",
+            show_default=False,
         ),
     ] = None,
     command: Annotated[
@@ -146,7 +165,7 @@ def execute(
     if command is not None:
         plan = hermes.compile_command(command, root=root, comments=comments or (), **settings)
     else:
-        plan = hermes.compile_file(file or "", root=root, comments=comments or (), **settings)
+        plan = _compiled(file or "", root, comments=comments or (), **settings)
     if compile_only:
         _print_plan(plan, as_json)
     else:
@@ -251,7 +270,7 @@ def compile_(
 
     {identifier} stands for the identifier that a job gets when it starts.
     """
-    _print_plan(hermes.compile_file(file, root=root), as_json)
+    _print_plan(_compiled(file, root), as_json)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ from ..experiments.files import (
     unfinished,
 )
 from ..experiments.metadata import Origin, StoredFile
-from ..model import PLACEHOLDER, Options, Problem, ProblemKind
+from ..model import Options, Problem, ProblemKind, filled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,14 @@ class Copies:
     """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is
     never copied into itself.
 
-    `owned` tells of a path, relative to the working directory, whether collection will bring it to
-    the same place anyway; `give_back` makes collection leave one alone that is moved as a whole.
-    What cannot be brought is given to `report`. All of this blocks.
+    `placeholders` are the values that paths can hold in braces. `owned` tells of a path, relative
+    to the working directory, whether collection will bring it to the same place anyway; `give_back`
+    makes collection leave one alone that is moved as a whole. What cannot be brought is given to
+    `report`. All of this blocks.
     """
 
     options: Options
-    identifier: str
+    placeholders: Mapping[str, str]
     working_directory: str
     home: Home
     experiments: str
@@ -72,10 +73,10 @@ class Copies:
         shared = self._shared_names()
         done: set[str] = set()
         for path in dict.fromkeys(paths):
-            path = path.replace(PLACEHOLDER, self.identifier)
+            path = self._filled(path)
             found = self._found(path)
             # What a job wrote there itself, or a runner that is gone has moved, is not missing
-            there = origin == "moved" and os.path.lexists(
+            there = origin != "copied-before" and os.path.lexists(
                 f"{self.directory}/{os.path.basename(path)}"
             )
             if not found and path not in done and not there:
@@ -93,6 +94,9 @@ class Copies:
                 else:
                     if stored is not None:
                         yield StoredFile(stored, size_of(f"{self.directory}/{stored}"), origin)
+
+    def _filled(self, path: str) -> str:
+        return os.path.expanduser(filled(path, self.placeholders))
 
     def _found(self, path: str) -> list[str]:
         """Absolute paths. What exists under just this name is meant, even if the name holds a
@@ -121,7 +125,7 @@ class Copies:
         """Base names that different paths of this job have in common."""
         options = self.options
         patterns = {
-            p.replace(PLACEHOLDER, self.identifier)
+            self._filled(p)
             for p in (*options.copy_before, *options.copy_after, *options.move_after)
         }
         sources = {self._whole(each) for each in patterns if not glob.has_magic(each)}

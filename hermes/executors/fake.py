@@ -106,7 +106,7 @@ class FakePlace:
 
     @asynccontextmanager
     async def job(self, todo: Todo, slot: Slot) -> AsyncIterator[FakeJob]:
-        experiment = await in_thread(self._prepare, todo)
+        experiment = await in_thread(self._prepare, todo, slot)
         job = FakeJob(todo, experiment, slot, self._behave)
         try:
             yield job
@@ -117,13 +117,15 @@ class FakePlace:
             with anyio.CancelScope(shield=True):
                 job.outcome = await in_thread(_close, job, experiment)
 
-    def _prepare(self, todo: Todo) -> Experiment:
+    def _prepare(self, todo: Todo, slot: Slot) -> Experiment:
         folder = self._run.folder
         try:
             if todo.leftover is not None:
                 directory, metadata = todo.leftover.directory, todo.leftover.metadata
                 return Experiment.reopen(folder, todo.job, directory, metadata)
-            experiment = folder.experiment(todo.job, todo.key, todo.attempt, todo.index)
+            experiment = folder.experiment(
+                todo.job, todo.key, attempt=todo.attempt, index=todo.index, slot=slot.number
+            )
         except OSError as exc:
             text = f"the experiment directory could not be made: {exc.strerror}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None

@@ -30,7 +30,6 @@ from ..experiments.metadata import now
 from ..experiments.provenance import process_start
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import SYNC_AFTER, Experiment
-from ..language.checks import find_program
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
 from .adopt import adopt, adopted_end, left_alone
@@ -247,7 +246,9 @@ class LocalPlace:
         try:
             if not self.run.folder.has_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            experiment = self.run.folder.experiment(todo.job, todo.key, todo.attempt, todo.index)
+            experiment = self.run.folder.experiment(
+                todo.job, todo.key, attempt=todo.attempt, index=todo.index, slot=slot.number
+            )
         except OSError as exc:
             where = f" `{exc.filename}`" if exc.filename else ""
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
@@ -256,7 +257,7 @@ class LocalPlace:
         self._collect_for(experiment, adopted=is_continued)
         if todo.job.options.copy_before and not is_continued:
             experiment.metadata.files += self._copies(experiment).before()
-        launch = self._launch(experiment, slot)
+        launch = self._launch(experiment)
         return LocalJob(place=self, todo=todo, experiment=experiment, launch=launch)
 
     def _take_up(self, todo: Todo, slot: Slot) -> LocalJob:
@@ -333,20 +334,19 @@ class LocalPlace:
             self._has_told_unsupervised = True
             self.run.warn(UNSUPERVISED)
 
-    def _launch(self, experiment: Experiment, slot: Slot) -> Launch:
+    def _launch(self, experiment: Experiment) -> Launch:
         program, *words = experiment.argv
         if program == "python":
-            program = find_program("python", self.run.plan.working_directory) or "python"
-        stdout, stderr = experiment.logs
+            program = experiment.metadata.program or program
         supervised = self.run.plan.settings.supervise
         return Launch(
             identifier=experiment.identifier,
             argv=[program, *words],
-            working_directory=str(self.run.plan.working_directory),
-            environment=experiment.environment(slot.number),
+            working_directory=experiment.working_directory,
+            environment=experiment.environment(),
             stdin=self._empty,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=experiment.logs[0],
+            stderr=experiment.logs[1],
             exit_file=self.run.folder.exit_file(experiment.identifier) if supervised else None,
             hidden=self._hidden,
         )
@@ -378,7 +378,7 @@ class LocalPlace:
         identifier = experiment.identifier
         return Copies(
             options=experiment.job.options,
-            identifier=identifier,
+            placeholders=experiment.placeholders,
             working_directory=str(self.run.plan.working_directory),
             home=experiment.home,
             experiments=self.run.folder.experiments,

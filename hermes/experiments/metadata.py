@@ -85,11 +85,11 @@ class Metadata(msgspec.Struct, kw_only=True):
     `arguments` is what came after the script word, but for the identifier. `parameters` are the
     values of the sweeps around the job by their keys, and `template` is `argv` with `{key}` where
     they stand; both are empty outside of sweeps. `program` is the path of the program that was
-    executed. `key` says what the job is, the same in every run of the same entry; `attempts` how
-    often it was started in this run. `start` is None if it was never started. `end`, `duration`
-    (seconds, by a clock that never steps) and `exit_code` or `signal` are None while it runs.
-    `pid_start` and `boot_id` tell its process from another one with the same `pid`. `files` is
-    complete when the job has ended.
+    executed, `slot` the job's HERMES_SLOT. `key` says what the job is, the same in every run of the
+    same entry; `attempts` how often it was started in this run. `start` is None if it was never
+    started. `end`, `duration` (seconds, by a clock that never steps) and `exit_code` or `signal`
+    are None while it runs. `pid_start` and `boot_id` tell its process from another one with the
+    same `pid`. `files` is complete when the job has ended.
     """
 
     format: int = FORMAT
@@ -100,6 +100,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     parameters: dict[str, str] = {}
     template: tuple[str, ...] = ()
     program: str | None = None
+    slot: int = 0
     options: Options = Options()
     comments: tuple[str, ...] = ()
     key: str

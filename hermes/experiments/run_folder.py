@@ -21,7 +21,9 @@ import msgspec
 from .. import __version__
 from ..errors import HermesError, escape
 from ..language.checks import find_program
+from ..language.kinds import variables
 from ..language.plan import Plan
+from ..language.settings import Settings
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
@@ -167,7 +169,7 @@ class RunFolder:
             way_back=_way_back(str(plan.experiments), str(plan.working_directory)),
             clock=clock,
             git=git,
-            environment=_environment(name, run_id),
+            environment=_environment(name, run_id, plan.settings),
             template=_template(plan, name, run_id, git, slurm),
             journal=journal,
             _locked=locked,
@@ -184,7 +186,9 @@ class RunFolder:
         """Where it is kept what was collected while a job runs."""
         return layout.links_file(self.folder, identifier)
 
-    def experiment(self, job: Job, key: str, attempt: int = 1, index: int = 0) -> Experiment:
+    def experiment(
+        self, job: Job, key: str, *, attempt: int = 1, index: int = 0, slot: int = 0
+    ) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
         job starts. Raises `OSError` if that is not possible."""
         if not os.path.isdir(self.folder):
@@ -208,6 +212,7 @@ class RunFolder:
             job=job,
             key=key,
             attempt=attempt,
+            slot=slot,
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
             git=git,
@@ -225,7 +230,10 @@ class RunFolder:
     def _program(self, word: str) -> str | None:
         """The path of a program, looked for once."""
         if word not in self._programs:
-            self._programs[word] = find_program(word, self.plan.working_directory)
+            path = self.environment.get(b"PATH")
+            self._programs[word] = find_program(
+                word, self.plan.working_directory, os.fsdecode(path) if path is not None else None
+            )
         return self._programs[word]
 
     def _parent(self, path: str) -> Home:
@@ -386,8 +394,9 @@ def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | N
     )
 
 
-def _environment(name: str, run_id: str) -> dict[bytes, bytes]:
-    environment = {**os.environ, "HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+def _environment(name: str, run_id: str, settings: Settings) -> dict[bytes, bytes]:
+    own = {"HERMES_NAME": name, "HERMES_RUN_ID": run_id}
+    environment = {**os.environ, **dict(variables(settings.env)), **own}
     around = environment.get("HERMES_IDENTIFIER")
     if around:
         # This run is itself in a job: the processes of its jobs are that job's too

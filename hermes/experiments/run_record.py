@@ -243,7 +243,7 @@ def _placed(record: RunFile, experiments: str) -> dict[str, object]:
         recipe["working_directory"] = moved
     settings = recipe.get("settings")
     if isinstance(settings, dict):
-        place = os.path.join(root, str(settings.get("path_to_experiments")))
+        place = os.path.join(root, os.path.expanduser(str(settings.get("path_to_experiments"))))
         if not is_same(os.path.join(place, EXPERIMENTS), experiments):
             # An absolute path, from before a move
             path = os.path.relpath(os.path.dirname(experiments), root)

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +20,7 @@ from ..errors import HermesError
 from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
-from ..model import PLACEHOLDER, Job, Problem, Status
+from ..model import Job, Problem, Status
 from .files import (
     Home,
     Stamp,
@@ -84,19 +85,21 @@ class Experiment:
 
     @classmethod
     def new(
-        cls, *, run: Run, job: Job, key: str, attempt: int, identifier: str, home: Home,
-        git: Git, program: str | None,
+        cls, *, run: Run, job: Job, key: str, attempt: int, slot: int, identifier: str,
+        home: Home, git: Git, program: str | None,
     ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
+        values = placeholders(run, identifier, home.path, slot)
         metadata = msgspec.structs.replace(
             run.template,
             identifier=identifier,
             script=job.script,
-            argv=tuple(job.command(identifier)),
-            arguments=tuple(word.replace(PLACEHOLDER, identifier) for word in job.arguments),
+            argv=command_of(run.plan, job, values),
+            arguments=job.arguments,
             parameters=dict(job.parameters),
             template=job.template,
             program=program,
+            slot=slot,
             git=git.state,
             options=job.options,
             comments=job.options.comments,
@@ -183,19 +186,31 @@ class Experiment:
         self.close_logs()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def environment(self, slot: int) -> dict[bytes, bytes]:
-        """What the job gets; `slot` is its HERMES_SLOT."""
-        parameters = {
-            f"HERMES_PARAM_{key.upper()}".encode(): os.fsencode(value)
-            for key, value in self.job.parameters
-        }
-        return {
-            **self.run.environment,
-            **parameters,
-            b"HERMES_IDENTIFIER": self.identifier.encode(),
-            b"HERMES_EXPERIMENT_DIR": os.fsencode(self.directory),
-            b"HERMES_SLOT": b"%d" % slot,
-        }
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """What stands for `PLACEHOLDERS`."""
+        return placeholders(self.run, self.identifier, self.directory, self.metadata.slot)
+
+    @property
+    def working_directory(self) -> str:
+        """Where the job's process is started."""
+        plan = self.run.plan
+        own = plan.settings.cwd == "experiment"
+        return self.directory if own else str(plan.working_directory)
+
+    def environment(self) -> dict[bytes, bytes]:
+        """What the job gets."""
+        environment = dict(self.run.environment)
+        for key, value in self.job.parameters:
+            environment[f"HERMES_PARAM_{key.upper()}".encode()] = os.fsencode(value)
+        environment[b"HERMES_IDENTIFIER"] = self.identifier.encode()
+        environment[b"HERMES_EXPERIMENT_DIR"] = os.fsencode(self.directory)
+        environment[b"HERMES_SLOT"] = b"%d" % self.metadata.slot
+        if self.run.plan.settings.cwd == "experiment":
+            # What a module or a script imports from the folder in which it is executed otherwise
+            folders = (os.fsencode(self.run.plan.working_directory), environment.get(b"PYTHONPATH"))
+            environment[b"PYTHONPATH"] = os.fsencode(os.pathsep).join(filter(None, folders))
+        return environment
 
     def _list_files(self) -> None:
         """Adds what the job has put there itself to the files."""
@@ -266,6 +281,30 @@ class Experiment:
         # Not if somebody has only put back an older state
         if stamp_of_metadata(self.directory, self.identifier) is None:
             put_aside(path)
+
+
+def placeholders(run: Run, identifier: str, directory: str, slot: int) -> dict[str, str]:
+    """What stands for `PLACEHOLDERS` in the words and paths of one experiment."""
+    return {
+        "identifier": identifier,
+        "directory": directory,
+        "slot": str(slot),
+        "gpus": os.fsdecode(run.environment.get(b"CUDA_VISIBLE_DEVICES", b"")),
+    }
+
+
+def command_of(plan: Plan, job: Job, values: Mapping[str, str]) -> tuple[str, ...]:
+    """The words that go to the operating system, `values` put in for `PLACEHOLDERS`.
+
+    Where a job runs in its own directory, the paths of its program and its script are absolute.
+    """
+    words = job.command(values)
+    if plan.settings.cwd == "experiment":
+        for index in job.files:
+            path = plan.working_directory / words[index]
+            if "/" in words[index] or (index and path.exists()):
+                words[index] = str(path)
+    return tuple(words)
 
 
 def rerun_command(directory: str, name: str, plan: Plan) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from ..model import PLACEHOLDER, Job
+from ..model import PLACEHOLDER, Job, holds_identifier
 from .braces import written
 from .options import OptionsTemplate
 from .scripts import Script, find_script
@@ -69,7 +69,7 @@ class Binder:
         self._open = [(index, word) for index, word in enumerate(self.words) if word.slots]
         self._keys = [(c.key, c.slot) for sweep in above for c in sweep.columns]
         self._vanishing = [index for index, word in self._open if self._can_vanish(word)]
-        self._placed = any(PLACEHOLDER in word for word in (*self._fixed, *self.standard))
+        self._placed = any(holds_identifier(word) for word in (*self._fixed, *self.standard))
         self.stand_in = stand_in = self._find_script(
             [word.word.text if word.slots else word.fill([]) for word in self.words],
             self._lengths,
@@ -90,6 +90,7 @@ class Binder:
             parameters=tuple([(key, values[slot]) for key, slot in self._keys]),
             template=self._template(command),
             is_given=self.gives_identifier and not command.is_placed,
+            files=command.script.files,
         )
 
     def _template(self, command: Command) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ class Binder:
         placed = self._placed
         for index, word in self._open:
             words[index] = text = word.fill(values)
-            placed = placed or PLACEHOLDER in text
+            placed = placed or holds_identifier(text)
         kept: Sequence[int] = self._all
         lengths = self._lengths
         if not all(words[index] for index in self._vanishing):

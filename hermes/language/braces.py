@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-RESERVED = ("identifier", "directory", "slot", "gpus")
-"""What braces stand for inside and outside of sweeps, so no key can have these names."""
-
 _PIECE = re.compile(r"\{\{|\{([^\W\d]\w*)(?::([^{}]*))?\}|[{}]")
 _SPECIFICATION = re.compile(
     r"(?:[^{}]?[<>=^])?[-+ ]?z?#?0?[0-9]{0,3}[,_]?(?:\.[0-9]{1,3})?[defg%]", re.ASCII

@@ -6,30 +6,42 @@ This is the one module of the language that looks at the disk beyond the hermes 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import HermesError, PlanError, did_you_mean, escape
-from ..model import PLACEHOLDER
+from ..model import PLACEHOLDERS, holds_identifier
 from .binding import Binder, Binding, Command
 from .shells import not_expanded
 from .source import Source, Span, Word
 from .sweeps import Values, distinct
+
+FIRST_LINE = 256
+"""Bytes of a script in which Linux looks for its interpreter (`BINPRM_BUF_SIZE`)."""
+
+UNIX_LINE_ENDS = "`sed -i 's/\\r$//' {}` gives it the line ends of this system"
 
 UTF8_HINT = "start it with `PYTHONUTF8=1` in its environment"
 """What helps where the locale of a program that uses Hermes has another encoding."""
 
 
 def problems(
-    bindings: Iterable[Binding], source: Source, working_directory: Path, name: str
+    bindings: Iterable[Binding],
+    source: Source,
+    working_directory: Path,
+    name: str,
+    *,
+    search: str | None = None,
 ) -> list[HermesError]:
-    """All that keeps jobs from starting under a name.
+    """All that keeps jobs from starting under a name. `search` is the PATH of the jobs, None if it
+    is that of this process.
 
     Sweeps are checked by the distinct words that they can yield, not job by job.
     """
-    checker = _Checker(source, working_directory)
+    checker = _Checker(source, working_directory, search)
     checker.check_name(name)
     if not checker.can_be_encoded():
         # Nothing can be looked up under a name that the system cannot be given
@@ -46,10 +58,11 @@ def problems(
 class _Checker:
     """Collects problems, each once."""
 
-    def __init__(self, source: Source, working_directory: Path) -> None:
+    def __init__(self, source: Source, working_directory: Path, search: str | None) -> None:
         self.found: dict[str, HermesError] = {}
         self._source = source
         self._base = working_directory
+        self._search = search
 
     def check_name(self, name: str) -> None:
         unusable = why_unusable(name)
@@ -73,13 +86,15 @@ class _Checker:
     def check_head(self, binder: Binder, values: Values) -> None:
         command = binder.command(values)
         program, script = command.argv[0], command.script
-        wrong = why_not_runnable(program, self._base)
+        wrong = why_not_runnable(program, self._base, self._search)
         unread = self._check_expanded(binder, command) if not script.in_shell else set()
         if wrong and program not in unread:
             first = binder.words[command.kept[0]].word
             self._report(f"program `{escape(program)}` {wrong}", first)
+        if not script.own_files:
+            self._check_first_line(binder, command)
         word = binder.words[command.kept[script.position]].word
-        if script.is_file and PLACEHOLDER not in script.word and script.word not in unread:
+        if script.is_file and not holds_identifier(script.word) and script.word not in unread:
             path = self._base / script.word
             # Not `Path.exists`, which raises for words that are too long for a name
             if not os.path.exists(path):
@@ -92,6 +107,21 @@ class _Checker:
         unusable = why_unusable(script.folder)
         if unusable:
             self._report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
+
+    def _check_first_line(self, binder: Binder, command: Command) -> None:
+        """Reports a program whose first line names an interpreter, and ends as on Windows."""
+        for place in sorted({0, command.script.start}):
+            text = command.argv[place]
+            path = find_program(text, self._base, self._search)
+            interpreter = windows_interpreter(path) if path is not None else None
+            if interpreter is not None:
+                word = binder.words[command.kept[place]].word
+                self._report(
+                    f"the first line of `{escape(text)}` ends with CRLF, as on Windows: the system "
+                    f"looks for an interpreter `{interpreter}\\r`, which does not exist",
+                    word,
+                    hint=UNIX_LINE_ENDS.format(escape(shlex.quote(text))),
+                )
 
     def _check_expanded(self, binder: Binder, command: Command) -> set[str]:
         """Reports programs and paths that only a shell would make something of; returns them."""
@@ -113,7 +143,10 @@ class _Checker:
     def check_copy_before(self, path: str, word: Word) -> None:
         import glob
 
-        if PLACEHOLDER in path or os.path.lexists(self._base / path):
+        path = os.path.expanduser(path)
+        if any(f"{{{name}}}" in path for name in PLACEHOLDERS) or os.path.lexists(
+            self._base / path
+        ):
             return
         if not (glob.has_magic(path) and glob.glob(path, root_dir=self._base, recursive=True)):
             self._report(f"`-cb {escape(path)}`: no such file or directory", word, near=path)
@@ -155,18 +188,33 @@ def why_unusable(folder: str) -> str | None:
     return None
 
 
-def find_program(program: str, working_directory: Path) -> str | None:
-    """The path of a program as the operating system would find it; None if none can be executed."""
+def find_program(program: str, working_directory: Path, search: str | None = None) -> str | None:
+    """The path of a program as the operating system would find it; None if none can be executed.
+
+    `search` is the PATH of the job, by default that of this process.
+    """
     if "/" in program:
         path = working_directory / program
         return str(path) if os.path.isfile(path) and os.access(path, os.X_OK) else None
-    found = shutil.which(program) if program else None
+    found = shutil.which(program, path=search) if program else None
     return sys.executable if found is None and program == "python" else found
 
 
-def why_not_runnable(program: str, working_directory: Path) -> str | None:
+def windows_interpreter(program: str) -> str | None:
+    """The interpreter that the first line of a script names, if this line ends with CRLF."""
+    try:
+        with open(program, "rb") as file:
+            line = file.readline(FIRST_LINE)
+    except OSError:
+        return None
+    if not (line.startswith(b"#!") and line.endswith(b"\r\n")):
+        return None
+    return escape(os.fsdecode(line[2:-2].strip()))
+
+
+def why_not_runnable(program: str, working_directory: Path, search: str | None) -> str | None:
     """Why a program cannot be executed; None if it can."""
-    if find_program(program, working_directory):
+    if find_program(program, working_directory, search):
         return None
     path = working_directory / program
     if "/" not in program:

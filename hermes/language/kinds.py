@@ -5,10 +5,11 @@ The tables of settings and of options name a kind in each row.
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -31,6 +32,9 @@ class Kind(Generic[T]):
     `noun` says what it is, `metavar` stands for it in help. `parse` reads a text and raises
     `ValueError` with what was expected; `write` is its inverse. `argument` is the type in which
     the command line and calls give it. With `needs_text` the empty text is no value at all.
+
+    A value of several parts can be given several times, and by several layers: `join` puts a later
+    one onto an earlier one, and `take` reads what a call gives.
     """
 
     noun: str
@@ -39,6 +43,8 @@ class Kind(Generic[T]):
     write: Callable[[T], str] = str
     argument: type = str
     needs_text: bool = False
+    join: Callable[[T, T], T] | None = None
+    take: Callable[[Any], T] | None = None
 
     @property
     def takes_any_text(self) -> bool:
@@ -96,6 +102,59 @@ def _checked_sbatch(text: str) -> str:
     return text
 
 
+_VARIABLE = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+_ODD = re.compile(r"\s+|[^\w@%+=:,./-]")
+
+
+def _parse_variables(text: str) -> tuple[str, ...]:
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise ValueError(f"cannot be split into words: {str(exc).lower()}") from None
+    return _checked_variables(words)
+
+
+def _taken_variables(given: str | Mapping[str, str] | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return _parse_variables(given)
+    if isinstance(given, Mapping):
+        given = [f"{name}={value}" for name, value in given.items()]
+    return _checked_variables(given)
+
+
+def _checked_variables(words: Iterable[str]) -> tuple[str, ...]:
+    found: tuple[str, ...] = ()
+    for word in words:
+        if not _VARIABLE.match(word):
+            raise ValueError(f"expected `NAME=value`, found `{word}`")
+        if _has_control_characters(word):
+            raise ValueError("expected values without control characters")
+        found = _joined_variables(found, (word,))
+    return found
+
+
+def _joined_variables(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    values = {**dict(variables(earlier)), **dict(variables(later))}
+    return tuple(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def _written_variables(words: tuple[str, ...]) -> str:
+    # Words begin with a name, so that no quote is taken for one around the whole value
+    return " ".join(_ODD.sub(_quoted, word) for word in words)
+
+
+def _quoted(match: re.Match[str]) -> str:
+    # White space at the end of a line would be lost behind a backslash
+    return f"'{match[0]}'" if match[0].isspace() else f"\\{match[0]}"
+
+
+def variables(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The names and values of `NAME=value` words."""
+    for word in words:
+        name, _, value = word.partition("=")
+        yield name, value
+
+
 def choice(*names: str) -> Kind[str]:
     """One of a few names."""
 
@@ -124,3 +183,13 @@ FOLDER = Kind(noun="a folder", metavar="DIR", parse=_parse_folder)
 PATH = Kind(noun="a path", metavar="PATH", parse=str, needs_text=True)
 TEXT = Kind(noun="a text", metavar="TEXT", parse=str)
 SBATCH = Kind(noun="options of `sbatch`", metavar="OPTIONS", parse=_checked_sbatch)
+
+VARIABLES: Kind[tuple[str, ...]] = Kind(
+    noun="environment variables",
+    metavar="NAME=value",
+    parse=_parse_variables,
+    write=_written_variables,
+    argument=tuple,
+    join=_joined_variables,
+    take=_taken_variables,
+)

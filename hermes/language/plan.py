@@ -19,8 +19,16 @@ from ..errors import HermesError, PlanError, escape
 from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
-from .kinds import split_sbatch
-from .settings import WORKING_DIRECTORY, PlanArguments, Settings, find_root, layered
+from .kinds import split_sbatch, variables
+from .relative import relative_paths
+from .settings import (
+    WORKING_DIRECTORY,
+    PlanArguments,
+    Settings,
+    absolute,
+    find_root,
+    layered,
+)
 from .sharing import shared_paths
 from .shells import findings
 from .source import Source
@@ -39,6 +47,9 @@ from .sweeps import (
 from .syntax import SECTIONS, Document, SettingLine, parse, values_in
 from .words import SPACE, Cursor
 from .writing import BARE, quote
+
+STDIN = "<stdin>"
+"""The path of a hermes file that is read from standard input."""
 
 
 def compile_file(
@@ -61,6 +72,24 @@ def compile_file(
         os.fspath(path), _read(base, path), base=base, root=root, comments=comments,
         arguments=settings,
     )  # fmt: skip
+
+
+def compile_text(
+    text: str | bytes,
+    *,
+    path: str = STDIN,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    **settings: Unpack[PlanArguments],
+) -> Plan:
+    """Compiles the text of a hermes file that lies nowhere. `path` is what messages call it.
+
+    Otherwise as `compile_file`.
+    """
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    base = _base(working_directory)
+    return _compile(path, data, base=base, root=root, comments=comments, arguments=settings)
 
 
 def compile_command(
@@ -151,7 +180,7 @@ def _compile(
     if not is_recorded:
         # A plan that was executed before has all settings, and its working directory, in its record
         _check_place(source, document.settings, base, path)
-    top = Path(os.path.abspath(base / root)) if root is not None else find_root(base)
+    top = absolute(base, root) if root is not None else find_root(base)
     notes: list[str] = []
     settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
     entries = [
@@ -221,7 +250,7 @@ class Plan:
     @property
     def experiments(self) -> Path:
         """The folder that holds all experiment directories."""
-        return Path(os.path.abspath(self.root / self.settings.path_to_experiments)) / "experiments"
+        return absolute(self.root, self.settings.path_to_experiments) / "experiments"
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -252,6 +281,8 @@ class Plan:
     @property
     def default_name(self) -> str:
         """The name of a run for which none is given: the file's stem."""
+        if self.path == STDIN:
+            return "stdin"
         return Path(self.path).stem if self.path else "command"
 
     @cached_property
@@ -274,7 +305,11 @@ class Plan:
         found += findings(source, self._document.script_arguments)
         found += findings(source, values_in(self._document.entries))
         threads, base = self.settings.threads, self.working_directory
-        found += shared_paths(self._bindings(), source, base, threads)
+        if self.settings.cwd == "experiment":
+            arguments = self._document.script_arguments
+            found += relative_paths(self._bindings(), arguments, source, base)
+        else:
+            found += shared_paths(self._bindings(), source, base, threads)
         return tuple(dict.fromkeys(found))
 
     def _cut_off(self) -> Iterator[str]:
@@ -293,7 +328,13 @@ class Plan:
         `PlanError` with all problems.
         """
         name = self.default_name if name is None else name
-        found = problems(self._bindings(), self._document.source, self.working_directory, name)
+        found = problems(
+            self._bindings(),
+            self._document.source,
+            self.working_directory,
+            name,
+            search=dict(variables(self.settings.env)).get("PATH"),
+        )
         if found:
             raise PlanError(found)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..model import PLACEHOLDER
+from ..model import holds_identifier
 from .launchers import PYTHON_MODULES, Interpreter, Launcher, interpreter_of, launcher_of
 from .words import is_option
 
@@ -52,9 +52,23 @@ class Script:
     in_shell: bool = False
     """Whether a shell reads the command, on another machine."""
 
+    own_files: bool = False
+    """Whether a launcher, such as `docker`, starts it where other files are."""
+
+    is_module: bool = False
+
     @property
     def is_code(self) -> bool:
         return self.name is not None and not self.is_program
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """The indices of the words that are program and script, where they are files of this
+        machine: the first word is always a program of it."""
+        if self.own_files:
+            return (0,)
+        is_named = self.name is None and not self.is_module
+        return tuple(sorted({0, self.start, *([self.position] if is_named else [])}))
 
     @cached_property
     def folder(self) -> str:
@@ -85,7 +99,7 @@ def find_script(
     found = _behind_launchers(
         words, start, second_item, exists, sees_files=not own_files, runs_python=runs_python
     )
-    return replace(found, start=start, in_shell=in_shell)
+    return replace(found, start=start, in_shell=in_shell, own_files=own_files)
 
 
 def _behind_launchers(
@@ -144,7 +158,7 @@ def _skip_options(words: Sequence[str], at: int, launcher: Launcher) -> int:
 def _python_script(words: Sequence[str], start: int) -> Script | None:
     """The script behind a launcher of Python scripts; None if the rules for all have to decide."""
     if words[start] in ("-m", "--module") and start + 1 < len(words):
-        return Script(word=words[start + 1], position=start + 1)
+        return Script(word=words[start + 1], position=start + 1, is_module=True)
     return None
 
 
@@ -170,7 +184,7 @@ def _interpreted(
         position = min(code, len(words) - 1)
         return Script(word=words[position], position=position, name=words[start])
     if at < len(words):
-        is_file = sees_files and PLACEHOLDER not in words[at] and words[at] != "-"
+        is_file = sees_files and not holds_identifier(words[at]) and words[at] != "-"
         return Script(word=words[at], position=at, is_file=is_file)
     return Script(word=words[start], position=start, is_program=True)
 
@@ -211,7 +225,7 @@ def _module(words: Sequence[str], position: int) -> Script:
         if behind is not None and behind < len(words):
             found = _python_script(words, behind)
             return found or Script(word=words[behind], position=behind)
-    return Script(word=words[position], position=position)
+    return Script(word=words[position], position=position, is_module=True)
 
 
 def _follows_option(words: Sequence[str], position: int, start: int) -> bool:

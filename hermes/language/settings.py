@@ -7,13 +7,13 @@ knows where it came from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
-from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, WHOLE, Kind, choice
+from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, VARIABLES, WHOLE, Kind, choice
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
@@ -104,6 +104,15 @@ class Settings:
         "`argument`: put in after the script word; `none`: only in the environment, and where "
         "`{identifier}` stands",
     )
+    cwd: str = _setting(
+        "here",
+        choice("here", "experiment"),
+        "where jobs run: `here`, the working directory, or `experiment`, their own experiment "
+        "directory, for scripts that write fixed names",
+    )
+    env: tuple[str, ...] = _setting(
+        (), VARIABLES, "`NAME=value` words, environment variables of every job; repeatable"
+    )
     executor: str = _setting(
         "local",
         choice(*EXECUTORS),
@@ -123,7 +132,8 @@ class Settings:
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SETTINGS}
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
 
 class SettingArguments(TypedDict, total=False):
@@ -136,6 +146,8 @@ class SettingArguments(TypedDict, total=False):
     path_to_experiments: str | None
     supervise: bool | None
     identifier: str | None
+    cwd: str | None
+    env: str | Mapping[str, str] | Sequence[str] | None
     slurm: str | None
     seed: int | None
 
@@ -152,6 +164,11 @@ SETTINGS: Mapping[str, Setting] = {
     if each.metadata
 }
 """The table of settings, by name."""
+
+
+def absolute(base: Path, path: str | os.PathLike[str]) -> Path:
+    """The absolute path of one that starts at `base`, or at a home directory: `~/data`."""
+    return Path(os.path.abspath(base / os.path.expanduser(path)))
 
 
 def find_root(working_directory: Path) -> Path:
@@ -188,7 +205,7 @@ def layered(
     _apply(source, pre, values, origins)
     for name, value in arguments.items():
         if value is not None:
-            values[name] = _parse_argument(name, value)
+            _put(values, name, _parse_argument(name, value))
             origins[name] = "argument"
     return Settings(**values, origins=origins)
 
@@ -226,7 +243,7 @@ def _apply(
     origins: dict[str, str],
 ) -> None:
     seen: dict[str, int] = {}
-    for key, value in settings:
+    for key, value, rest in settings:
         line = source.line(key.span.start)
         if key.text not in SETTINGS:
             hint = (
@@ -234,23 +251,36 @@ def _apply(
                 or f"the settings are {', '.join(f'`{name}`' for name in SETTINGS)}"
             )
             raise source.error(f"unknown setting `{key.text}`", key.span, hint=hint)
-        if key.text in seen:
+        if key.text in seen and SETTINGS[key.text].kind.join is None:
             raise source.error(
                 f"`{key.text}` is set twice, first on line {seen[key.text]}", key.span
             )
         seen[key.text] = line
+        text = value.text
+        if rest is not None:
+            if SETTINGS[key.text].kind.join is None:
+                raise source.error("expected nothing after the closing quote", rest)
+            # Several words, of which the first is in quotes
+            text = source.text[value.span.start : rest.end]
         try:
-            values[key.text] = SETTINGS[key.text].parse(value.text)
+            _put(values, key.text, SETTINGS[key.text].parse(text))
         except ValueError as exc:
-            raise source.error(_bad(key.text, value.text, exc), value.span) from None
+            raise source.error(_bad(key.text, text, exc), value.span) from None
         origins[key.text] = f"{source.path}:{line}"
+
+
+def _put(values: dict[str, Any], name: str, value: object) -> None:
+    """Sets a value, over those of lower layers."""
+    join = SETTINGS[name].kind.join
+    values[name] = join(values[name], value) if join is not None and name in values else value
 
 
 def _parse_argument(name: str, value: object) -> Any:
     if name not in SETTINGS:
         raise TypeError(f"`{name}` is no setting")
+    row = SETTINGS[name]
     try:
-        return SETTINGS[name].parse(str(value))
+        return row.kind.take(value) if row.kind.take is not None else row.parse(str(value))
     except ValueError as exc:
         raise HermesError(_bad(name, value, exc)) from None
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import escape
-from ..model import PLACEHOLDER
+from ..model import PLACEHOLDER, PLACEHOLDERS
 from .binding import Binding
 from .source import Source
 from .sweeps import Sweep, Template
 
 FIELDS = {"copy_after": "-ca", "move_after": "-ma"}
 
-OWN = (PLACEHOLDER, "{slot}", "{directory}")
+OWN = tuple(f"{{{name}}}" for name in PLACEHOLDERS if name != "gpus")
 """What no two jobs have in common that run at the same time."""
 
 
@@ -36,7 +36,7 @@ def shared_paths(
         here: set[str] = set()
         for field, flag in FIELDS.items():
             for template in dict.fromkeys(binder.options.templates(field)):
-                path = os.path.normpath(template.fill(values))
+                path = os.path.normpath(os.path.expanduser(template.fill(values)))
                 is_shared = _combinations(above, template) < jobs
                 if not template.slots:
                     fixed[path] = fixed.get(path, 0) + (jobs if path not in here else 0)
@@ -52,7 +52,8 @@ def shared_paths(
                 yield (
                     f"{escape(place.path)}:{place.line}: `{flag} {escape(path)}` is the same file "
                     f"for jobs that run at the same time (threads: {threads}), so one may get what "
-                    f"another has written; write {_instead(path)}, and let the script do so too"
+                    f"another has written; write {_instead(path)}, and let the script do so too, "
+                    "or give each job a directory of its own: `cwd: experiment` in PRE"
                 )
 
 

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..errors import did_you_mean
-from .braces import RESERVED, Key, formatted, is_specification, pieces, written
+from ..model import PLACEHOLDERS
+from .braces import Key, formatted, is_specification, pieces, written
 from .source import Source, Span, Word
 from .syntax import Axis, Entry, JobEntry, SweepEntry
 from .values import values_of
@@ -268,7 +269,7 @@ class _Builder:
         if key.text in inner:
             where = "around it " if key.text in scope else ""
             raise self.source.error(f"the sweep {where}already has the key `{key.text}`", key.span)
-        if key.text in RESERVED:
+        if key.text in PLACEHOLDERS:
             what = "identifier" if key.text == "identifier" else f"{key.text} of a job"
             raise self.source.error(
                 f"`{key.text}` stands for the {what}, it cannot be a key", key.span
@@ -284,7 +285,7 @@ class _Builder:
     def _template(self, word: Word, scope: dict[str, int]) -> Template:
         """Outside a sweep braces are plain text.
 
-        `{identifier}` stays as it is everywhere: it is replaced when the job starts.
+        `PLACEHOLDERS` stay as they are everywhere: they are replaced when the job starts.
         """
         if not scope or ("{" not in word.text and "}" not in word.text):
             return Template((word.text,), word, word.text)
@@ -296,7 +297,7 @@ class _Builder:
                 pattern.append(piece)
                 continue
             part = self._part(piece, word, scope)
-            is_text = isinstance(part, str) and piece.name not in RESERVED
+            is_text = isinstance(part, str) and piece.name not in PLACEHOLDERS
             parts.append(part)
             pattern.append(str(piece) if is_text else piece)
         return Template(_joined(parts), word, written(pattern))
@@ -313,7 +314,7 @@ class _Builder:
             self._check_format(key, word, slot)
             return Formatted(slot, specification)
         is_text = specification is not None and not is_specification(specification)
-        if key.name in RESERVED or is_text:
+        if key.name in PLACEHOLDERS or is_text:
             return str(key)
         known = ", ".join(f"`{each}`" for each in scope)
         raise self.source.error(

@@ -24,10 +24,11 @@ Item = tuple[Word, ...]
 
 
 class SettingLine(NamedTuple):
-    """`key: value`."""
+    """`key: value`. `rest` is what follows a value in quotes."""
 
     key: Word
     value: Word
+    rest: Span | None = None
 
 
 class JobEntry(NamedTuple):
@@ -103,7 +104,9 @@ _HEADER = re.compile(
 )
 _NO_SPACE = re.compile(r"[^\s\[\](){}]*", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
-_COMMENT_IN_LINE = re.compile(r"(?<=\s)(?:#|//)", re.ASCII)
+_COMMENT_OR_QUOTED = re.compile(
+    r"""(?<=[\s=])(?:'[^'\n]*'|"(?:[^"\\\n]|\\.)*")|(?<=\s)(?P<comment>\#|//)""", re.ASCII
+)
 SINGLE_QUOTES = "'‘’‚‛"
 DOUBLE_QUOTES = '"“”„‟'
 _AFTER_KEY = "`[value, ...]` or `RANGE[start, stop, step]`"
@@ -178,13 +181,13 @@ class _Parser(Cursor):
         key = self.text[start:colon].rstrip()
         if not key:
             raise self.error("expected a key before the `:`", colon)
-        setting = SettingLine(
-            Word(key, Span(start, start + len(key))), self._setting_value(colon + 1, end)
-        )
+        value, rest = self._setting_value(colon + 1, end)
+        setting = SettingLine(Word(key, Span(start, start + len(key))), value, rest)
         self.skip_line()
         return setting
 
-    def _setting_value(self, start: int, end: int) -> Word:
+    def _setting_value(self, start: int, end: int) -> tuple[Word, Span | None]:
+        """The value, and what follows if it is in quotes."""
         while start < end and self.text[start] in SPACE:
             start += 1
         if COMMENT.match(self.text, start, end) and self.text[start - 1] in SPACE:
@@ -201,15 +204,20 @@ class _Parser(Cursor):
             stop = next((i for i in range(start + 1, end) if self.text[i] in quotes), -1)
             if stop < 0:
                 raise self.error("the quote is never closed", start)
-            rest = self.text[stop + 1 : end].strip()
-            if rest and not COMMENT.match(rest):
-                raise self.error("expected nothing after the closing quote", stop + 1, end)
-            return Word(self.text[start + 1 : stop], Span(start, stop + 1))
-        comment = _COMMENT_IN_LINE.search(self.text, start, end)
-        if comment:
-            self.note_comment(comment.start())
-        value = self.text[start : comment.start() if comment else end].rstrip()
-        return Word(value, Span(start, start + max(1, len(value))))
+            stop_rest = stop + 1 + len(self._without_comment(stop + 1, end))
+            is_comment = COMMENT.match(self.text, stop + 1, end) or stop_rest == stop + 1
+            rest = None if is_comment else Span(stop + 1, stop_rest)
+            return Word(self.text[start + 1 : stop], Span(start, stop + 1)), rest
+        value = self._without_comment(start, end)
+        return Word(value, Span(start, start + max(1, len(value)))), None
+
+    def _without_comment(self, start: int, end: int) -> str:
+        for found in _COMMENT_OR_QUOTED.finditer(self.text, start, end):
+            if found["comment"]:
+                self.note_comment(found.start())
+                end = found.start()
+                break
+        return self.text[start:end].rstrip()
 
     def _words_of_line(self) -> list[Word]:
         words: list[Word] = []

@@ -14,7 +14,7 @@ from ..errors import HermesError, escape
 from ..experiments.layout import CLOCK, EXPERIMENTS, RUN_RECORD, RUNS, SLURM
 from ..experiments.query import experiments_named
 from ..experiments.run_record import RunRecord, Warn, is_locked, is_same, runs_in
-from ..language.settings import find_root, layered
+from ..language.settings import absolute, find_root, layered
 from ..language.source import Source
 from ..model import Status
 
@@ -208,7 +208,7 @@ def _known_runs(
     home = find_root(base)
     places = _Places()
     if root is not None:
-        _add_root(places, Path(os.path.abspath(base / root)), warn)
+        _add_root(places, absolute(base, root), warn)
     for folder in (base, *base.parents):
         # In the folder itself, if somebody is in there; other programs have a `.hermes` too
         if os.path.isfile(folder / RUNS / CLOCK):
@@ -250,7 +250,7 @@ def _add_root(places: _Places, root: Path, warn: Warn) -> None:
     except HermesError as exc:
         warn(str(exc).removeprefix("error: ").partition("\n")[0])
         return
-    path = os.path.abspath(root / settings.path_to_experiments)
+    path = absolute(root, settings.path_to_experiments)
     places.add(f"{path}/{EXPERIMENTS}", is_near=True)
 
 

@@ -24,6 +24,7 @@ from ..experiments.metadata import Metadata
 from ..experiments.query import Found, find_named
 from ..experiments.run_folder import RunFolder
 from ..experiments.run_record import is_locked
+from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Status
@@ -62,8 +63,8 @@ class Survey:
     """By their keys, experiments of other runs that may be alive."""
 
     spelled: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """By their keys, experiments that have succeeded, each with the hash of its command: a job may
-    be the same with its numbers written otherwise."""
+    """By their keys, experiments that have succeeded, each with the hash of its arguments: a job
+    may be the same with its numbers written otherwise."""
 
     counted: Counter[Reason] = field(default_factory=Counter)
     """How many jobs of the plan are not started, as far as that is known in advance."""
@@ -169,11 +170,12 @@ def _made_again(folder: RunFolder, started: Started) -> Leftover | None:
     except IndexError:
         return None
     identifier = started.identifier
+    directory = f"{named_folder(folder.experiments, job.script, folder.name)}/{identifier}"
     metadata = msgspec.structs.replace(
         folder.template,
         identifier=identifier,
         script=job.script,
-        argv=tuple(job.command(identifier)),
+        argv=command_of(folder.plan, job, placeholders(folder, identifier, directory, 0)),
         options=job.options,
         comments=job.options.comments,
         key=started.key,
@@ -181,8 +183,7 @@ def _made_again(folder: RunFolder, started: Started) -> Leftover | None:
         files=[],
         problems=[],
     )
-    parent = named_folder(folder.experiments, job.script, folder.name)
-    return Leftover(directory=f"{parent}/{identifier}", metadata=metadata)
+    return Leftover(directory=directory, metadata=metadata)
 
 
 def _taken_up(
@@ -237,7 +238,7 @@ def _settle_by_others(
             unreadable.append(each)
         elif metadata.run_id != own_run and metadata.status is Status.FINISHED:
             survey.settled[metadata.key] = Reason.SUCCEEDED
-            survey.spelled[metadata.key] = (metadata.identifier, hash(metadata.argv))
+            survey.spelled[metadata.key] = (metadata.identifier, hash(metadata.arguments))
         elif metadata.run_id != own_run and metadata.status is Status.RUNNING:
             running.append(metadata)
     if running:
@@ -302,7 +303,7 @@ def _count(survey: Survey, plan: Plan) -> None:
             continue
         survey.counted[reason] += 1
         identifier, spelling = survey.spelled.get(key, ("", None))
-        if spelling is not None and hash(tuple(job.command(identifier))) != spelling:
+        if spelling is not None and hash(job.arguments) != spelling:
             others.append(f"`{escape(job.shell)}` is the job of `{identifier}`, written otherwise")
     if others:
         more = f" ({len(others) - 1} more jobs are like it)" if len(others) > 1 else ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from ..errors import escape
+from ..errors import escape, shortened
 from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
 from ..experiments.files import open_regular
 from ..experiments.layout import STDERR, STDOUT
@@ -176,7 +176,7 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
     lines += [f"    problem: {escape(problem.text)}" for problem in outcome.problems]
     if outcome.status is Status.CANCELLED:
         return lines
-    lines.append(f"    command: {escape(shlex.join(outcome.argv))}")
+    lines.append(f"    command: {escape(shortened(shlex.join(outcome.argv)))}")
     if outcome.directory is not None:
         if outcome.status is not Status.FINISHED:
             last = tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)
@@ -198,7 +198,9 @@ def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
 
     There is nothing else to tell it by: scripts fail for this with any exit code.
     """
-    return any(identifier in line and _UNKNOWN.search(line) for line in lines)
+    # Not where it is part of a path: that is a file which the script itself has named
+    word = re.compile(rf"(?<![\w/.-]){identifier}(?![\w/-]|\.\w)")
+    return any(word.search(line) and _UNKNOWN.search(line) for line in lines)
 
 
 def summary(result: RunResult, plan: Plan, seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,23 @@ def test_json_prints_one_event_a_line(desk: Desk) -> None:
         if event["event"] == "log_chunk" and event["identifier"] == talk.identifier
     )
     assert printed == "line one\nline two\n"
+
+
+def test_a_hermes_file_from_standard_input(desk: Desk) -> None:
+    text = f"PRE\nthreads: 2\nEXEC\nPROD([[{PYTHON}, {{s}}.py]], s=[train])\n"
+    desk.write("train.py", "import sys\nprint(sys.stdin.read(), sys.argv[1])\n")
+    done = desk.hermes("compile", "-", input=text)
+    assert done.stdout.endswith("train.py {identifier}\n")
+    desk.hermes("exec", "-f", "-", input=text)
+    experiment = desk.experiment()
+    assert experiment.name == "stdin"
+    assert experiment.stdout == f" {experiment.identifier}\n"
+    # It can be resumed, and executed again, without the text
+    desk.hermes("exec", "-f", "-", "-n", "failing", input=text.replace("train", "gone"), code=2)
+    file = os.path.relpath(experiment.directory / "re_execution.hermes", desk.path)
+    desk.hermes("exec", "-f", file, "-n", "again")
+
+
+def test_a_mistake_on_standard_input_has_a_place(desk: Desk) -> None:
+    done = desk.hermes("exec", "-f", "-", input="EXEC\n[[python\n", code=2)
+    assert "--> <stdin>:2:" in done.stderr

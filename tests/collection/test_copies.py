@@ -41,7 +41,7 @@ async def bring(place: Place, options: str) -> FakeJob:
         problems: list[Problem] = []
         copies = Copies(
             options=options_of(options),
-            identifier=job.identifier,
+            placeholders={"identifier": job.identifier},
             working_directory=str(place.path),
             home=Home.of(str(job.directory)),
             experiments=str(place.experiments_folder),
@@ -65,7 +65,7 @@ def test_a_full_disk_is_reported_as_such(place: Place, monkeypatch: pytest.Monke
     problems: list[Problem] = []
     copies = Copies(
         options=options_of("-cb x.txt, -cb gone.txt"),
-        identifier=job.identifier,
+        placeholders={"identifier": job.identifier},
         working_directory=str(place.path),
         home=Home.of(str(job.directory)),
         experiments=str(place.experiments_folder),

@@ -34,6 +34,7 @@ OWN = frozenset(
         "pid_start",
         "host",
         "slurm",
+        "slot",
         "boot_id",
     }
 )

@@ -271,7 +271,7 @@ def test_a_node_attaches_without_the_lock_and_tells_where_it_is(lab: Lab) -> Non
 
 def test_a_job_that_was_broken_off_continues_in_its_directory(lab: Lab) -> None:
     run = lab.run()
-    first = run.experiment(a_job(), "key", 1)
+    first = run.experiment(a_job(), "key", attempt=1)
     first.metadata.start, first.metadata.pid, first.metadata.pid_start = now(), 7, "8"
     first.metadata.host = "another machine"
     kept = StoredFile("before", 1, "copied-before")
@@ -283,7 +283,7 @@ def test_a_job_that_was_broken_off_continues_in_its_directory(lab: Lab) -> None:
     Path(run.exit_file(first.identifier)).touch()
     Path(first.directory, "0123456789abcdef01234567.hermes-part").touch()
     run.continued = (first.directory, read_metadata(first.directory))
-    again = run.experiment(a_job(), "key", 9)
+    again = run.experiment(a_job(), "key", attempt=9)
     assert again.is_continued
     assert (again.directory, again.identifier) == (first.directory, first.identifier)
     os.write(again.logs[0], b"two\n")

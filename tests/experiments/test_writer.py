@@ -133,7 +133,8 @@ def test_the_environment_tells_the_job_what_it_is(
     monkeypatch.setenv("PYTHONUNBUFFERED", "")
     monkeypatch.setenv("NOT_UTF_8", os.fsdecode(b"\xff"))
     with lab.experiment() as experiment:
-        found = experiment.environment(3)
+        experiment.metadata.slot = 3
+        found = experiment.environment()
         assert found[b"HERMES_SLOT"] == b"3"
         assert found[b"HERMES_IDENTIFIER"] == experiment.identifier.encode()
         assert found[b"HERMES_EXPERIMENT_DIR"] == os.fsencode(experiment.directory)
@@ -142,12 +143,12 @@ def test_the_environment_tells_the_job_what_it_is(
         assert found[b"NOT_UTF_8"] == b"\xff"
     monkeypatch.delenv("PYTHONUNBUFFERED")
     with lab.experiment() as experiment:
-        assert experiment.environment(0)[b"PYTHONUNBUFFERED"] == b"1"
+        assert experiment.environment()[b"PYTHONUNBUFFERED"] == b"1"
 
 
 def test_a_reopened_experiment_forgets_how_it_ended_and_keeps_how_it_began(lab: Lab) -> None:
     run = lab.run()
-    first = run.experiment(a_job(), "key", 2)
+    first = run.experiment(a_job(), "key", attempt=2)
     kept = StoredFile("before", 1, "copied-before")
     first.metadata.files = [kept, StoredFile("late", 1, "collected")]
     first.metadata.start, first.metadata.pid, first.metadata.pid_start = now(), 7, "8"

@@ -94,6 +94,11 @@ awkward_word = st.sampled_from(
 )
 
 
+def values(identifier: str) -> dict[str, str]:
+    """What is put in for `PLACEHOLDERS`."""
+    return {"identifier": identifier, "directory": f"/e/{identifier}", "slot": "3", "gpus": "0,1"}
+
+
 word = st.one_of(any_word, awkward_word, st.builds("".join, st.lists(awkward_word, max_size=4)))
 
 

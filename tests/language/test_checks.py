@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -211,3 +212,18 @@ def test_checking_any_words_gives_problems_or_none(
     assume(name.isascii())
     found = problems(compiled(folder, written(items, [], Options(copy_before=tuple(copies)))), name)
     assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("entry", ["./train.sh", "nice ./train.sh", "train.sh"])
+def test_windows_line_ends_of_a_program_are_told_for_what_they_are(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "train.sh").write_bytes(b"#!/usr/bin/env bash\r\necho\r\n")
+    (tmp_path / "train.sh").chmod(0o755)
+    plan = compiled(tmp_path, f"EXEC\n[[{entry}]]\n")
+    (problem,) = problems(plan)
+    assert "ends with CRLF, as on Windows" in problem
+    assert "`/usr/bin/env bash\\r`" in problem
+    (tmp_path / "train.sh").write_bytes(b"#!/usr/bin/env bash\necho\r\n")
+    assert problems(plan) == []

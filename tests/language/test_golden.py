@@ -20,6 +20,7 @@ from .helpers import (
     BAD,
     GOLDEN,
     GOOD,
+    values,
 )
 
 IDENTIFIER = "2021_07_25_160008326976_1930e"
@@ -32,7 +33,7 @@ def compile_golden(path: Path, root: Path) -> Plan:
 
 def shown(job: Job) -> str:
     """The command as a shell would take it, the identifier left as the placeholder."""
-    return shlex.join(job.command(IDENTIFIER)).replace(IDENTIFIER, PLACEHOLDER)
+    return shlex.join(job.command(values(IDENTIFIER))).replace(IDENTIFIER, PLACEHOLDER)
 
 
 def selected(job: Job, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from .helpers import (
     random_bytes,
     random_text,
     tree,
+    values,
     write,
 )
 
@@ -120,13 +121,52 @@ def test_recipe_makes_the_same_plan_when_the_files_have_changed(tmp_path: Path) 
 
 def test_job_gives_its_command_and_arguments(tmp_path: Path) -> None:
     job = only_job(compiled(tmp_path, "STD-E\n-g 1\nEXEC\n[[python, train.py, -x]]\n"))
-    assert job.command("ID") == ["python", "train.py", "ID", "-g", "1", "-x"]
+    assert job.command(values("ID")) == ["python", "train.py", "ID", "-g", "1", "-x"]
     assert job.argv[job.position] == "train.py"
     assert job.arguments == ("-g", "1", "-x")
     placed = only_job(
         compiled(tmp_path, "EXEC\n[[python, train.py, --id={identifier}/{identifier}]]\n")
     )
-    assert placed.command("ID") == ["python", "train.py", "--id=ID/ID"]
+    assert placed.command(values("ID")) == ["python", "train.py", "--id=ID/ID"]
+
+
+def test_what_stands_in_braces_gets_its_value_when_the_job_starts(tmp_path: Path) -> None:
+    words = "{slot}-{gpus} out={directory}/x {identifier} ${slot} '$'{slot} {{slot}} {slots}"
+    job = only_job(compiled(tmp_path, f"EXEC\n[[python, train.py, {words}]]\n"))
+    assert job.command(values("ID")) == [
+        "python", "train.py", "3-0,1", "out=/e/ID/x", "ID", "${slot}", "${slot}", "{3}", "{slots}",
+    ]  # fmt: skip
+    assert not job.is_given
+    swept = only_job(
+        compiled(tmp_path, "EXEC\nPROD([[python, {a}.py, {slot}{a} ${identifier}]], a=[x])\n")
+    )
+    assert swept.command(values("ID")) == ["python", "x.py", "ID", "3x", "${identifier}"]
+
+
+def test_arguments_are_what_says_what_the_job_is(tmp_path: Path) -> None:
+    words = "--name {identifier} --lr 1 run={directory} --out {directory}/x {slot} --port {slot}"
+    job = only_job(compiled(tmp_path, f"EXEC\n[[python, train.py, {words} -v]]\n"))
+    assert job.arguments == ("--lr", "1", "--out", "{directory}/x", "-v")
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("python train.py", (0, 1)),
+        ("./train.sh -x", (0,)),
+        ("nice -n 5 ./bin/python -u train.py", (0, 3, 5)),
+        ("python -m train", (0,)),
+        ("python -c code", (0,)),
+        ("docker run image python train.py", (0,)),
+        ("torchrun --nproc-per-node 2 train.py", (0, 3)),
+        ("torchrun -m train", (0, 1)),
+        ("echo train", (0,)),
+    ],
+)
+def test_program_and_script_that_are_files_here(
+    command: str, files: tuple[int, ...], tmp_path: Path
+) -> None:
+    assert only_job(compiled(tmp_path, f"EXEC\n[[{command}]]\n")).files == files
 
 
 @pytest.mark.fault(22)

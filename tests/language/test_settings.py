@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hermes.errors import HermesError, HermesFileError
-from hermes.language.settings import SETTINGS, PlanArguments, SettingArguments, Settings, find_root
+from hermes.language.plan import from_recipe
+from hermes.language.settings import (
+    SETTINGS,
+    PlanArguments,
+    SettingArguments,
+    Settings,
+    find_root,
+    layered,
+)
+from hermes.language.source import Source
+from hermes.language.syntax import parse
 
 from ..support import Desk
 from .helpers import (
     JOB,
+    any_word,
+    awkward_word,
     compiled,
+    examples,
     readme_table,
     write,
 )
@@ -205,7 +221,9 @@ def test_readme_lists_the_settings_of_the_table() -> None:
 def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
     rows = {name: row for name, row in SETTINGS.items() if row.in_calls}
     hints = get_type_hints(PlanArguments)
-    assert hints == {name: row.kind.argument | None for name, row in rows.items()}
+    # What consists of several parts can be given in several ways
+    assert str | Mapping[str, str] | Sequence[str] | None == hints.pop("env")
+    assert hints == {name: row.kind.argument | None for name, row in rows.items() if name != "env"}
     # `open_run` takes an executor itself as well as its name
     assert set(SettingArguments.__annotations__) == set(rows) - {"executor"}
     with pytest.raises(TypeError, match="thread"):
@@ -222,8 +240,9 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     options = {row.option for row in SETTINGS.values() if row.on_command_line}
     assert options <= set(re.findall(r"--[a-z-]+", desk.hermes("exec", "--help").stdout))
     given: tuple[str, ...] = ("--threads=3", "--path-to-experiments=out", "--no-supervise")
-    given += ("--executor=local", "--identifier=none", "--seed=7")
-    desk.write(".hermes_settings", "threads: 2\nsupervise: true\n")
+    given += ("--executor=local", "--identifier=none", "--seed=7", "--cwd=experiment")
+    given += ("--env=A=x y", "--env=B=")
+    desk.write(".hermes_settings", "threads: 2\nsupervise: true\nenv: A=1 C=3\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
     (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
     assert json.loads(metadata.read_bytes())["settings"] == {
@@ -231,6 +250,8 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
         "path_to_experiments": "out",
         "supervise": False,
         "identifier": "none",
+        "cwd": "experiment",
+        "env": ["A=x y", "B=", "C=3"],
         "executor": "local",
         "slurm": "--time=5",
         "seed": 7,
@@ -247,3 +268,50 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
 )
 def test_bad_values_on_the_command_line(desk: Desk, given: str, message: str) -> None:
     assert message in desk.hermes("exec", "-e", "true", given, code=2).stderr
+
+
+def test_variables_of_all_layers_are_merged_by_name(tmp_path: Path) -> None:
+    write(tmp_path / ".hermes_settings", "env: A=1 B=1\nenv: C=1\n")
+    text = "PRE\nenv: B=2 'C=x y' # a comment\nenv: D=\"a # b\"\n" + JOB
+    plan = compiled(tmp_path, text, env={"D": "4", "E": "=5"})
+    assert plan.settings.env == ("A=1", "B=2", "C=x y", "D=4", "E==5")
+    assert compiled(tmp_path, text, env="B=3 'A=1 2'").settings.env[:2] == ("A=1 2", "B=3")
+    assert compiled(tmp_path, text, env=["A=1 2"]).settings.env[0] == "A=1 2"
+    assert from_recipe(plan.recipe).settings == plan.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A", "expected `NAME=value`, found `A`"),
+        ("1A=2", "expected `NAME=value`, found `1A=2`"),
+        ("A=1 'b", "cannot be split into words"),
+    ],
+)
+def test_variables_that_are_none(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(HermesFileError, match=message) as caught:
+        compiled(tmp_path, f"PRE\nenv: {text}\n{JOB}")
+    assert caught.value.line == 2
+
+
+names = st.from_regex(re.compile(r"[A-Za-z_]\w{0,5}", re.ASCII), fullmatch=True)
+printable = any_word.map(lambda text: "".join(c for c in text if c >= " " and c != "\x7f"))
+
+
+@examples(200)
+@given(st.dictionaries(names, st.one_of(printable, awkward_word.filter(str.isprintable))))
+def test_variables_are_written_so_that_they_are_read_again(found: dict[str, str]) -> None:
+    row = SETTINGS["env"]
+    words = tuple(f"{name}={value}" for name, value in sorted(found.items()))
+    assert row.parse(row.write(words)) == words
+    text = f"PRE\nenv: {row.write(words)}\n" if words else ""
+    source = Source.of("x", f"{text}{JOB}".encode())
+    settings = layered(None, source, parse(source).settings, {}, lambda _: None)
+    assert settings.env == words
+
+
+def test_a_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    plan = compiled(tmp_path, "PRE\npath_to_experiments: ~/out\n" + JOB)
+    assert plan.experiments == tmp_path / "home" / "out" / "experiments"
+    assert compiled(tmp_path, JOB, root="~/root").root == tmp_path / "home" / "root"

@@ -173,3 +173,35 @@ def test_jobs_are_told_apart_by_the_arguments_that_differ(plan: Plan) -> None:
     # Of a script with one job nothing can be left out
     differences.add("other", ("--x", "1", "2", "-3"))
     assert differences.of("other", ("--x", "1", "2", "-3")) == ["--x 1 2 -3"]
+
+
+def test_a_long_command_is_shortened(plan: Plan) -> None:
+    ended = replace(BAD, status=Status.FAILED, argv=("python", "train.py", *["x" * 100] * 20_000))
+    told = "\n".join(text.failure(ended, "name", plan))
+    assert len(told) < 3000
+    assert "xxx... (2020015 characters)" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "is_told"),
+    [
+        ("train.py: error: unrecognized arguments: {}", True),
+        ("cat: {}: No such file or directory", True),
+        ("Error: Got unexpected extra argument ({})", True),
+        ("unknown argument {}.", True),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'out/{}/x'", False),
+        ("No such file or directory: 'model_{}.pt'", False),
+        ("ValueError: bad value, while {} was written", False),
+        ("unrecognized arguments: --foo", False),
+    ],
+)
+def test_a_script_that_does_not_know_its_identifier(
+    line: str, is_told: bool, plan: Plan, tmp_path: Path
+) -> None:
+    identifier = "2021_07_25_160008326976_1930e"
+    (tmp_path / "stderr.log").write_text(f"usage: x\n{line.format(identifier)}\n")
+    ended = replace(
+        BAD, status=Status.FAILED, exit_code=2, identifier=identifier, directory=str(tmp_path)
+    )
+    told = text.failure(ended, "name", plan)
+    assert any(text.KEEP_AWAY in each for each in told) == is_told

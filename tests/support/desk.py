@@ -68,8 +68,8 @@ class Desk(Project):
             cwd=cwd or self.path,
             env=environment(env),
             **(
-                {
-                    "stdin": subprocess.DEVNULL,
+                ({} if "input" in options else {"stdin": subprocess.DEVNULL})
+                | {
                     "capture_output": True,
                     "timeout": LIMIT,
                     "check": False,

@@ -32,7 +32,9 @@ class Lab:
         attempt = 1 + sum(
             each.metadata.key == self.keys[index] for each in self.project.experiments()
         )
-        experiment = self.folder.experiment(self.jobs[index], self.keys[index], attempt, index)
+        experiment = self.folder.experiment(
+            self.jobs[index], self.keys[index], attempt=attempt, index=index
+        )
         experiment.close_logs()
         if status is not None:
             experiment.metadata.status = status
