@@ -8,12 +8,14 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
+from hermes.errors import HermesFileError
 from hermes.language.values import Range
 from hermes.model import PLACEHOLDER
 
+from ..support import times
 from .helpers import (
     compiled,
     examples,
@@ -106,3 +108,27 @@ def test_range_is_a_sequence(numbers_of: range, decimals: int) -> None:
     for index in (len(expected), -len(expected) - 1):
         with pytest.raises(IndexError):
             found[index]
+
+
+PIECES = st.sampled_from([
+    *"ab01 ,;:=-~#/\\'\"[](){}<>|&$*?!%.", "--lr", "--cfg=", "{", "}", '{"a":', "}}", "{b:1}",
+    "{0}", "{}", "{a,b}", "${x}", "${zz}", "{identifier}", "{slot}", "\n", "\t", "\xa0",
+    "ü", "//x", "# x", "train.py", "python", "$(x)", "\\\n", "},{", "[64,64]", "{{zz", "[{", "}]",
+])  # fmt: skip
+KEY_LIKE = re.compile(r"\{\{|(?<!\$)\{(?!identifier|slot|directory|gpus)[^\W\d]\w*(:[^{}]*)?\}")
+
+
+@examples(times(400, 20_000))
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_what_is_accepted_outside_a_sweep_means_the_same_inside(folder: Path, words: str) -> None:
+    """But for `{{` with its `}}`, and for keys."""
+    job = f"[[python, t.py x{words}]]"
+    try:
+        outside = list(compiled(folder, f"EXEC\n{job}\n").jobs)
+    except HermesFileError:
+        reject()
+    if len(outside) > 1 or any(map(KEY_LIKE.search, outside[0].argv)):
+        reject()
+    inside = list(compiled(folder, f"EXEC\nPROD({job}\n, zz=[1])\n").jobs)
+    assert [each.argv for each in inside] == [each.argv for each in outside]
+    assert [each.script for each in inside] == [each.script for each in outside]
