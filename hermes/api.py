@@ -24,8 +24,9 @@ from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
 from .run.finding import FoundRun, Purpose
-from .run.resume import Survey, is_unfinished, survey_name, survey_run
+from .run.resume import Survey, is_unfinished, settled_by_others, survey_name, survey_run
 from .run.runner import FollowLogs, Run, RunOptions, in_progress
+from .run.starts import Starts
 from .timing import TIMING, Timing
 
 StrPath = str | os.PathLike[str]
@@ -85,9 +86,14 @@ async def open_run(
     await place.check(plan)
     # Found now, in a thread, for a large sweep has many jobs to look at
     await in_thread(getattr, plan, "warnings")
-    survey = await in_thread(survey_name, plan, name) if only_missing else Survey()
     folder = await in_thread(RunFolder.create, plan, name, timing)
-    run = Run(folder=folder, survey=survey, executor=place, options=options)
+    survey, starts = Survey(), None
+    if only_missing:
+        # Nothing has begun: of what goes wrong here, no unfinished run is left behind
+        with _closed_on_error(folder, done=True):
+            starts = await in_thread(_starts, folder)
+            survey = await in_thread(survey_name, folder)
+    run = Run(folder=folder, survey=survey, executor=place, options=options, starts=starts)
     async with in_progress(run, folder):
         yield run
 
@@ -123,8 +129,9 @@ async def open_resumed(
     with _closed_on_error(folder):
         await in_thread(_unlink, stop_file(folder.folder))
         place = executor or _executor_of(plan)
+        starts = await in_thread(_starts, folder)
         survey = await _survey(folder, place, failed=failed)
-    resumed = Run(folder=folder, survey=survey, executor=place, options=options)
+    resumed = Run(folder=folder, survey=survey, executor=place, options=options, starts=starts)
     async with in_progress(resumed, folder):
         yield resumed
 
@@ -303,11 +310,22 @@ async def _survey(folder: RunFolder, executor: Executor, *, failed: bool) -> Sur
     return await in_thread(partial(survey_run, folder, failed=failed, held=held))
 
 
+def _starts(folder: RunFolder) -> Starts:
+    """What the runs of this name tell each other. Opened before the experiments are looked at, so
+    that nothing can happen between."""
+    try:
+        settled = partial(settled_by_others, folder)
+        return Starts(folder.experiments, folder.name, folder.run_id, settled)
+    except OSError as exc:
+        where = escape(str(exc.filename or folder.experiments))
+        raise HermesError(f"cannot write to `{where}`: {exc.strerror}") from None
+
+
 @contextmanager
-def _closed_on_error(folder: RunFolder) -> Iterator[None]:
+def _closed_on_error(folder: RunFolder, *, done: bool = False) -> Iterator[None]:
     """Or this process would keep the run's lock."""
     try:
         yield
     except BaseException:
-        folder.close(done=False)
+        folder.close(done=done)
         raise

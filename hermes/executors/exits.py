@@ -55,6 +55,11 @@ def parse_exit_file(text: str) -> Exit | None:
     return exit_of(int(status), has_message=len(said) > 1)._replace(no_room=bool(no_room))
 
 
+def is_success(end: Exit) -> bool:
+    """Whether a job that ended so has succeeded, with all of its output."""
+    return end.code == 0 and not end.no_room
+
+
 def parse_supervisor_pid(text: str) -> int | None:
     """The process id in an exit file; None if it has not come to that."""
     line, end, _ = text.partition("\n")

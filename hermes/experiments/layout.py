@@ -18,6 +18,7 @@
           <identifier>                  how that job ended, as its supervisor has seen it
           <identifier>.links            what was collected while it runs
           slurm/                        what a client and its nodes tell each other
+        <hash of a name>.starts         what those runs of this name start that repeat nothing
         <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
 Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
@@ -25,6 +26,8 @@ Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 
 EXPERIMENTS = "experiments"
@@ -47,6 +50,9 @@ SLURM = "slurm"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
 
+STARTS = ".starts"
+"""Ends the name of what the runs of one name tell each other."""
+
 POINTER = ".pointer"
 """Ends the name of what leads to a run elsewhere."""
 
@@ -58,6 +64,7 @@ FORMATS: Mapping[str, int] = {
     RUN_RECORD: 1,
     JOURNAL: 1,
     EXIT: 1,
+    STARTS: 1,
     POINTER: 1,
     LINKS: 1,
     SLURM: 1,
@@ -83,6 +90,12 @@ def run_folder(experiments: str, run_id: str) -> str:
 def pointer(experiments: str, run_id: str) -> str:
     """What leads to a run of this project whose experiments are elsewhere."""
     return f"{experiments}/{RUNS}/{run_id}{POINTER}"
+
+
+def starts_file(experiments: str, name: str) -> str:
+    """Where the runs of one name tell each other which jobs they start."""
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f"{experiments}/{RUNS}/{digest}{STARTS}"
 
 
 def named_folder(experiments: str, script: str, name: str) -> str:

@@ -6,6 +6,7 @@ its runs.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,16 @@ import msgspec
 
 from ..errors import escape
 from ..executors.base import Leftover, Todo
-from ..executors.exits import parse_exit_file
+from ..executors.exits import is_success
 from ..executors.proc import processes_of
-from ..experiments.files import read_regular
+from ..executors.processes import recorded_exit
+from ..executors.slurm.tasks import TaskFolder, open_keys
 from ..experiments.journal import Journal, Machine, Started, may_be_alive, read_journal
-from ..experiments.layout import exit_file, named_folder, run_folder
+from ..experiments.layout import SLURM, exit_file, named_folder, run_folder
 from ..experiments.metadata import Metadata
 from ..experiments.query import Found, find_named
 from ..experiments.run_folder import RunFolder
-from ..experiments.run_record import is_locked
+from ..experiments.run_record import is_locked, runs_in
 from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
@@ -98,7 +100,7 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
         survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata.attempts)
         if key not in held and is_unfinished(metadata, recorded):
             unfinished.setdefault(key, []).append(leftover)
-    _settle_by_others(survey, found, folder.experiments, folder.run_id)
+    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
     for key, metadata in latest.items():
         if key in held or survey.settled.get(key) is Reason.SUCCEEDED:
             continue
@@ -117,13 +119,22 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
     return survey
 
 
-def survey_name(plan: Plan, name: str) -> Survey:
-    """Which jobs have succeeded under a name already, or are being executed, in whatever run."""
+def survey_name(folder: RunFolder) -> Survey:
+    """Which jobs have succeeded under the name of a new run already, or are being executed, in
+    whatever run."""
     survey = Survey()
-    experiments = str(plan.experiments)
-    _settle_by_others(survey, find_named(experiments, name), experiments, None)
-    _count(survey, plan)
+    found = find_named(folder.experiments, folder.name)
+    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
+    _count(survey, folder.plan)
     return survey
+
+
+def settled_by_others(folder: RunFolder, key: str) -> Reason | None:
+    """Why another run need not start a job, going by what the experiments tell now."""
+    survey = Survey()
+    found = find_named(folder.experiments, folder.name)
+    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
+    return survey.settled.get(key)
 
 
 def is_unfinished(metadata: Metadata, recorded: Set[str]) -> bool:
@@ -227,7 +238,7 @@ def _searched(plan: Plan, missing: Set[str]) -> Iterator[tuple[int, str]]:
 
 
 def _settle_by_others(
-    survey: Survey, found: list[Found], experiments: str, own_run: str | None
+    survey: Survey, found: list[Found], experiments: str, name: str, own_run: str
 ) -> None:
     """Takes into account what has come of the jobs of a name in other runs."""
     running: list[Metadata] = []
@@ -243,6 +254,7 @@ def _settle_by_others(
             running.append(metadata)
     if running:
         _settle_by_running(survey, running, experiments)
+    _settle_by_clusters(survey, experiments, name, own_run)
     known = _identifiers(experiments, own_run)
     strange = [each.problem for each in unreadable if each.identifier not in known]
     if strange:
@@ -250,8 +262,22 @@ def _settle_by_others(
         survey.warnings.append(f"passed over: {strange[0]}{more}")
 
 
-def _identifiers(experiments: str, run_id: str | None) -> Set[str]:
-    return read_journal(run_folder(experiments, run_id)).jobs.keys() if run_id else frozenset()
+def _identifiers(experiments: str, run_id: str) -> Set[str]:
+    return read_journal(run_folder(experiments, run_id)).jobs.keys()
+
+
+def _settle_by_clusters(survey: Survey, experiments: str, name: str, own_run: str) -> None:
+    """Jobs that a run has given to a cluster are there also while nobody follows them."""
+    for run in runs_in(experiments, lambda _: None):
+        if run.name != name or run.run_id == own_run or not os.path.isdir(f"{run.folder}/{SLURM}"):
+            continue
+        there = 0
+        for key, has_succeeded in open_keys(TaskFolder(run.folder)):
+            if survey.settled.get(key) is None:
+                survey.settled[key] = Reason.SUCCEEDED if has_succeeded else Reason.RUNNING
+                there += 1
+        if there:
+            survey.warnings.append(_told_running(there, run.run_id))
 
 
 def _settle_by_running(survey: Survey, running: list[Metadata], experiments: str) -> None:
@@ -269,26 +295,23 @@ def _settle_by_running(survey: Survey, running: list[Metadata], experiments: str
             survey.settled[key] = Reason.RUNNING
             taken[run_id] += 1
         elif started is not None and started.machine is not None:
-            has_ended = started.status is not None or _has_exit_status(runs[run_id], identifier)
-            if not has_ended and may_be_alive(started.machine, here):
+            end = recorded_exit(exit_file(runs[run_id], identifier))
+            has_ended = started.status is not None or end is not None
+            if end is not None and is_success(end) and started.reason is None:
+                # Nobody has written it down in the experiment yet
+                survey.settled[key] = Reason.SUCCEEDED
+            elif not has_ended and may_be_alive(started.machine, here):
                 survey.settled[key] = Reason.UNKNOWN
                 survey.may_be_alive[key] = identifier
                 survey.warnings.append(
                     f"`{identifier}` may still run on `{escape(started.machine.host)}`: it was left"
                     " as it is"
                 )
-    survey.warnings += [
-        f"{count} of these jobs run in `{escape(run_id)}`: they are not started"
-        for run_id, count in taken.items()
-    ]
+    survey.warnings += [_told_running(count, run_id) for run_id, count in taken.items()]
 
 
-def _has_exit_status(folder: str, identifier: str) -> bool:
-    try:
-        text = read_regular(exit_file(folder, identifier)).decode("utf-8", "replace")
-    except OSError:
-        return False
-    return parse_exit_file(text) is not None
+def _told_running(count: int, run_id: str) -> str:
+    return f"{count} of these jobs run in `{escape(run_id)}`: they are not started"
 
 
 def _count(survey: Survey, plan: Plan) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import anyio
@@ -47,6 +46,7 @@ from .feed import Feed, Listener
 from .logs import Follower, Stream
 from .resume import Reason, Survey
 from .slots import Slots
+from .starts import Starts
 from .todos import PENDING, Todos, anew, comes_to_nothing
 
 UNREAD = 32
@@ -84,6 +84,7 @@ class Run:
         survey: Survey,
         executor: Executor,
         options: RunOptions,
+        starts: Starts | None = None,
         is_ending: bool = False,
     ) -> None:
         self.plan = folder.plan
@@ -103,6 +104,9 @@ class Run:
 
         self._folder = folder
         self._survey = survey
+        self._starts = starts
+        """What other runs of this name start; None if this one repeats what they have done."""
+
         self._executor = executor
         self._timing = options.timing
         grace = options.timing.grace if options.grace is None else options.grace
@@ -258,6 +262,8 @@ class Run:
         """Brings one job to its end. Told in every case, also when the run is cancelled."""
         job: RunningJob | None = None
         try:
+            if await self._is_taken(todo):
+                return
             async with place.job(todo, slot) as job:
                 self._tell_start(job)
                 if not self._is_ending:
@@ -271,8 +277,23 @@ class Run:
                     with anyio.CancelScope(shield=True):
                         await self._follower.finish(job.outcome.identifier)
                 self._job_ended(todo, job.outcome)
+                if self._starts is not None:
+                    with anyio.CancelScope(shield=True):
+                        await in_thread(self._starts.end, todo.key, job.outcome.status)
             self._at_work -= 1
             self._one_less.set()
+
+    async def _is_taken(self, todo: Todo) -> bool:
+        """Whether another run of this name has started the job since this one has looked."""
+        if self._starts is None:
+            return False
+        if todo.is_taken_up:
+            await in_thread(self._starts.go_on, todo.key)
+            return False
+        reason = await in_thread(self._starts.begin, todo.key)
+        if reason is not None:
+            self._todos.pass_by(reason)
+        return reason is not None
 
     def _not_begun(self, todo: Todo, error: NotBegunError) -> None:
         if error.problem is None:
@@ -302,6 +323,12 @@ class Run:
             self._todos.is_full = True
             where = escape(str(self.plan.experiments))
             self.warn(f"the disk of `{where}` is full: nothing more is started")
+
+    def close(self, is_done: bool) -> None:
+        """Gives up what belongs to the run alone. Blocks."""
+        if self._starts is not None:
+            self._starts.close()
+        self._folder.close(done=is_done)
 
     # What is told
 
@@ -443,7 +470,7 @@ async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
         try:
             if has_loop():
                 with anyio.CancelScope(shield=True):
-                    await in_thread(partial(folder.close, done=is_done))
+                    await in_thread(run.close, is_done)
         finally:
             # However this is broken off, the lock is given back
             folder.close(done=False)

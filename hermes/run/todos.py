@@ -59,6 +59,10 @@ class Todos:
     def may_block(self) -> bool:
         return bool(self._survey.settled)
 
+    def pass_by(self, reason: Reason) -> None:
+        """Counts a job that is not started."""
+        self.passed[reason] += 1
+
     def add_again(self, todo: Todo) -> None:
         """Puts a job first that is to be started anew."""
         self._first.appendleft(todo)
@@ -74,7 +78,7 @@ class Todos:
                 yield Todo(index=index, job=job, key=key, attempt=attempt)
                 ends = time.monotonic() + SLICE
                 continue
-            self.passed[reason] += 1
+            self.pass_by(reason)
             if reason is Reason.UNKNOWN:
                 self.left_alone.append(self._survey.may_be_alive[key])
             if time.monotonic() > ends:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from hermes.experiments.metadata import Metadata
+from hermes.experiments.run_folder import RunFolder
 from hermes.model import Status
 from hermes.run.resume import Reason, Survey, is_unfinished, survey_name, survey_run
+from hermes.timing import Timing
 
 from ..support import Project
 from ..support.labs import Lab
@@ -127,7 +129,9 @@ def test_survey_of_a_name_counts_what_has_succeeded_in_any_run(lab: Lab) -> None
     lab.experiment(1, Status.FAILED)
     lab.experiment(2)
     for name, expected in (("test", [0, 2]), ("another", [])):
-        survey = survey_name(lab.plan, name)
+        folder = RunFolder.create(lab.plan, name, Timing())
+        survey = survey_name(folder)
+        folder.close(done=True)
         assert settled(lab, survey) == expected
         assert survey.succeeded == bool(expected)
         # The lab holds its run as if it executed it

@@ -331,6 +331,20 @@ def _unreadable(path: str, error: OSError) -> HermesError:
     return HermesError(f"`{escape(path)}` cannot be read: {error.strerror}")
 
 
+def open_keys(folder: TaskFolder) -> Iterator[tuple[str, bool]]:
+    """The jobs that are with Slurm, or have ended there unnoticed: their keys, and whether they
+    have succeeded. Those that have ended otherwise are left out."""
+    names = folder.names()
+    for task in folder.open_tasks():
+        if f"{task.name}.ended" not in names:
+            yield task.key, False
+            continue
+        ended = folder.ended(task)
+        outcome = ended.outcome if ended is not None else None
+        if outcome is not None and outcome.status is Status.FINISHED:
+            yield task.key, True
+
+
 def held(folder: TaskFolder, *, failed: bool) -> set[str]:
     """The keys of the jobs that a resumed run need not start: they are with Slurm, or have ended
     there unnoticed.
