@@ -24,9 +24,10 @@ from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
 from .run.finding import FoundRun, Purpose
-from .run.resume import Survey, is_unfinished, settled_by_others, survey_name, survey_run
+from .run.resume import is_unfinished, settled_by_others, survey_name, survey_run
 from .run.runner import FollowLogs, Run, RunOptions, in_progress
 from .run.starts import Starts
+from .run.survey import Survey
 from .timing import TIMING, Timing
 
 StrPath = str | os.PathLike[str]

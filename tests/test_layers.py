@@ -38,8 +38,8 @@ LAYERS = (
     "executors.slurm.tasks", "executors.slurm.open_tasks", "executors.slurm.submitting",
     "executors.slurm.asking", "executors.slurm.finishing", "executors.slurm.following",
     "executors.slurm.executor", "executors.slurm.node",
-    "run.feed", "run.logs", "run.resume", "run.starts", "run.slots", "run.todos", "run.control",
-    "run.runner", "run.finding",
+    "run.feed", "run.logs", "run.survey", "run.others", "run.resume", "run.starts", "run.slots",
+    "run.todos", "run.control", "run.runner", "run.finding",
     "show.text", "show.notebook",
     "api",
 )  # fmt: skip

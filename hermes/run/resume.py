@@ -6,78 +6,28 @@ its runs.
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
 import msgspec
 
 from ..errors import escape
 from ..executors.base import Leftover, Todo
-from ..executors.exits import is_success
-from ..executors.proc import processes_of
-from ..executors.processes import recorded_exit
-from ..executors.slurm.tasks import TaskFolder, open_keys
-from ..experiments.journal import Journal, Machine, Started, may_be_alive, read_journal
-from ..experiments.layout import SLURM, exit_file, named_folder, run_folder
+from ..experiments.journal import Journal, Started, read_journal
+from ..experiments.layout import named_folder
 from ..experiments.metadata import Metadata
 from ..experiments.query import Found, find_named
 from ..experiments.run_folder import RunFolder
-from ..experiments.run_record import is_locked, runs_in
 from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Status
+from .others import settle_by_others
+from .survey import Reason, Survey
 
 COUNTED = 20_000
 """Jobs of a plan that are looked through before the start, to tell how many have succeeded. Those
 of a larger one are counted as they are passed."""
-
-
-class Reason(Enum):
-    """Why a job is not started."""
-
-    SUCCEEDED = "has succeeded"
-    FAILED = "has failed, and failed jobs are not run again"
-    TAKEN_UP = "an earlier runner has begun it, and it is brought to its end"
-    RUNNING = "another run executes it"
-    UNKNOWN = "it may be alive where nobody can see it from here"
-
-
-@dataclass(slots=True, eq=False)
-class Survey:
-    """What is known of the jobs of a plan before the first one is started."""
-
-    settled: dict[str, Reason] = field(default_factory=dict)
-    """By their keys, the jobs that are not started, and why."""
-
-    taken_up: list[Todo] = field(default_factory=list)
-    """Jobs that an earlier runner has begun and not finished."""
-
-    attempts: dict[str, int] = field(default_factory=dict)
-    """How many times a job has been started in this run."""
-
-    warnings: list[str] = field(default_factory=list)
-
-    may_be_alive: dict[str, str] = field(default_factory=dict)
-    """By their keys, experiments of other runs that may be alive."""
-
-    spelled: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """By their keys, experiments that have succeeded, each with the hash of its arguments: a job
-    may be the same with its numbers written otherwise."""
-
-    counted: Counter[Reason] = field(default_factory=Counter)
-    """How many jobs of the plan are not started, as far as that is known in advance."""
-
-    @property
-    def succeeded(self) -> int:
-        return self.counted[Reason.SUCCEEDED]
-
-    @property
-    def failed(self) -> int:
-        return self.counted[Reason.FAILED]
 
 
 def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
@@ -100,7 +50,7 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
         survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata.attempts)
         if key not in held and is_unfinished(metadata, recorded):
             unfinished.setdefault(key, []).append(leftover)
-    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
+    settle_by_others(survey, found, folder)
     for key, metadata in latest.items():
         if key in held or survey.settled.get(key) is Reason.SUCCEEDED:
             continue
@@ -124,7 +74,7 @@ def survey_name(folder: RunFolder) -> Survey:
     whatever run."""
     survey = Survey()
     found = find_named(folder.experiments, folder.name)
-    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
+    settle_by_others(survey, found, folder)
     _count(survey, folder.plan)
     return survey
 
@@ -133,7 +83,7 @@ def settled_by_others(folder: RunFolder, key: str) -> Reason | None:
     """Why another run need not start a job, going by what the experiments tell now."""
     survey = Survey()
     found = find_named(folder.experiments, folder.name)
-    _settle_by_others(survey, found, folder.experiments, folder.name, folder.run_id)
+    settle_by_others(survey, found, folder)
     return survey.settled.get(key)
 
 
@@ -232,86 +182,6 @@ def _searched(plan: Plan, missing: Set[str]) -> Iterator[tuple[int, str]]:
             yield index, key
         if not left:
             return
-
-
-# Other runs
-
-
-def _settle_by_others(
-    survey: Survey, found: list[Found], experiments: str, name: str, own_run: str
-) -> None:
-    """Takes into account what has come of the jobs of a name in other runs."""
-    running: list[Metadata] = []
-    unreadable = []
-    for each in found:
-        metadata = each.metadata
-        if metadata is None:
-            unreadable.append(each)
-        elif metadata.run_id != own_run and metadata.status is Status.FINISHED:
-            survey.settled[metadata.key] = Reason.SUCCEEDED
-            survey.spelled[metadata.key] = (metadata.identifier, hash(metadata.arguments))
-        elif metadata.run_id != own_run and metadata.status is Status.RUNNING:
-            running.append(metadata)
-    if running:
-        _settle_by_running(survey, running, experiments)
-    _settle_by_clusters(survey, experiments, name, own_run)
-    known = _identifiers(experiments, own_run)
-    strange = [each.problem for each in unreadable if each.identifier not in known]
-    if strange:
-        more = f", and {len(strange) - 1} more like it" if len(strange) > 1 else ""
-        survey.warnings.append(f"passed over: {strange[0]}{more}")
-
-
-def _identifiers(experiments: str, run_id: str) -> Set[str]:
-    return read_journal(run_folder(experiments, run_id)).jobs.keys()
-
-
-def _settle_by_clusters(survey: Survey, experiments: str, name: str, own_run: str) -> None:
-    """Jobs that a run has given to a cluster are there also while nobody follows them."""
-    for run in runs_in(experiments, lambda _: None):
-        if run.name != name or run.run_id == own_run or not os.path.isdir(f"{run.folder}/{SLURM}"):
-            continue
-        there = 0
-        for key, has_succeeded in open_keys(TaskFolder(run.folder)):
-            if survey.settled.get(key) is None:
-                survey.settled[key] = Reason.SUCCEEDED if has_succeeded else Reason.RUNNING
-                there += 1
-        if there:
-            survey.warnings.append(_told_running(there, run.run_id))
-
-
-def _settle_by_running(survey: Survey, running: list[Metadata], experiments: str) -> None:
-    runs = {metadata.run_id: run_folder(experiments, metadata.run_id) for metadata in running}
-    held = {run_id for run_id, folder in runs.items() if is_locked(folder)}
-    journals = {run_id: read_journal(folder) for run_id, folder in runs.items()}
-    alive, here = processes_of("HERMES_IDENTIFIER"), Machine.here()
-    taken: Counter[str] = Counter()
-    for metadata in running:
-        key, run_id, identifier = metadata.key, metadata.run_id, metadata.identifier
-        if survey.settled.get(key) is Reason.SUCCEEDED:
-            continue
-        started = journals[run_id].jobs.get(identifier)
-        if run_id in held or identifier in alive:
-            survey.settled[key] = Reason.RUNNING
-            taken[run_id] += 1
-        elif started is not None and started.machine is not None:
-            end = recorded_exit(exit_file(runs[run_id], identifier))
-            has_ended = started.status is not None or end is not None
-            if end is not None and is_success(end) and started.reason is None:
-                # Nobody has written it down in the experiment yet
-                survey.settled[key] = Reason.SUCCEEDED
-            elif not has_ended and may_be_alive(started.machine, here):
-                survey.settled[key] = Reason.UNKNOWN
-                survey.may_be_alive[key] = identifier
-                survey.warnings.append(
-                    f"`{identifier}` may still run on `{escape(started.machine.host)}`: it was left"
-                    " as it is"
-                )
-    survey.warnings += [_told_running(count, run_id) for run_id, count in taken.items()]
-
-
-def _told_running(count: int, run_id: str) -> str:
-    return f"{count} of these jobs run in `{escape(run_id)}`: they are not started"
 
 
 def _count(survey: Survey, plan: Plan) -> None:

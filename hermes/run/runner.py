@@ -44,9 +44,9 @@ from ..timing import Timing
 from .control import cancel_when_asked
 from .feed import Feed, Listener
 from .logs import Follower, Stream
-from .resume import Reason, Survey
 from .slots import Slots
 from .starts import Starts
+from .survey import Reason, Survey
 from .todos import PENDING, Todos, anew, comes_to_nothing
 
 UNREAD = 32

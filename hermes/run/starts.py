@@ -17,7 +17,7 @@ from ..experiments import layout
 from ..experiments.files import open_regular, write_all
 from ..experiments.run_record import is_locked
 from ..model import Status
-from .resume import Reason
+from .survey import Reason
 
 
 class Start(NamedTuple):

@@ -12,7 +12,7 @@ from ..executors.base import Todo
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Outcome, Status
-from .resume import Reason, Survey
+from .survey import Reason, Survey
 
 SLICE = 0.05
 """Seconds after which a search through a large plan lets others go on, and may be cancelled."""

@@ -4,7 +4,9 @@ none after its success.
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,12 +40,11 @@ def desk(desk: Desk) -> Desk:
     return desk
 
 
-def sweep(desk: Desk, name: str = "x.hermes", *, count: int = COUNT, threads: int = 2) -> None:
-    seconds = "0.01"
+def sweep(desk: Desk, *, count: int = COUNT, threads: int = 2, supervise: bool = True) -> None:
     desk.write(
-        name,
-        f"PRE\nthreads: {threads}\nEXEC\n"
-        f"PROD([[{PYTHON}, job.py, {{n}} {seconds}]], n=RANGE[0, {count}])\n",
+        "x.hermes",
+        f"PRE\nthreads: {threads}\nsupervise: {supervise}\nEXEC\n"
+        f"PROD([[{PYTHON}, job.py, {{n}} 0.01]], n=RANGE[0, {count}])\n",
     )
 
 
@@ -162,3 +163,71 @@ def test_success_that_nobody_has_written_down_yet_counts(desk: Desk) -> None:
     assert ran(desk) == [0, 1]
     desk.hermes("resume")
     assert [experiment.status for experiment in desk.experiments()] == [Status.FINISHED] * 2
+
+
+def one_is_left(desk: Desk, *, supervise: bool = True) -> Path:
+    """Two jobs of a killed runner that go on; gives the directory of the first."""
+    sweep(desk, count=2, supervise=supervise)
+    desk.write("hold")
+    with desk.started("exec", "-f", "x.hermes", "-n", "n") as first:
+        until(lambda: len(ran(desk)) == 2)
+        first.send_signal(signal.SIGKILL)
+        first.wait(LIMIT)
+    return desk.experiments()[0].directory
+
+
+def _put_folder(directory: Path) -> None:
+    (directory / "hermes.json").unlink()
+    (directory / "hermes.json").mkdir()
+
+
+def _put_another(directory: Path) -> None:
+    other = next(each for each in directory.parent.iterdir() if each != directory)
+    shutil.copy(other / "hermes.json", directory)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "removed": shutil.rmtree,
+    "moved": lambda directory: directory.rename(directory.parents[3] / "moved"),
+    "renamed": lambda directory: directory.rename(f"{directory}_old"),
+    "no metadata": lambda directory: (directory / "hermes.json").rename(directory / "hidden"),
+    "torn metadata": lambda directory: (directory / "hermes.json").write_text('{"form'),
+    "a folder": _put_folder,
+    "another": _put_another,
+    "all": lambda directory: shutil.rmtree(directory.parent),
+}
+"""What is done to a directory, or to its metadata, while its job runs and nobody watches."""
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("supervise", [True, False], ids=["", "unsupervised"])
+def test_a_job_that_is_alive_is_not_begun_again_whatever_became_of_its_directory(
+    desk: Desk, what: str, supervise: bool
+) -> None:
+    directory = one_is_left(desk, supervise=supervise)
+    DAMAGE[what](directory)
+    done = desk.hermes("exec", "--resume", "-f", "x.hermes", "-n", "n")
+    assert "2 of these jobs run in `" in done.stderr
+    assert ran(desk) == [0, 1]
+    with desk.started("resume") as resumed:
+        assert resumed.stderr
+        assert "resuming" in resumed.stderr.readline()
+        assert ran(desk) == [0, 1]
+        (desk.path / "hold").unlink()
+        resumed.communicate(timeout=LIMIT)
+    # What has succeeded is not repeated, if that is known
+    assert ran(desk) == [0, 1] or not supervise
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("what", ["no metadata", "torn metadata", "a folder"])
+def test_a_success_whose_metadata_are_damaged_counts(desk: Desk, what: str) -> None:
+    sweep(desk, count=2)
+    desk.write("failing1")
+    desk.hermes("exec", "-f", "x.hermes", "-n", "n", code=1)
+    (desk.path / "failing1").unlink()
+    first = next(each for each in desk.experiments() if each.status is Status.FINISHED)
+    DAMAGE[what](first.directory)
+    desk.hermes("exec", "--resume", "-f", "x.hermes", "-n", "n")
+    assert ran(desk) == [0, 1, 1]

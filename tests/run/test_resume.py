@@ -9,7 +9,8 @@ import pytest
 from hermes.experiments.metadata import Metadata
 from hermes.experiments.run_folder import RunFolder
 from hermes.model import Status
-from hermes.run.resume import Reason, Survey, is_unfinished, survey_name, survey_run
+from hermes.run.resume import is_unfinished, survey_name, survey_run
+from hermes.run.survey import Reason, Survey
 from hermes.timing import Timing
 
 from ..support import Project

@@ -11,8 +11,8 @@ from hermes.experiments import layout
 from hermes.experiments.run_folder import RunFolder
 from hermes.language.plan import Plan, compile_file
 from hermes.model import Status
-from hermes.run.resume import Reason
 from hermes.run.starts import Starts
+from hermes.run.survey import Reason
 from hermes.timing import Timing
 
 from ..support import Project

@@ -9,7 +9,7 @@ import pytest
 
 from hermes.executors.base import Leftover, Todo
 from hermes.model import Outcome, Problem, ProblemKind, Status
-from hermes.run.resume import Reason, Survey
+from hermes.run.survey import Reason, Survey
 from hermes.run.todos import PENDING, Todos, anew, comes_to_nothing
 
 from ..support import Project

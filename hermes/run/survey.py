@@ -1,0 +1,53 @@
+"""What is known of the jobs of a plan before the first one is started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..executors.base import Todo
+
+
+class Reason(Enum):
+    """Why a job is not started."""
+
+    SUCCEEDED = "has succeeded"
+    FAILED = "has failed, and failed jobs are not run again"
+    TAKEN_UP = "an earlier runner has begun it, and it is brought to its end"
+    RUNNING = "another run executes it"
+    UNKNOWN = "it may be alive where nobody can see it from here"
+
+
+@dataclass(slots=True, eq=False)
+class Survey:
+    """What is known of the jobs of a plan before the first one is started."""
+
+    settled: dict[str, Reason] = field(default_factory=dict)
+    """By their keys, the jobs that are not started, and why."""
+
+    taken_up: list[Todo] = field(default_factory=list)
+    """Jobs that an earlier runner has begun and not finished."""
+
+    attempts: dict[str, int] = field(default_factory=dict)
+    """How many times a job has been started in this run."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    may_be_alive: dict[str, str] = field(default_factory=dict)
+    """By their keys, experiments of other runs that may be alive."""
+
+    spelled: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By their keys, experiments that have succeeded, each with the hash of its arguments: a job
+    may be the same with its numbers written otherwise."""
+
+    counted: Counter[Reason] = field(default_factory=Counter)
+    """How many jobs of the plan are not started, as far as that is known in advance."""
+
+    @property
+    def succeeded(self) -> int:
+        return self.counted[Reason.SUCCEEDED]
+
+    @property
+    def failed(self) -> int:
+        return self.counted[Reason.FAILED]
