@@ -29,6 +29,15 @@ NO_MESSAGES = (
     "planned)"
 )
 
+HERMES_IO = re.compile(
+    rb"^[ \t]*(?:from[ \t]+rlmate[ \t]+import\b[^\n#]*\bhermes_io\b"
+    rb"|(?:import|from)[ \t]+rlmate\.hermes_io\b)",
+    re.MULTILINE,
+)
+"""The import of a module that asks `.hermes_pids`, which rlmate writes, where its files go. Without
+an answer all jobs write to the same folder.
+"""
+
 _GLUED = re.compile(r"[^\s:'\"\\]+?(?=#)|[^\s:/'\"\\]+(?=//)")
 
 
