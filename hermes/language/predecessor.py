@@ -18,11 +18,10 @@ HEADER = "STD"
 HEADER_HINT = "write `STD-H` above hermes options, and `STD-E` above arguments of the scripts"
 
 KEYS = ("bot_id", "chat_id")
-"""Settings that say where Telegram messages go. The bot itself tells people to write `chat_id=1`,
-and one line per chat.
-"""
+"""Settings that say where Telegram messages go, a line for each chat."""
 
-KEY_LINE = re.compile(rf"({'|'.join(KEYS)})[^\S\n]*[:=]")
+KEY_LINE = re.compile(rf"({'|'.join(KEYS)})\b")
+"""Any character may follow. The bot tells people to write `chat_id=1`."""
 
 NO_MESSAGES = (
     "belongs to rlmate and does nothing here: Hermes sends no messages (a setting `notify` is "

@@ -121,6 +121,7 @@ def test_bad_settings_file(
         "bot_id:123:abc\nthreads:2\nchat_id:-5\n",
         "bot_id=123:abc\n  threads: 2\n  chat_id = -5 # mine\n",
         "bot_id: 'it\nthreads: 2 # two\nchat_id:\n",
+        "bot_id 123\nthreads:2\nchat_id",
     ],
 )
 def test_settings_of_the_predecessor_are_told_of_and_do_no_harm(tmp_path: Path, lines: str) -> None:
@@ -133,7 +134,7 @@ def test_settings_of_the_predecessor_are_told_of_and_do_no_harm(tmp_path: Path, 
     assert plan.settings == Settings(threads=2)
     assert [w.partition(": Hermes")[0] for w in plan.warnings] == [f"{own}:{t}" for t in told]
     own.unlink()
-    plan = compiled(tmp_path, f"{JOB}PRE\n{lines}")
+    plan = compiled(tmp_path, f"PRE\n{lines}\n{JOB}")
     assert plan.settings == Settings(threads=2)
     assert len(plan.warnings) == 2
     assert all("does nothing here" in warning for warning in plan.warnings)
