@@ -217,9 +217,8 @@ class OptionsTemplate:
         self, word: Word, before: _Before | None, following: Sequence[str]
     ) -> HermesFileError:
         if word.text.startswith("-"):
-            return self._source.error(
-                f"unknown hermes option `{word.text}`", word.span, hint=_nearest(word.text)
-            )
+            hint = _taken_apart(word.text) or _nearest(word.text)
+            return self._source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
         hint = "an option takes one word; quote a text that holds spaces"
         value = before.value.word if before is not None and before.value is not None else None
         glued = value and predecessor.glued_comment(
@@ -250,6 +249,19 @@ def _split(template: Template) -> tuple[str, Template | None]:
         return word.text, None
     parts = (first.partition("=")[2], *template.parts[1:])
     return flag, Template(parts, Word(attached, word.span))
+
+
+def _taken_apart(text: str) -> str | None:
+    """What to write for a flag with its value right behind it, as in `-lFalse`."""
+    for option in OPTIONS:
+        value = text.removeprefix(option.short)
+        if option.kind is BOOLEAN and value != text:
+            try:
+                BOOLEAN.parse(value)
+            except ValueError:
+                continue
+            return f"write `{option.short} {value}`"
+    return None
 
 
 def _nearest(text: str) -> str | None:

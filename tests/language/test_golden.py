@@ -1,8 +1,8 @@
 """The language by example.
 
 What each hermes file in `golden/good` compiles to, and what is said about each in `golden/bad`.
-Those that begin with `rlmate_` are written as for rlmate, which Hermes follows: it makes the same
-commands of the good ones.
+Those that begin with `rlmate_` are written as for rlmate, which Hermes follows. It makes the same
+commands of `rlmate_example`, `rlmate_sweeps` and `rlmate_re_execution`.
 """
 
 from __future__ import annotations
