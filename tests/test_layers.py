@@ -19,8 +19,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
     "errors", "model", "events", "timing", "blocking",
-    "language.source", "language.words", "language.syntax", "language.braces", "language.numbers",
-    "language.values", "language.sweeps", "language.kinds", "language.settings", "language.options",
+    "language.source", "language.predecessor", "language.words", "language.syntax",
+    "language.braces", "language.numbers", "language.values", "language.sweeps",
+    "language.kinds", "language.settings", "language.options",
     "language.keys", "language.launchers", "language.scripts", "language.shells",
     "language.binding", "language.sharing", "language.relative", "language.checks",
     "language.writing", "language.plan",

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hermes.cli.predecessor import INSTEAD
 from hermes.cli.templates import write_demo
+from hermes.language import predecessor
 
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
@@ -148,6 +150,13 @@ def table(text: str, heading: str) -> list[list[str]]:
     chapter = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in chapter.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_chapter_on_rlmate_names_all_that_is_told_of_it() -> None:
+    chapter = README.read_text().partition("\n## Coming from rlmate\n")[2].partition("\n## ")[0]
+    told = [word for words in INSTEAD.values() for word in words]
+    for word in (*told, *predecessor.KEYS, predecessor.HEADER, "-m", "-leg"):
+        assert re.search(rf"(?<![\w-]){word}(?![\w-])", chapter), word
 
 
 def test_every_promise_names_tests_that_exist() -> None:

@@ -27,6 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+WRONG_CALL = 2
+"""The exit code after a call that typer has not understood."""
+
 Comments = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,7 +52,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a l
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from .predecessor import installed
+
         print(f"hermes {hermes.__version__}")
+        if beside := installed():
+            _say(beside)
         raise typer.Exit
 
 
@@ -418,7 +425,24 @@ def main() -> NoReturn:
         sys.stdout.flush()
         _say(_coloured(str(exc)))
         sys.exit(2)
+    except SystemExit as exc:
+        if exc.code == WRONG_CALL:
+            _hint(sys.argv[1:])
+        raise
     sys.exit(0)
+
+
+def _hint(words: Sequence[str]) -> None:
+    """Says more about a wrong call, which typer has already told."""
+    from .predecessor import hints
+
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    options = {
+        name: {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+        for name, command in commands.items()
+    }
+    for hint in hints(words, options):
+        _say(_coloured(f"hint: {hint}"))
 
 
 def _coloured(text: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import HermesError, PlanError, did_you_mean, escape
 from ..model import PLACEHOLDERS, holds_identifier
+from . import predecessor
 from .binding import Binder, Binding, Command
 from .shells import not_expanded
 from .source import Source, Span, Word
@@ -21,6 +22,9 @@ from .sweeps import Values, distinct
 
 FIRST_LINE = 256
 """Bytes of a script in which Linux looks for its interpreter (`BINPRM_BUF_SIZE`)."""
+
+MOST_OF_SCRIPT = 100_000
+"""Bytes of a script in which imports are looked for: a script may be any file."""
 
 UNIX_LINE_ENDS = "`sed -i 's/\\r$//' {}` gives it the line ends of this system"
 
@@ -104,6 +108,13 @@ class _Checker:
                 self._report(
                     f"script `{escape(script.word)}` is a directory, expected a file", word
                 )
+        if not script.own_files and uses_hermes_io(str(self._base / script.word)):
+            self._report(
+                f"script `{escape(script.word)}` imports `rlmate.hermes_io`, which would write the "
+                "files of all jobs to `experiments/unassigned`",
+                word,
+                hint='the job\'s own folder is `os.environ["HERMES_EXPERIMENT_DIR"]`',
+            )
         unusable = why_unusable(script.folder)
         if unusable:
             self._report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
@@ -198,6 +209,17 @@ def find_program(program: str, working_directory: Path, search: str | None = Non
         return str(path) if os.path.isfile(path) and os.access(path, os.X_OK) else None
     found = shutil.which(program, path=search) if program else None
     return sys.executable if found is None and program == "python" else found
+
+
+def uses_hermes_io(script: str) -> bool:
+    """Whether a script imports the module by which those of rlmate find their folder."""
+    if not os.path.isfile(script):
+        return False
+    try:
+        with open(script, "rb") as file:
+            return predecessor.HERMES_IO.search(file.read(MOST_OF_SCRIPT)) is not None
+    except OSError:
+        return False
 
 
 def windows_interpreter(program: str) -> str | None:

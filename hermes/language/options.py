@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ..errors import HermesFileError, did_you_mean
 from ..model import Options
+from . import predecessor
 from .kinds import BOOLEAN, PATH, SBATCH, TEXT, Kind
 from .source import Source, Span, Word
 from .sweeps import Sweep, Template, Values, distinct
@@ -21,7 +23,7 @@ class Option:
     `field` is the attribute of `Options` that it sets, None if it does nothing and takes no value.
     What is `repeatable` collects its values, of all others the last one wins. `alone` is the value
     of an option that may stand without one. `in_key` says that a job with another value is another
-    job. `meaning` is what the README says.
+    job. `meaning` is what the README says, `warning` what is told of whoever writes it.
     """
 
     short: str
@@ -32,6 +34,7 @@ class Option:
     repeatable: bool = False
     alone: str | None = None
     in_key: bool = False
+    warning: str = ""
 
     def takes(self, word: Template) -> bool:
         """Whether the word after the option is its value."""
@@ -72,6 +75,11 @@ OPTIONS = (
         "later ones overrule earlier ones; does nothing elsewhere",
     ),
     Option(short="-leg", long="--legacy", field=None, meaning="accepted, does nothing"),
+    Option(
+        short="-m", long="--message", field=None,
+        meaning="accepted with a warning, does nothing",
+        warning=predecessor.NO_MESSAGES,
+    ),
 )  # fmt: skip
 """The table. Keys of jobs hash the options in this order."""
 
@@ -95,6 +103,14 @@ class _Given(NamedTuple):
         return bool(self.value.slots) and (can_be_empty or not kind.takes_any_text)
 
 
+class _Before(NamedTuple):
+    """The option before a word that is none."""
+
+    option: Option
+    flag: str
+    value: Template | None
+
+
 class OptionsTemplate:
     """The hermes options of one job entry, before values are put in.
 
@@ -112,6 +128,7 @@ class OptionsTemplate:
     ) -> None:
         self._source = source
         self._given: list[_Given] = []
+        self.warnings: dict[Option, str] = {}
         self._parse([Template((word.text,), word) for word in standard])
         self._parse(own)
         for text in comments:
@@ -168,16 +185,21 @@ class OptionsTemplate:
 
     def _parse(self, words: Sequence[Template]) -> None:
         rest = deque(words)
+        before: _Before | None = None
         while rest:
             template = rest.popleft()
             flag, value = _split(template)
             option = FLAGS.get(flag)
             if option is None:
-                raise self._unknown(template.word)
+                raise self._unknown(template.word, before, [each.word.text for each in rest])
             if value is None and rest and option.takes(rest[0]):
                 value = rest.popleft()
             if value is None and option.alone is not None:
                 value = Template((option.alone,), template.word)
+            before = _Before(option, flag, value)
+            if option.warning:
+                at = self._source.at(template.word.span)
+                self.warnings.setdefault(option, f"{at}: `{flag}` {option.warning}")
             if option.field is None:
                 continue
             if value is None or (option.kind.needs_text and not value.word.text):
@@ -191,23 +213,35 @@ class OptionsTemplate:
             self._given = [given for given in self._given if given.option is not option]
         self._given.append(_Given(option, flag, value))
 
-    def _unknown(self, word: Word) -> HermesFileError:
+    def _unknown(
+        self, word: Word, before: _Before | None, following: Sequence[str]
+    ) -> HermesFileError:
         if word.text.startswith("-"):
-            return self._source.error(
-                f"unknown hermes option `{word.text}`", word.span, hint=_nearest(word.text)
-            )
+            hint = _taken_apart(word.text) or _nearest(word.text)
+            return self._source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
+        hint = "an option takes one word; quote a text that holds spaces"
+        value = before.value.word if before is not None and before.value is not None else None
+        glued = value and predecessor.glued_comment(
+            self._source.text[value.span.start : value.span.end]
+        )
+        if glued:
+            hint = glued
+        elif before is not None and before.option.kind is TEXT:
+            more = takewhile(lambda text: not text.startswith("-"), following)
+            text = " ".join([*([value.text] if value else []), word.text, *more])
+            takes, flag = ("one word", before.flag) if before.option.field else ("nothing", "-c")
+            if not set(text) & set("'\"\\"):
+                hint = f'`{before.flag}` takes {takes}; write `{flag} "{text}"` for a comment'
         return self._source.error(
-            f"expected a hermes option, found `{word.text}`",
-            word.span,
-            hint="an option takes one word; quote a text that holds spaces",
+            f"expected a hermes option, found `{word.text}`", word.span, hint=hint
         )
 
 
 def _split(template: Template) -> tuple[str, Template | None]:
-    """The flag, and the value if it is attached: `--option=value`."""
+    """The flag, and the value if it is attached: `--option=value`, or `-o=value` as in rlmate."""
     word = template.word
     flag, equals, attached = word.text.partition("=")
-    if not (equals and flag.startswith("--")):
+    if not (equals and flag in FLAGS):
         return word.text, None
     first = template.parts[0]
     if not isinstance(first, str) or "=" not in first:
@@ -215,6 +249,19 @@ def _split(template: Template) -> tuple[str, Template | None]:
         return word.text, None
     parts = (first.partition("=")[2], *template.parts[1:])
     return flag, Template(parts, Word(attached, word.span))
+
+
+def _taken_apart(text: str) -> str | None:
+    """What to write for a flag with its value right behind it, as in `-lFalse`."""
+    for option in OPTIONS:
+        value = text.removeprefix(option.short)
+        if option.kind is BOOLEAN and value != text:
+            try:
+                BOOLEAN.parse(value)
+            except ValueError:
+                continue
+            return f"write `{option.short} {value}`"
+    return None
 
 
 def _nearest(text: str) -> str | None:

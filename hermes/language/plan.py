@@ -20,6 +20,8 @@ from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
 from .kinds import split_sbatch, variables
+from .options import Option
+from .predecessor import glued_comments
 from .relative import relative_paths
 from .settings import (
     WORKING_DIRECTORY,
@@ -44,7 +46,7 @@ from .sweeps import (
     pick,
     templates,
 )
-from .syntax import SECTIONS, Document, SettingLine, parse, values_in
+from .syntax import HEADERS, Document, SettingLine, parse, values_in
 from .words import SPACE, Cursor
 from .writing import BARE, quote
 
@@ -123,7 +125,7 @@ def _words_of_command(command: str) -> list[str]:
             return words
         word = cursor.shell_word(ends="", multiline=True)
         raw = command[word.span.start : word.span.end]
-        is_bare = raw == word.text and BARE.fullmatch(raw) and raw not in SECTIONS
+        is_bare = raw == word.text and BARE.fullmatch(raw) and raw not in HEADERS
         words.append(raw if is_bare else quote(word.text))
 
 
@@ -290,6 +292,7 @@ class Plan:
         """What is allowed but is probably a mistake."""
         source = self._document.source
         found = [*self._notes, *self._cut_off()]
+        of_options: dict[Option, str] = {}
         for binder, above, values in self._bindings():
             for _ in distinct(binder.head_slots, above, values):
                 command = binder.command(values)
@@ -301,9 +304,13 @@ class Plan:
                         f"the identifier as its first argument; write `{PLACEHOLDER}` where it "
                         "belongs, or `identifier: none` in PRE"
                     )
+            # One of a kind: every job of a file may have the option
+            of_options = binder.options.warnings | of_options
             found += findings(source, binder.plain_words())
         found += findings(source, self._document.script_arguments)
         found += findings(source, values_in(self._document.entries))
+        found += of_options.values()
+        found += glued_comments(source, self._document.words_of_lines())
         threads, base = self.settings.threads, self.working_directory
         if self.settings.cwd == "experiment":
             arguments = self._document.script_arguments

@@ -7,12 +7,13 @@ knows where it came from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
+from . import predecessor
 from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, VARIABLES, WHOLE, Kind, choice
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ SETTINGS_FILE = ".hermes_settings"
 WORKING_DIRECTORY = "working_directory"
 """A line of PRE that is no setting: the folder in which a hermes file has to be executed, relative
 to the file's own folder.
-"""
-
-PREDECESSOR_KEYS = ("bot_id", "chat_id")
-"""Keys of rlmate, which Hermes follows.
-
-In `.hermes_settings` they get a warning, so that old folders still work.
 """
 
 EXECUTORS = ("local", "slurm")
@@ -201,8 +196,10 @@ def layered(
     origins: dict[str, str] = {}
     own = _read(root / SETTINGS_FILE) if root is not None else None
     if own is not None:
-        _apply(own, _without_predecessor(own, warn), values, origins)
-    _apply(source, pre, values, origins)
+        from .syntax import parse_settings
+
+        _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins)
+    _apply(source, _without_predecessor(source, pre, warn), values, origins)
     for name, value in arguments.items():
         if value is not None:
             _put(values, name, _parse_argument(name, value))
@@ -222,18 +219,16 @@ def _read(path: Path) -> Source | None:
     return Source.of(str(path), data)
 
 
-def _without_predecessor(source: Source, warn: Callable[[str], None]) -> Iterable[SettingLine]:
-    from .syntax import parse_settings
-
-    for setting in parse_settings(source):
+def _without_predecessor(
+    source: Source, settings: Iterable[SettingLine], warn: Callable[[str], None]
+) -> Iterator[SettingLine]:
+    """The settings but for those of rlmate, which do no harm: old files still work."""
+    for setting in settings:
         key = setting.key
-        if key.text not in PREDECESSOR_KEYS:
+        if key.text not in predecessor.KEYS:
             yield setting
         else:
-            warn(
-                f"{source.path}:{source.line(key.span.start)}: `{key.text}` belongs to rlmate "
-                "and does nothing here"
-            )
+            warn(f"{source.at(key.span)}: `{key.text}` {predecessor.NO_MESSAGES}")
 
 
 def _apply(

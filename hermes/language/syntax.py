@@ -12,10 +12,14 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from ..errors import HermesFileError, did_you_mean
+from . import predecessor
 from .source import Source, Span, Word
 from .words import COMMENT, MAX_DEPTH, SPACE, Cursor, is_option
 
 SECTIONS = ("PRE", "STD-H", "STD-E", "EXEC")
+
+HEADERS = (*SECTIONS, predecessor.HEADER)
+"""What is taken for a header where it stands alone on a line, without quotes."""
 
 FUNCTIONS = ("RANGE", "LINSPACE", "LOGSPACE", "UNIFORM", "LOGUNIFORM", "CHOICE")
 """What can give the values of a key, in place of a list."""
@@ -78,6 +82,12 @@ class Document:
     cut_off: list[Span] = field(default_factory=list)
     """Comments by `//` behind words of the same line, which may be words themselves."""
 
+    def words_of_lines(self) -> Iterator[Word]:
+        """The values of PRE, and the words of STD-H and STD-E."""
+        yield from (line.value for line in self.settings)
+        yield from self.hermes_options
+        yield from self.script_arguments
+
 
 def parse(source: Source) -> Document:
     """Parses a whole hermes file. Raises `HermesFileError` at the first mistake."""
@@ -100,8 +110,9 @@ def values_in(entries: Iterable[Entry]) -> Iterator[Word]:
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _HEADER = re.compile(
-    r"[^\S\n]*(PRE|STD-H|STD-E|EXEC)[^\S\n]*(?:(?<=\s)(?:#|//)[^\n]*)?(?:\n|\Z)", re.ASCII
+    rf"[^\S\n]*({'|'.join(HEADERS)})[^\S\n]*(?:(?<=\s)(?:#|//)[^\n]*)?(?:\n|\Z)", re.ASCII
 )
+_ODD_KEY = re.compile(r"[^\s,=()\[\]{}'\"]+(?=\s*=\s*(?:[A-Z]+\s*)?\[)", re.ASCII)
 _NO_SPACE = re.compile(r"[^\s\[\](){}]*", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
 _COMMENT_OR_QUOTED = re.compile(
@@ -124,11 +135,16 @@ class _Parser(Cursor):
             header = _HEADER.match(self.text, self.pos)
             if header:
                 section = header[1]
+                at = Span(*header.span(1))
+                if section not in SECTIONS:
+                    raise self.source.error(
+                        f"the header `{section}` is one of rlmate's",
+                        at,
+                        hint=predecessor.HEADER_HINT,
+                    )
                 if section in seen:
-                    raise self.error(
-                        f"section `{section}` appears twice, first on line {seen[section]}",
-                        header.start(1),
-                        header.end(1),
+                    raise self.source.error(
+                        f"section `{section}` appears twice, first on line {seen[section]}", at
                     )
                 seen[section] = self.source.line(self.pos)
                 self.pos = header.end()
@@ -173,11 +189,18 @@ class _Parser(Cursor):
         word = self.first_word()
         start = word.span.start
         end = self.line_end()
+        old = predecessor.KEY_LINE.match(self.text, start, end)
+        if old:
+            # The value may be a secret, and is not needed
+            self.skip_line()
+            return SettingLine(Word(old[1], Span(*old.span(1))), Word("", Span(end, end)))
         colon = self.text.find(":", start, end)
         if colon < 0:
-            raise self.source.error(
-                "expected `key: value`", word.span, hint=did_you_mean(word.text.upper(), SECTIONS)
-            )
+            name, equals, text = self.text[start:end].partition("=")
+            hint = did_you_mean(word.text.upper(), SECTIONS)
+            if equals:
+                hint = f"write `{name.rstrip()}: {text.strip()}`"
+            raise self.source.error("expected `key: value`", word.span, hint=hint)
         key = self.text[start:colon].rstrip()
         if not key:
             raise self.error("expected a key before the `:`", colon)
@@ -306,6 +329,8 @@ class _Parser(Cursor):
             name = _NAME.match(self.text, self.pos)
             if name and name[0] not in ("PROD", "ZIP") and _EQUALS.match(self.text, name.end()):
                 axes.append(self._axis(name))
+            elif (odd := _ODD_KEY.match(self.text, self.pos)) and odd[0] not in ("PROD", "ZIP"):
+                raise self._odd_key(odd)
             elif self.at_end():
                 raise self.unexpected("`)` to close the sweep", opened=start)
             else:
@@ -328,6 +353,14 @@ class _Parser(Cursor):
                 hint=f"for instance `{kind}(job, seed=[1, 2, 3])`",
             )
         return SweepEntry(kind=kind, entries=tuple(entries), axes=tuple(axes), span=span)
+
+    def _odd_key(self, key: re.Match[str]) -> HermesFileError:
+        plain = re.sub(r"\W|^(?=\d)", "_", key[0])
+        return self.source.error(
+            f"the key `{key[0]}` is no name, expected letters, digits and `_`",
+            Span(*key.span()),
+            hint=f"for instance `{plain}=...` and `{{{plain}}}`",
+        )
 
     def _axis(self, name: re.Match[str]) -> Axis:
         self.pos = self.text.index("=", name.end()) + 1

@@ -9,7 +9,7 @@ from ..model import Job, Options
 from . import braces
 from .options import FLAGS, written
 from .settings import SETTINGS, WORKING_DIRECTORY, Settings
-from .syntax import DOUBLE_QUOTES, SECTIONS, SINGLE_QUOTES
+from .syntax import DOUBLE_QUOTES, HEADERS, SINGLE_QUOTES
 
 _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
 
@@ -19,8 +19,8 @@ BARE = re.compile(r"""(?!//|#)[^\s,\[\](){}'"\\\x00-\x1f\x7f]+""")
 
 def quote(word: str) -> str:
     """`word` as it can stand in a hermes file."""
-    # A section's name could be alone on its line and open the section
-    if _UNQUOTED.fullmatch(word) and word not in SECTIONS:
+    # A header could be alone on its line and open a section
+    if _UNQUOTED.fullmatch(word) and word not in HEADERS:
         return word
     # CRLF becomes LF wherever it stands in the text, so the two are kept apart
     return "'" + word.replace("'", "'\\''").replace("\r\n", "\r''\n") + "'"

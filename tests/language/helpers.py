@@ -81,6 +81,7 @@ awkward_word = st.sampled_from(
         "# x",
         "EXEC",
         "STD-E",
+        "STD",
         "-l",
         "-c",
         "--log=x",
@@ -145,7 +146,8 @@ def check_re_execution(folder: Path, job: Job, settings_in_force: Settings) -> N
 
 
 TOKENS = (
-    "PRE\n", "STD-H\n", "STD-E\n", "EXEC\n", "\nEXEC\n", "PROD(", "ZIP(", ")", "[", "]", "[[", "]]",
+    "PRE\n", "STD-H\n", "STD-E\n", "STD\n", "EXEC\n", "\nEXEC\n", "PROD(", "ZIP(",
+    ")", "[", "]", "[[", "]]",
     "(", "{", "}", "{{", "}}", ",", "=", ":", "RANGE[", "RANGE[0, 1, 0.1]", "RANGE[0, 1e9]",
     "RANGE[1e-30, 1]", "RANGE[0, -0]", "RANGE[nan, 1]", "1e999999999", "٣", "1_0", "n=", "n=[1, 2]",
     "{n}", "{identifier}", "{}", "'", '"', "\\", "\\\n", "#", " # ", "//", " // ", "\n", "\r",

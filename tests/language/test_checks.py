@@ -227,3 +227,30 @@ def test_windows_line_ends_of_a_program_are_told_for_what_they_are(
     assert "`/usr/bin/env bash\\r`" in problem
     (tmp_path / "train.sh").write_bytes(b"#!/usr/bin/env bash\necho\r\n")
     assert problems(plan) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_told"),
+    [
+        ("import rlmate.hermes_io", True),
+        ("import rlmate.hermes_io as io", True),
+        ("from rlmate.hermes_io import open_file", True),
+        ("    from  rlmate  import plot, hermes_io", True),
+        ("from rlmate import hermes_io as io", True),
+        ("# from rlmate import hermes_io", False),
+        ("from rlmate import plot  # no hermes_io", False),
+        ("from rlmate.storage import Experiment", False),
+        ("import rlmate.hermes_io_of_ours", False),
+        ("print('import rlmate.hermes_io')", False),
+    ],
+)
+@pytest.mark.parametrize("job", ["python, dqn.py", "./dqn.py", "python, {s}.py"])
+def test_a_script_that_asks_rlmate_where_to_write_is_told_of(
+    tmp_path: Path, line: str, is_told: bool, job: str
+) -> None:
+    script = write(tmp_path / "dqn.py", f"#!/bin/sh\nimport os\n{line}\n")
+    script.chmod(0o755)
+    found = problems(compiled(tmp_path, f"EXEC\nPROD([[{job}, -s {{s}}]], s=[dqn])\n"))
+    assert [message.partition(", which")[0] for message in found] == (
+        [f"script `{'./' * (job[0] == '.')}dqn.py` imports `rlmate.hermes_io`"] if is_told else []
+    )

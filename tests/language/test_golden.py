@@ -1,6 +1,8 @@
 """The language by example.
 
 What each hermes file in `golden/good` compiles to, and what is said about each in `golden/bad`.
+Those that begin with `rlmate_` are written as for rlmate, which Hermes follows. It makes the same
+commands of `rlmate_example`, `rlmate_sweeps` and `rlmate_re_execution`.
 """
 
 from __future__ import annotations
@@ -75,6 +77,14 @@ def test_good_facts(path: Path, tmp_path: Path) -> None:
         ] == facts["jobs"]
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in GOOD if path.with_suffix(".warnings").exists()], ids=stem
+)
+def test_good_warnings(path: Path, tmp_path: Path) -> None:
+    told = "".join(f"{warning}\n" for warning in compile_golden(path, tmp_path).warnings)
+    assert told == path.with_suffix(".warnings").read_text(encoding="utf-8")
+
+
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("path", BAD, ids=stem)
 def test_bad(path: Path, tmp_path: Path) -> None:
@@ -85,9 +95,8 @@ def test_bad(path: Path, tmp_path: Path) -> None:
 
 def test_every_file_has_its_counterpart() -> None:
     assert len(GOOD) + len(BAD) >= 60
-    known = {
-        path.with_suffix(suffix) for path in GOOD for suffix in (".hermes", ".commands", ".json")
-    }
+    good = (".hermes", ".commands", ".json", ".warnings")
+    known = {path.with_suffix(suffix) for path in GOOD for suffix in good}
     known |= {path.with_suffix(suffix) for path in BAD for suffix in (".hermes", ".message")}
     assert {path for folder in ("good", "bad") for path in (GOLDEN / folder).iterdir()} <= known
     assert all(path.with_suffix(".commands").exists() for path in GOOD)

@@ -62,6 +62,9 @@ def test_the_table_sets_every_field_of_options() -> None:
         ("-l perhaps -l no", Options(log=False)),
         ("-c ''", Options(comments=("",))),
         ("-leg -c a=b --legacy", Options(comments=("a=b",))),
+        ("-m -ca a --message", Options(copy_after=("a",))),
+        ("-ca=a -l=no -c=", Options(copy_after=("a",), log=False, comments=("",))),
+        ("-c -c=x", Options(comments=("-c=x",))),
         ("-s '-p gpu --mem 1G'", Options(slurm=("-p gpu --mem 1G",))),
     ],
 )

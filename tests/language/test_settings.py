@@ -115,16 +115,36 @@ def test_bad_settings_file(
     )
 
 
-def test_predecessor_keys_warn_in_the_settings_file_alone(tmp_path: Path) -> None:
-    own = write(tmp_path / ".hermes_settings", "bot_id: 123:abc\nthreads: 2\nchat_id: -5\n")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "bot_id:123:abc\nthreads:2\nchat_id:-5\n",
+        "bot_id=123:abc\n  threads: 2\n  chat_id = -5 # mine\n",
+        "bot_id: 'it\nthreads: 2 # two\nchat_id:\n",
+        "bot_id 123\nthreads:2\nchat_id",
+    ],
+)
+def test_settings_of_the_predecessor_are_told_of_and_do_no_harm(tmp_path: Path, lines: str) -> None:
+    own = write(tmp_path / ".hermes_settings", lines)
+    told = [
+        "1: `bot_id` belongs to rlmate and does nothing here",
+        "3: `chat_id` belongs to rlmate and does nothing here",
+    ]
     plan = compiled(tmp_path, JOB)
-    assert plan.settings.threads == 2
-    assert plan.warnings == (
-        f"{own}:1: `bot_id` belongs to rlmate and does nothing here",
-        f"{own}:3: `chat_id` belongs to rlmate and does nothing here",
-    )
-    with pytest.raises(HermesFileError, match="unknown setting `chat_id`"):
-        compiled(tmp_path, "PRE\nchat_id: -5\n" + JOB)
+    assert plan.settings == Settings(threads=2)
+    assert [w.partition(": Hermes")[0] for w in plan.warnings] == [f"{own}:{t}" for t in told]
+    own.unlink()
+    plan = compiled(tmp_path, f"PRE\n{lines}\n{JOB}")
+    assert plan.settings == Settings(threads=2)
+    assert len(plan.warnings) == 2
+    assert all("does nothing here" in warning for warning in plan.warnings)
+    assert not any("123" in warning for warning in plan.warnings), "it is a secret"
+
+
+@pytest.mark.parametrize("key", ["bot_ids", "chat", "my_bot_id"])
+def test_other_keys_are_none_of_the_predecessor(tmp_path: Path, key: str) -> None:
+    with pytest.raises(HermesFileError, match=f"unknown setting `{key}`"):
+        compiled(tmp_path, f"PRE\n{key}: 1\n{JOB}")
 
 
 @pytest.mark.parametrize(
