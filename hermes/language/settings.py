@@ -199,7 +199,7 @@ def layered(
         from .syntax import parse_settings
 
         _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins)
-    _apply(source, _without_predecessor(source, pre, warn), values, origins)
+    _apply(source, pre, values, origins)
     for name, value in arguments.items():
         if value is not None:
             _put(values, name, _parse_argument(name, value))
@@ -222,7 +222,7 @@ def _read(path: Path) -> Source | None:
 def _without_predecessor(
     source: Source, settings: Iterable[SettingLine], warn: Callable[[str], None]
 ) -> Iterator[SettingLine]:
-    """The settings but for those of rlmate, which do no harm: old files still work."""
+    """The settings but for those of rlmate, which do no harm: old folders still work."""
     for setting in settings:
         key = setting.key
         if key.text not in predecessor.KEYS:
@@ -240,6 +240,9 @@ def _apply(
     seen: dict[str, int] = {}
     for key, value, rest in settings:
         line = source.line(key.span.start)
+        if key.text in predecessor.KEYS:
+            text = f"`{key.text}` {predecessor.NO_MESSAGES}"
+            raise source.error(text, key.span, hint="take the line away")
         if key.text not in SETTINGS:
             hint = (
                 did_you_mean(key.text, SETTINGS)
