@@ -184,9 +184,12 @@ def _compile(
         _check_place(source, document.settings, base, path)
     top = absolute(base, root) if root is not None else find_root(base)
     notes: list[str] = []
+    # What Hermes has written says all values of a job, also those that no word shows
+    is_again = len(pre) < len(document.settings)
     settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
     entries = [
-        build(source, entry, seed=settings.seed, warn=notes.append) for entry in document.entries
+        build(source, entry, seed=settings.seed, warn=notes.append, is_again=is_again)
+        for entry in document.entries
     ]
     plan = Plan(
         path=path,

@@ -198,8 +198,8 @@ def layered(
     if own is not None:
         from .syntax import parse_settings
 
-        _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins)
-    _apply(source, _without_predecessor(source, pre, warn), values, origins)
+        _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins, warn)
+    _apply(source, _without_predecessor(source, pre, warn), values, origins, warn)
     for name, value in arguments.items():
         if value is not None:
             _put(values, name, _parse_argument(name, value))
@@ -236,6 +236,7 @@ def _apply(
     settings: Iterable[SettingLine],
     values: dict[str, Any],
     origins: dict[str, str],
+    warn: Callable[[str], None],
 ) -> None:
     seen: dict[str, int] = {}
     for key, value, rest in settings:
@@ -262,6 +263,16 @@ def _apply(
         except ValueError as exc:
             raise source.error(_bad(key.text, text, exc), value.span) from None
         origins[key.text] = f"{source.path}:{line}"
+        if key.text == "env":
+            from .shells import not_expanded_in
+
+            # Single quotes around the whole are dropped, and say what they say to a shell
+            quote = source.text[value.span.start - 1 : value.span.start + 1]
+            for what in not_expanded_in(text) if "'" not in quote else ():
+                warn(
+                    f"{source.at(value.span)}: `{what}` in `env` is taken as it is, because no "
+                    "shell replaces it; write its value, or `'...'` around what is meant as it is"
+                )
 
 
 def _put(values: dict[str, Any], name: str, value: object) -> None:
