@@ -310,6 +310,8 @@ class Plan:
             # One of a kind: every job of a file may have the option
             of_options = binder.options.warnings | of_options
             found += findings(source, binder.plain_words())
+            # In paths of options Hermes itself looks for files and replaces `~`
+            found += findings(source, binder.options.paths(), but=("home", "pattern", "operator"))
         found += findings(source, self._document.script_arguments)
         found += findings(source, values_in(self._document.entries))
         found += of_options.values()

@@ -18,7 +18,7 @@ from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, VARIABLES, WHOLE, Kind, choic
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
-    from .source import Source
+    from .source import Source, Span
     from .syntax import SettingLine
 
 T = TypeVar("T")
@@ -263,16 +263,25 @@ def _apply(
         except ValueError as exc:
             raise source.error(_bad(key.text, text, exc), value.span) from None
         origins[key.text] = f"{source.path}:{line}"
-        if key.text == "env":
-            from .shells import not_expanded_in
+        if key.text in ("env", "path_to_experiments"):
+            _warn_of_shell(source, key.text, text, value.span, warn)
 
-            # Single quotes around the whole are dropped, and say what they say to a shell
-            quote = source.text[value.span.start - 1 : value.span.start + 1]
-            for what in not_expanded_in(text) if "'" not in quote else ():
-                warn(
-                    f"{source.at(value.span)}: `{what}` in `env` is taken as it is, because no "
-                    "shell replaces it; write its value, or `'...'` around what is meant as it is"
-                )
+
+def _warn_of_shell(
+    source: Source, key: str, text: str, span: Span, warn: Callable[[str], None]
+) -> None:
+    """Warns of what a shell would replace in the value of a setting."""
+    from .shells import not_expanded_in
+
+    if "'" in source.text[span.start - 1 : span.start + 1]:
+        # Quotes around the whole are dropped, but say the same as to a shell
+        return
+    for what in not_expanded_in(text):
+        if key == "env" or not what.startswith("~"):
+            warn(
+                f"{source.at(span)}: `{what}` in `{key}` is taken as it is, because no shell "
+                "replaces it; write its value, or `'...'` around what is meant as it is"
+            )
 
 
 def _put(values: dict[str, Any], name: str, value: object) -> None:

@@ -55,14 +55,14 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(source: Source, words: Iterable[Word]) -> Iterator[str]:
-    """A warning for each odd word, one of a kind in a line."""
+def findings(source: Source, words: Iterable[Word], *, but: tuple[str, ...] = ()) -> Iterator[str]:
+    """A warning for each odd word, one of a kind in a line. `but` are kinds that are no matter."""
     told: set[tuple[int, str]] = set()
     for word in words:
         raw = source.text[word.span.start : word.span.end]
         found = oddity(raw) if _SUSPICIOUS.search(raw) else None
         line = source.line(word.span.start)
-        if found is not None and (line, found.kind) not in told:
+        if found is not None and found.kind not in but and (line, found.kind) not in told:
             told.add((line, found.kind))
             yield f"{source.at(word.span)}: `{escape(raw)}` {found.text}"
 
