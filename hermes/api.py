@@ -42,7 +42,6 @@ async def open_run(
     working_directory: StrPath | None = None,
     comments: Sequence[str] = (),
     executor: Executor | str | None = None,
-    grace: float | None = None,
     follow_logs: FollowLogs = "all",
     follow_files: bool = True,
     only_missing: bool = False,
@@ -52,24 +51,26 @@ async def open_run(
     """Executes a hermes file, or a plan, while the block runs; iterate over the run for its events.
 
     `name` groups the experiments; by default it is the file's stem. `root`, `working_directory`,
-    `comments` and `settings` are as for `compile_file`, and are not used for a plan. With
+    `comments` and `settings` are as for `compile_file`, and a plan has them already. With
     `only_missing`, jobs that have succeeded under this name already, in whatever run, are not
     started. `follow_logs` says which `LogChunk` events there are, `follow_files` whether there are
     `FileCollected` events, of which a job can cause very many.
 
     Leaving the block waits for the jobs; leaving it by an exception, or being cancelled, ends them
-    first: SIGTERM to each process group, `grace` seconds (10 by default), SIGKILL, and what they
-    left is collected. `executor` is where jobs run: the name of a setting, or an executor of your
+    first: SIGTERM to each process group, the setting `grace`, SIGKILL, and what they left is
+    collected. `executor` is where jobs run: the name of a setting, or an executor of your
     own; by default what the settings say. `timing` is for tests.
 
     Raises `HermesError` before anything is started if the file, the plan or the folder for
     experiments cannot be used.
     """
     options = RunOptions(
-        grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
+        grace=None, follow_logs=follow_logs, follow_files=follow_files, timing=timing
     )
     setting = executor if isinstance(executor, str) else None
     if isinstance(file, Plan):
+        given = {"root": root, "working_directory": working_directory, **settings}
+        _refuse([each for each, value in given.items() if value is not None])
         plan = file if setting is None else file.at(setting)
     else:
         compiled = partial(
@@ -119,8 +120,8 @@ async def open_resumed(
     finished with their true exit status, their files collected; jobs of which nobody can tell how
     they ended are lost, and run again like those that were cancelled or never started. What
     succeeded is not repeated; what failed only with `failed`. The plan and the settings are those
-    with which the run began. Raises `HermesError` if there is no such run, or another process is at
-    it.
+    with which the run began; `grace`, in seconds, may be another. Raises `HermesError` if there is
+    no such run, or another process is at it.
     """
     options = RunOptions(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
@@ -209,7 +210,6 @@ async def run_file(
     working_directory: StrPath | None = None,
     comments: Sequence[str] = (),
     executor: Executor | str | None = None,
-    grace: float | None = None,
     timing: Timing = TIMING,
     **settings: Unpack[SettingArguments],
 ) -> RunResult:
@@ -229,7 +229,6 @@ async def run_file(
         working_directory=working_directory,
         comments=comments,
         executor=executor,
-        grace=grace,
         follow_logs="none",
         follow_files=False,
         timing=timing,
@@ -244,7 +243,8 @@ async def run_file(
 async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> RunFolder:
     """Waits until the process that is at the run has ended it."""
     timing = options.timing
-    ends = time.monotonic() + (options.grace or timing.grace) + timing.takeover
+    grace = plan.settings.grace if options.grace is None else options.grace
+    ends = time.monotonic() + grace + timing.takeover
     while True:
         try:
             await in_thread(Path(stop_file(record.folder)).touch)
@@ -256,6 +256,12 @@ async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> Run
             if time.monotonic() > ends:
                 raise
         await anyio.sleep(timing.stop_poll)
+
+
+def _refuse(given: Sequence[str]) -> None:
+    if given:
+        names = ", ".join(f"`{name}`" for name in given)
+        raise TypeError(f"a plan has its settings already: give {names} to `compile_file`")
 
 
 def _unlink(path: str) -> None:

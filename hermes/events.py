@@ -77,10 +77,12 @@ class FileCollected(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded(Event):
     """The job has ended and its directory is final: files collected, copied and moved, metadata
-    written."""
+    written. `tried_again_in` are the seconds until the job is started anew, because it has failed
+    or nobody can tell how it ended; None if it is not."""
 
     index: int
     outcome: Outcome
+    tried_again_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

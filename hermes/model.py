@@ -126,8 +126,9 @@ class Options:
 
     Paths are as written (relative ones start at the working directory) and may hold wildcards and
     `{identifier}`. `log` False means that what the job prints is also shown live. `slurm` are
-    options for `sbatch`, each text to be split as a shell splits words. Flags and checks of each
-    are in the table `hermes.language.options.OPTIONS`.
+    options for `sbatch`, each text to be split as a shell splits words. `timeout`, in seconds, and
+    `retries` stand in for the settings of these names, unless None. Flags and checks of each are in
+    the table `hermes.language.options.OPTIONS`.
     """
 
     copy_after: tuple[str, ...] = ()
@@ -136,6 +137,8 @@ class Options:
     log: bool = True
     comments: tuple[str, ...] = ()
     slurm: tuple[str, ...] = field(default=(), metadata=IF_GIVEN)
+    timeout: float | None = field(default=None, metadata=IF_GIVEN)
+    retries: int | None = field(default=None, metadata=IF_GIVEN)
 
     def as_json(self) -> dict[str, Any]:
         values = {
@@ -293,6 +296,9 @@ class RunResult:
     disk_full: bool = False
     """Whether nothing more was started because the disk was full."""
 
+    too_many_failed: bool = False
+    """Whether nothing more was started because as many jobs had failed as `max_failures` says."""
+
     left: int = 0
     """Jobs that are with the cluster, queued or running, when the run was left."""
 
@@ -304,27 +310,30 @@ class RunResult:
     container: they were left as they are, and their jobs not started."""
 
     replaced: tuple[str, ...] = ()
-    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing:
-    their jobs were run again."""
+    """Identifiers of experiments that an earlier runner left unfinished and that came to nothing,
+    and of those that failed and may fail: their jobs were run again."""
 
     forgotten: bool = False
     """Whether the run was put away, so that it cannot be resumed."""
 
     @property
     def ok(self) -> bool:
-        """Whether all jobs ran and succeeded, without problems. A job that was lost and succeeded
-        when it was run again did."""
-        is_whole = not (self.cancelled or self.disk_full or self.failed_before or self.may_be_alive)
+        """Whether all jobs ran and succeeded, without problems. A job that was lost or failed, and
+        succeeded when it was run again, did."""
+        is_broken_off = self.cancelled or self.disk_full or self.too_many_failed
+        is_whole = not (is_broken_off or self.failed_before or self.may_be_alive)
         return is_whole and all(outcome.ok for outcome in self.final)
 
     @property
     def final(self) -> list[Outcome]:
         """The outcomes of the jobs, without those that another has replaced."""
-        return [outcome for outcome in self.outcomes if outcome.identifier not in self.replaced]
+        replaced = set(self.replaced)
+        return [outcome for outcome in self.outcomes if outcome.identifier not in replaced]
 
     @property
     def failures(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if not outcome.ok]
+        """Those that did not succeed in the end, or have problems."""
+        return [outcome for outcome in self.final if not outcome.ok]
 
 
 _ALONE = tuple(f"{{{name}}}" for name in PLACEHOLDERS)

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 class Timing:
     """How long a run waits for what. A run gets one as an argument and hands it down."""
 
-    grace: float = 10.0
-    """Between SIGTERM and SIGKILL for jobs that are ended."""
-
     stop_poll: float = 0.5
     """Between two checks for the file by which `hermes stop` asks a run to end."""
 

@@ -121,8 +121,8 @@ class PlainDisplay:
                 counted = f"[{self.progress.done}/{self.progress.total}]"
                 what = f"{outcome.how} {outcome.script} {outcome.identifier}"
                 self._change(f"{counted} {what} after {report.duration(outcome.duration)}")
-            case hermes.JobEnded(outcome=outcome):
-                self.failure(report.failure(outcome, run.name, self.plan))
+            case hermes.JobEnded(outcome=outcome, tried_again_in=pause):
+                self.failure(report.failure(outcome, run.name, self.plan, pause))
             case hermes.QueueChanged() if event.reason != self._reason:
                 # Every change of the figures would be a line a job
                 self._reason = event.reason

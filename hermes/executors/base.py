@@ -13,6 +13,7 @@ one more parameter of the tests of the contract in `tests/executors/test_contrac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Todo:
     If it `is_taken_up`, an earlier runner has begun it: then it is waited for, or ended and
     finished, and never started. What is known of it is the experiment `leftover`, or the executor
     knows it by its `key`. `again` says whether the runner starts the job anew if nobody can tell
-    how it ended; `rerun_failed` says so for a job that failed.
+    how it ended; `rerun_failed` says so for a job that failed. `failures` are the earlier attempts
+    that have failed or timed out.
     """
 
     index: int
@@ -63,6 +65,7 @@ class Todo:
     leftover: Leftover | None = None
     again: bool = False
     rerun_failed: bool = False
+    failures: int = 0
 
 
 class Slot(Protocol):
@@ -176,9 +179,30 @@ class RunningJob(Protocol):
     @property
     def outcome(self) -> Outcome | None: ...
 
+    @property
+    def time_left(self) -> float:
+        """Seconds until its time is over; infinite if it has no limit, or one that the other place
+        keeps where it runs."""
+        ...
+
     async def wait(self) -> None:
         """Returns when the job's process has ended, whatever others of its group still do."""
         ...
+
+
+def time_limit(plan: Plan, job: Job) -> float:
+    """The longest time of a job in seconds, infinite without one."""
+    own = job.options.timeout
+    limit = plan.settings.timeout if own is None else own
+    return math.inf if limit is None else limit
+
+
+async def wait_in_time(job: RunningJob) -> None:
+    """Waits until a job has ended, or its time is over: then it is to be ended."""
+    with anyio.move_on_after(job.time_left) as scope:
+        await job.wait()
+    if scope.cancelled_caught:
+        job.reason = Status.TIMEOUT
 
 
 class Place(Protocol):
@@ -213,7 +237,8 @@ class Place(Protocol):
 class Executor(Protocol):
     """A place where jobs can run, known by `name`.
 
-    `cancelling` and `killing` tell people what cancelling and killing a run does there.
+    `cancelling` and `killing` tell people what cancelling and killing a run does there; in the
+    former `{grace}` stands for the grace.
     """
 
     @property

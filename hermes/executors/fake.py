@@ -25,7 +25,7 @@ from ..experiments.run_folder import RunFolder
 from ..experiments.writer import Experiment
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
-from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
+from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event, time_limit
 from .exits import Exit, status_of
 
 
@@ -34,6 +34,7 @@ class FakeJob:
 
     def __init__(self, todo: Todo, experiment: Experiment, slot: Slot, behave: Behaviour) -> None:
         self.todo = todo
+        self.limit = time_limit(experiment.run.plan, todo.job)
         self.identifier = experiment.identifier
         self.argv = experiment.argv
         self.directory = experiment.directory
@@ -48,6 +49,10 @@ class FakeJob:
     @property
     def started(self) -> JobStarted:
         return start_event(self.todo, self._experiment, self._slot, pid=0)
+
+    @property
+    def time_left(self) -> float:
+        return self.began + self.limit - time.monotonic()
 
     async def wait(self) -> None:
         if self.todo.leftover is None:

@@ -33,7 +33,7 @@ from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
 from .adopt import adopt, adopted_end, left_alone
-from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
+from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event, time_limit
 from .closing import UNSUPERVISED, keep_exit, record_end, write
 from .elsewhere import Elsewhere
 from .exits import Exit
@@ -59,7 +59,7 @@ class LocalExecutor:
     """This machine."""
 
     name = "local"
-    cancelling = "stopping: jobs get 10 s to end; once more to kill them"
+    cancelling = "stopping: jobs get {grace} to end; once more to kill them"
     killing = "killing the jobs; once more to leave at once"
 
     async def check(self, plan: Plan) -> None:
@@ -117,6 +117,15 @@ class LocalJob:
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+    @property
+    def time_left(self) -> float:
+        limit = time_limit(self.place.run.plan, self.todo.job)
+        start = self.experiment.metadata.start
+        if self.is_adopted and start is not None:
+            # Only the clock of day was there when it began
+            return limit - (now() - start).total_seconds()
+        return self.began + limit - time.monotonic()
 
     def abandon(self) -> None:
         """Kills the job at once, without waiting for anything. A resumed run finishes it."""
@@ -357,6 +366,8 @@ class LocalPlace:
         """Ends the process if it has not ended, and notes when that was."""
         if job.process is not None and job.exit is None:
             if await job.process.has_ended():
+                # By itself, whoever was about to end it
+                job.reason = job.todo.leftover.reason if job.todo.leftover is not None else None
                 job.exit = await job.process.wait()
             else:
                 job.reason = job.reason or Status.CANCELLED

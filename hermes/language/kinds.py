@@ -9,6 +9,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Kind(Generic[T]):
     the command line and calls give it. With `needs_text` the empty text is no value at all.
 
     A value of several parts can be given several times, and by several layers: `join` puts a later
-    one onto an earlier one, and `take` reads what a call gives.
+    one onto an earlier one. `take` reads what a call gives, where that need not be a text.
     """
 
     noun: str
@@ -69,6 +71,78 @@ def _parse_whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ValueError("expected a whole number, at least 0")
     return int(text)
+
+
+NONE = "none"
+"""Stands for the value None, with which a layer takes back what an earlier one has set."""
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(
+    "".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,9}})?){unit})?" for unit in _UNITS), re.ASCII
+)
+
+
+def _parse_duration(text: str) -> float:
+    found = _DURATION.fullmatch(text.replace(" ", "").lower())
+    if not text or found is None:
+        hint = f"; write `{text}s` for seconds" if text.isdecimal() else ""
+        raise ValueError(f"expected a duration such as `90s`, `45m`, `2h` or `1d12h`{hint}")
+    return float(sum(Decimal(found[unit] or 0) * size for unit, size in _UNITS.items()))
+
+
+def _written_duration(seconds: float) -> str:
+    rest, parts = Decimal(repr(float(seconds))), []
+    for unit, size in _UNITS.items():
+        if unit != "s":
+            count, rest = divmod(rest, size)
+        else:
+            count = rest.normalize()
+        if count:
+            parts.append(f"{count:f}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _taken_duration(given: str | float | timedelta) -> float:
+    if isinstance(given, timedelta):
+        return _checked_seconds(given.total_seconds())
+    return _parse_duration(given) if isinstance(given, str) else _checked_seconds(float(given))
+
+
+def _checked_seconds(seconds: float) -> float:
+    if not 0 <= seconds < 1e9:
+        raise ValueError("expected seconds, at least 0")
+    return seconds
+
+
+def _parse_time_limit(text: str) -> float:
+    return _not_zero(_parse_duration(text))
+
+
+def _not_zero(seconds: float) -> float:
+    if seconds == 0:
+        raise ValueError("expected a time above 0")
+    return seconds
+
+
+def _parse_failures(text: str) -> str:
+    number, percent = text.removesuffix("%").strip(), text.endswith("%")
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) < 10**9):
+        raise ValueError("expected a number of jobs such as `10`, or a share such as `20%`")
+    if percent and int(number) > 100:
+        raise ValueError("expected at most `100%`")
+    return f"{int(number)}%" if percent else str(int(number))
+
+
+def or_none(kind: Kind[T]) -> Kind[T | None]:
+    """A kind whose value may also be None, which is written `none`."""
+    take = kind.take or (lambda given: kind.parse(str(given)))
+    return Kind(
+        noun=kind.noun,
+        metavar=kind.metavar,
+        parse=lambda text: None if text == NONE else kind.parse(text),
+        write=lambda value: NONE if value is None else kind.write(value),
+        take=lambda given: None if given == NONE else take(given),
+    )
 
 
 def _parse_folder(text: str) -> str:
@@ -180,6 +254,21 @@ BOOLEAN = Kind(
 COUNT = Kind(noun="a number", metavar="N", parse=_parse_count, argument=int)
 WHOLE = Kind(noun="a number", metavar="N", parse=_parse_whole, argument=int)
 FOLDER = Kind(noun="a folder", metavar="DIR", parse=_parse_folder)
+DURATION = Kind(
+    noun="a duration",
+    metavar="TIME",
+    parse=_parse_duration,
+    write=_written_duration,
+    take=_taken_duration,
+)
+TIME_LIMIT = Kind(
+    noun="a duration",
+    metavar="TIME",
+    parse=_parse_time_limit,
+    write=_written_duration,
+    take=lambda given: _not_zero(_taken_duration(given)),
+)
+FAILURES = Kind(noun="a number or a share", metavar="N|N%", parse=_parse_failures)
 PATH = Kind(noun="a path", metavar="PATH", parse=str, needs_text=True)
 TEXT = Kind(noun="a text", metavar="TEXT", parse=str)
 SBATCH = Kind(noun="options of `sbatch`", metavar="OPTIONS", parse=_checked_sbatch)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import HermesFileError, did_you_mean
 from ..model import Options
 from . import predecessor
-from .kinds import BOOLEAN, PATH, SBATCH, TEXT, Kind
+from .kinds import BOOLEAN, PATH, SBATCH, TEXT, TIME_LIMIT, WHOLE, Kind
 from .source import Source, Span, Word
 from .sweeps import Sweep, Template, Values, distinct
 
@@ -73,6 +73,14 @@ OPTIONS = (
         short="-s", long="--slurm", field="slurm", kind=SBATCH, repeatable=True,
         meaning='options of `sbatch` for this job, such as `"--gres=gpu:1 -p gpu"`; repeatable, '
         "later ones overrule earlier ones; does nothing elsewhere",
+    ),
+    Option(
+        short="-t", long="--timeout", field="timeout", kind=TIME_LIMIT,
+        meaning="longest time of this job, instead of that of the settings: `90s`, `2h`",
+    ),
+    Option(
+        short="-r", long="--retries", field="retries", kind=WHOLE,
+        meaning="how often this job is tried again if it fails, instead of that of the settings",
     ),
     Option(short="-leg", long="--legacy", field=None, meaning="accepted, does nothing"),
     Option(

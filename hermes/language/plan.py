@@ -266,7 +266,7 @@ class Plan:
             "working_directory": str(self.working_directory),
             "root": str(self.root),
             "comments": list(self._comments),
-            "settings": self.settings.as_json(),
+            "settings": self.settings.as_texts(),
         }
 
     def at(self, executor: str) -> Plan:

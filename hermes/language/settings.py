@@ -9,12 +9,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
 from . import predecessor
-from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, VARIABLES, WHOLE, Kind, choice
+from .kinds import (
+    BOOLEAN,
+    COUNT,
+    DURATION,
+    FAILURES,
+    FOLDER,
+    SBATCH,
+    TIME_LIMIT,
+    VARIABLES,
+    WHOLE,
+    Kind,
+    choice,
+    or_none,
+)
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
@@ -105,6 +119,18 @@ class Settings:
         "where jobs run: `here`, the working directory, or `experiment`, their own experiment "
         "directory, for scripts that write fixed names",
     )
+    timeout: float | None = _setting(
+        None, or_none(TIME_LIMIT), "longest time of a job: `90s`, `45m`, `2h`, `1d12h`"
+    )
+    grace: float = _setting(10.0, DURATION, "between SIGTERM and SIGKILL for a job that is ended")
+    retries: int = _setting(
+        0, WHOLE, "how often a job that failed or timed out is tried again, as a new experiment"
+    )
+    max_failures: str | None = _setting(
+        None,
+        or_none(FAILURES),
+        "after so many failed jobs (`10`, or `20%` of those ended) nothing more is started",
+    )
     env: tuple[str, ...] = _setting(
         (), VARIABLES, "`NAME=value` words, environment variables of every job; repeatable"
     )
@@ -130,6 +156,10 @@ class Settings:
         values = {name: getattr(self, name) for name in SETTINGS}
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
+    def as_texts(self) -> dict[str, str]:
+        """What a hermes file would say, by name."""
+        return {name: row.write(getattr(self, name)) for name, row in SETTINGS.items()}
+
 
 class SettingArguments(TypedDict, total=False):
     """Settings as arguments of a call; None means not given.
@@ -142,6 +172,10 @@ class SettingArguments(TypedDict, total=False):
     supervise: bool | None
     identifier: str | None
     cwd: str | None
+    timeout: str | float | timedelta | None
+    grace: str | float | timedelta | None
+    retries: int | None
+    max_failures: str | int | None
     env: str | Mapping[str, str] | Sequence[str] | None
     slurm: str | None
     seed: int | None

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ..model import Job, Options
 from . import braces
 from .options import FLAGS, written
-from .settings import SETTINGS, WORKING_DIRECTORY, Settings
+from .settings import WORKING_DIRECTORY, Settings
 from .syntax import DOUBLE_QUOTES, HEADERS, SINGLE_QUOTES
 
 _UNQUOTED = re.compile(r"(?!//)[A-Za-z0-9@%+=:./_-]+", re.ASCII)
@@ -46,8 +46,7 @@ def re_execution(job: Job, settings: Settings, working_directory: str) -> str:
 
 @lru_cache(maxsize=10)
 def _settings_section(settings: Settings, working_directory: str) -> str:
-    texts = {name: row.write(getattr(settings, name)) for name, row in SETTINGS.items()}
-    texts = {WORKING_DIRECTORY: working_directory, **texts}
+    texts = {WORKING_DIRECTORY: working_directory, **settings.as_texts()}
     lines = ["PRE"]
     for name, text in texts.items():
         lines.append(f"{name}: {text if _UNQUOTED.fullmatch(text) else _quoted_setting(text)}")

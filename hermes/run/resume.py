@@ -22,6 +22,7 @@ from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import Status
+from .limits import FAILED, retries_of
 from .others import settle_by_others
 from .survey import Reason, Survey
 
@@ -31,7 +32,8 @@ of a larger one are counted as they are passed."""
 
 
 def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset()) -> Survey:
-    """What has become of the jobs of a run. With `failed`, those that failed are started again.
+    """What has become of the jobs of a run. With `failed`, those that failed are started again, and
+    tried again as often as in the first place.
 
     `held` are the keys of jobs that go on without a runner.
     """
@@ -50,6 +52,8 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
         survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata.attempts)
         if key not in held and is_unfinished(metadata, recorded):
             unfinished.setdefault(key, []).append(leftover)
+        elif metadata.status in FAILED and not failed:
+            survey.failures[key] = survey.failures.get(key, 0) + 1
     settle_by_others(survey, found, folder)
     for key, metadata in latest.items():
         if key in held or survey.settled.get(key) is Reason.SUCCEEDED:
@@ -58,7 +62,9 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
             survey.settled[key] = Reason.TAKEN_UP
         elif metadata.status is Status.FINISHED:
             survey.settled[key] = Reason.SUCCEEDED
-        elif metadata.status in (Status.FAILED, Status.TIMEOUT) and not failed:
+        elif metadata.status in FAILED and survey.failures.get(key, 0) > retries_of(
+            metadata.options, folder.plan.settings
+        ):
             survey.settled[key] = Reason.FAILED
     # Of several experiments of one job the latest counts
     survey.taken_up = [
@@ -164,7 +170,14 @@ def _taken_up(
     todos = []
     for index, key in sorted(found):
         attempt = survey.attempts.get(key, 1)
-        todo = Todo(index=index, job=plan.jobs[index], key=key, attempt=attempt, is_taken_up=True)
+        todo = Todo(
+            index=index,
+            job=plan.jobs[index],
+            key=key,
+            attempt=attempt,
+            is_taken_up=True,
+            failures=survey.failures.get(key, 0),
+        )
         if key in held:
             todos.append(todo)
         for leftover in unfinished.get(key, ()):

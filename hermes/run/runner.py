@@ -37,12 +37,15 @@ from ..executors.base import (
     RunningJob,
     Slot,
     Todo,
+    wait_in_time,
 )
 from ..experiments.run_folder import RunFolder
+from ..language.kinds import DURATION
 from ..model import Outcome, ProblemKind, RunResult
 from ..timing import Timing
 from .control import cancel_when_asked
 from .feed import Feed, Listener
+from .limits import FAILED, are_too_many, pause_before_retry
 from .logs import Follower, Stream
 from .slots import Slots
 from .starts import Starts
@@ -65,7 +68,7 @@ nobody's."""
 class RunOptions:
     """How a run is executed, and what is told of it beside the states of its jobs.
 
-    `grace` is in seconds, None for that of `timing`.
+    `grace` is in seconds, None for that of the settings.
     """
 
     grace: float | None
@@ -90,9 +93,6 @@ class Run:
         self.plan = folder.plan
         self.name = folder.name
         self.run_id = folder.run_id
-        self.cancelling = executor.cancelling
-        """What `cancel` does, for people."""
-
         self.killing = executor.killing
         """What `kill` does, for people."""
 
@@ -109,8 +109,11 @@ class Run:
 
         self._executor = executor
         self._timing = options.timing
-        grace = options.timing.grace if options.grace is None else options.grace
+        grace = self.plan.settings.grace if options.grace is None else options.grace
         self._grace = Grace(within_outer(grace, os.environ))
+        self.cancelling = executor.cancelling.format(grace=DURATION.write(self._grace.seconds))
+        """What `cancel` does, for people."""
+
         self._options = options
         self._is_ending = is_ending
         self._opening = anyio.CancelScope()
@@ -133,6 +136,12 @@ class Run:
 
         self._count_started = 0
         self._outcomes: list[Outcome] = []
+        self._count_ended = 0
+        self._count_failed = 0
+        """Jobs that have come to their end in this call, and those that have failed for good."""
+
+        self._disk_full = False
+        self._too_many_failed = False
         self._replaced: list[str] = []
         self._may_be_alive: list[str] = []
         """Identifiers of experiments of this run that were left alone."""
@@ -181,7 +190,8 @@ class Run:
             failed_before=self._passed(Reason.FAILED),
             running_elsewhere=self._passed(Reason.RUNNING),
             may_be_alive=(*self._may_be_alive, *self._todos.left_alone),
-            disk_full=self._todos.is_full,
+            disk_full=self._disk_full,
+            too_many_failed=self._too_many_failed,
             left=self._left,
             replaced=tuple(self._replaced),
             forgotten=self._folder.is_forgotten,
@@ -238,14 +248,14 @@ class Run:
             while (todo := await self._next()) is not None:
                 # Before the task exists: a million jobs stay lazy
                 slot = await slots.take()
-                if self._todos.is_full and not todo.is_taken_up:
+                if self._todos.is_closed and not todo.is_taken_up:
                     slot.release()
                     continue
                 self._at_work += 1
                 jobs.start_soon(self._run_job, place, todo, slot)
 
     async def _next(self) -> Todo | None:
-        """The next job. Waits while only jobs that run may come again; None when all is done."""
+        """The next job. Waits while no job is there but may come again; None when all is done."""
         while True:
             # Both before the question: a job may end, and come again, while that is answered
             self._one_less = anyio.Event()
@@ -254,9 +264,11 @@ class Run:
             todo = await in_thread(self._todos.next) if blocks else self._todos.next()
             if todo is PENDING:
                 continue
-            if todo is not None or not may_come_again:
+            pause = self._todos.pause
+            if todo is not None or not (may_come_again or pause < math.inf):
                 return todo
-            await self._one_less.wait()
+            with anyio.move_on_after(pause):
+                await self._one_less.wait()
 
     async def _run_job(self, place: Place, todo: Todo, slot: Slot) -> None:
         """Brings one job to its end. Told in every case, also when the run is cancelled."""
@@ -267,7 +279,7 @@ class Run:
             async with place.job(todo, slot) as job:
                 self._tell_start(job)
                 if not self._is_ending:
-                    await job.wait()
+                    await wait_in_time(job)
         except NotBegunError as exc:
             self._not_begun(todo, exc)
         finally:
@@ -301,7 +313,7 @@ class Run:
                 self._todos.add_again(anew(todo, was_begun=False))
         elif error.problem.kind is ProblemKind.DISK_FULL:
             # Not started, and to be started by a resumed run: nothing has become of it
-            self._start_nothing_more()
+            self._disk_is_full()
         else:
             if error.problem.kind is ProblemKind.MAY_BE_ALIVE and todo.leftover is not None:
                 self._may_be_alive.append(todo.leftover.metadata.identifier)
@@ -311,18 +323,44 @@ class Run:
         is_again = todo.again and comes_to_nothing(todo, outcome) and not self.cancelled
         if is_again:
             self._todos.add_again(anew(todo, was_begun=True))
-        if todo.is_taken_up and not self._is_ending and (is_again or not todo.again):
-            self._replaced.append(outcome.identifier)
         if any(problem.kind is ProblemKind.DISK_FULL for problem in outcome.problems):
-            self._start_nothing_more()
-        self._tell_outcome(todo, outcome)
+            self._disk_is_full()
+        pause = 0.0 if is_again else self._tried_again_in(todo, outcome)
+        is_older = todo.is_taken_up and not self._is_ending and not todo.again
+        if is_older or pause is not None:
+            self._replaced.append(outcome.identifier)
+        self._tell_outcome(todo, outcome, pause)
+        if pause is None:
+            self._count_failures(outcome)
 
-    def _start_nothing_more(self) -> None:
+    def _tried_again_in(self, todo: Todo, outcome: Outcome) -> float | None:
+        """Has a failed job tried again, after a pause in seconds; None if it is not."""
+        is_latest = todo.again or not todo.is_taken_up
+        if self.cancelled or self._todos.is_closed or not is_latest:
+            return None
+        pause = pause_before_retry(todo, outcome.status, self.plan.settings)
+        if pause is not None:
+            self._todos.add_later(anew(todo, was_begun=True, has_failed=True), pause)
+        return pause
+
+    def _count_failures(self, outcome: Outcome) -> None:
+        self._count_ended += 1
+        self._count_failed += outcome.status in FAILED
+        limit = self.plan.settings.max_failures
+        if are_too_many(self._count_failed, self._count_ended, limit):
+            self._too_many_failed = True
+            self._start_nothing_more(f"{self._count_failed} failed: nothing more is started")
+
+    def _disk_is_full(self) -> None:
         # What runs goes on: it may need no room
-        if not self._todos.is_full:
-            self._todos.is_full = True
-            where = escape(str(self.plan.experiments))
-            self.warn(f"the disk of `{where}` is full: nothing more is started")
+        self._disk_full = True
+        where = escape(str(self.plan.experiments))
+        self._start_nothing_more(f"the disk of `{where}` is full: nothing more is started")
+
+    def _start_nothing_more(self, why: str) -> None:
+        if not self._todos.is_closed:
+            self._todos.is_closed = True
+            self.warn(why)
 
     def close(self, is_done: bool) -> None:
         """Gives up what belongs to the run alone. Blocks."""
@@ -384,12 +422,12 @@ class Run:
     def _tell_queue(self, pending: int, running: int, reason: str) -> None:
         self._feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
 
-    def _tell_outcome(self, todo: Todo, outcome: Outcome) -> None:
+    def _tell_outcome(self, todo: Todo, outcome: Outcome, pause: float | None = None) -> None:
         # Also of jobs whose start was never told
         self._tell_early(outcome.identifier)
         self._started.discard(outcome.identifier)
         self._outcomes.append(outcome)
-        self._feed.publish(JobEnded(index=todo.index, outcome=outcome))
+        self._feed.publish(JobEnded(index=todo.index, outcome=outcome, tried_again_in=pause))
 
     def _tell_end(self) -> None:
         self._feed.publish(

@@ -32,6 +32,9 @@ class Survey:
     attempts: dict[str, int] = field(default_factory=dict)
     """How many times a job has been started in this run."""
 
+    failures: dict[str, int] = field(default_factory=dict)
+    """How many of these attempts have failed, as far as they count."""
+
     warnings: list[str] = field(default_factory=list)
 
     may_be_alive: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ class Todos:
     def __init__(self, plan: Plan, survey: Survey, *, is_ending: bool = False) -> None:
         self._survey = survey
         self._first = deque(survey.taken_up)
+        self._count_later = 0
         self._plan = iter(()) if is_ending else self._of_plan(plan)
         self.passed: Counter[Reason] = Counter()
         """Jobs of the plan that were not started, so far."""
@@ -40,8 +43,11 @@ class Todos:
         self.left_alone: list[str] = []
         """Identifiers of experiments whose jobs may be alive, and so were not started."""
 
-        self.is_full = False
-        """Whether nothing more is started, because the disk is full. What is taken up still is."""
+        self.is_closed = False
+        """Whether nothing more is started. What is taken up still is brought to its end."""
+
+        self._later: list[tuple[float, int, Todo]] = []
+        """A heap of jobs that wait until a time, by the monotonic clock and the order of coming."""
 
     def next(self) -> Todo | Pending | None:
         """The next job; None if there is none now. What runs may still come again.
@@ -51,9 +57,18 @@ class Todos:
         """
         while self._first:
             todo = self._first.popleft()
-            if not self.is_full or todo.is_taken_up:
+            if not self.is_closed or todo.is_taken_up:
                 return todo
-        return None if self.is_full else next(self._plan, None)
+        if self.is_closed:
+            return None
+        return heapq.heappop(self._later)[-1] if self.pause <= 0 else next(self._plan, None)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until a job that waits may start; infinite if there is none."""
+        return (
+            math.inf if self.is_closed or not self._later else self._later[0][0] - time.monotonic()
+        )
 
     @property
     def may_block(self) -> bool:
@@ -67,6 +82,11 @@ class Todos:
         """Puts a job first that is to be started anew."""
         self._first.appendleft(todo)
 
+    def add_later(self, todo: Todo, pause: float) -> None:
+        """Has a job started in so many seconds."""
+        self._count_later += 1
+        heapq.heappush(self._later, (time.monotonic() + pause, self._count_later, todo))
+
     def _of_plan(self, plan: Plan) -> Iterator[Todo | Pending]:
         keys, settled = Keys(plan.place), self._survey.settled
         ends = time.monotonic() + SLICE
@@ -75,7 +95,8 @@ class Todos:
             reason = settled.get(key)
             if reason is None:
                 attempt = self._survey.attempts.get(key, 0) + 1
-                yield Todo(index=index, job=job, key=key, attempt=attempt)
+                failures = self._survey.failures.get(key, 0)
+                yield Todo(index=index, job=job, key=key, attempt=attempt, failures=failures)
                 ends = time.monotonic() + SLICE
                 continue
             self.pass_by(reason)
@@ -93,7 +114,13 @@ def comes_to_nothing(todo: Todo, outcome: Outcome) -> bool:
     return outcome.status in (Status.LOST, Status.CANCELLED)
 
 
-def anew(todo: Todo, *, was_begun: bool) -> Todo:
+def anew(todo: Todo, *, was_begun: bool, has_failed: bool = False) -> Todo:
     """The same job, to be started as a new experiment."""
-    attempt = todo.attempt + was_begun
-    return replace(todo, attempt=attempt, leftover=None, is_taken_up=False, again=False)
+    return replace(
+        todo,
+        attempt=todo.attempt + was_begun,
+        failures=todo.failures + has_failed,
+        leftover=None,
+        is_taken_up=False,
+        again=False,
+    )

@@ -72,7 +72,11 @@ class _Board:
                     and len(self._failures) < FAILURES
                 ):
                     self._failures += [
-                        "\n".join(report.failure(event.outcome, self._run.name, self._run.plan))
+                        "\n".join(
+                            report.failure(
+                                event.outcome, self._run.name, self._run.plan, event.tried_again_in
+                            )
+                        )
                     ]
         self.ended.set()
 

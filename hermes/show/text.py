@@ -82,10 +82,10 @@ class Progress:
                 self.running[event.identifier] = (event, time.monotonic())
                 if self._differences is not None:
                     self._differences.add(event.script, event.arguments)
-            case JobEnded(outcome=outcome):
+            case JobEnded(outcome=outcome, tried_again_in=pause):
                 self.running.pop(outcome.identifier, None)
-                self.done += 1
-                self.failed += not outcome.ok
+                self.done += pause is None
+                self.failed += pause is None and not outcome.ok
             case QueueChanged():
                 self.queue = event
             case RunEnded():
@@ -165,22 +165,30 @@ def is_failure(outcome: Outcome) -> bool:
     return not outcome.ok and (outcome.status is not Status.CANCELLED or bool(outcome.problems))
 
 
-def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
-    """All that somebody needs who comes back and sees that a job went wrong, line by line."""
+def failure(
+    outcome: Outcome, name: str, plan: Plan, tried_again_in: float | None = None
+) -> list[str]:
+    """All that somebody needs who comes back and sees that a job went wrong, line by line.
+
+    `tried_again_in` are the seconds until it is started anew, None if it is not.
+    """
     kind = "problems" if outcome.status is Status.FINISHED else outcome.status.value
     how = f": {outcome.how}," if outcome.how not in (kind, Status.FINISHED) else ""
     lines = [
         f"{kind}: {escape(outcome.script)} {outcome.identifier}{how}"
         f" after {duration(outcome.duration)}"
+        + (f"; tried again in {tried_again_in:g} s" if tried_again_in else "")
     ]
     lines += [f"    problem: {escape(problem.text)}" for problem in outcome.problems]
     if outcome.status is Status.CANCELLED:
         return lines
+    if tried_again_in is not None and outcome.directory is not None:
+        return lines + _last_words(outcome.directory)
     lines.append(f"    command: {escape(shortened(shlex.join(outcome.argv)))}")
     if outcome.directory is not None:
         if outcome.status is not Status.FINISHED:
-            last = tail(f"{outcome.directory}/{STDERR}", TAIL_LINES)
-            lines += [f"    stderr | {line}" for line in last]
+            last = _last_words(outcome.directory)
+            lines += last
             if outcome.status is Status.FAILED and _is_unknown(outcome.identifier, last):
                 lines.append(f"    hint: {KEEP_AWAY}")
         lines.append(f"    directory: {escape(relative(outcome.directory))}")
@@ -191,6 +199,10 @@ def failure(outcome: Outcome, name: str, plan: Plan) -> list[str]:
             f"    run again: {escape(change + rerun_command(outcome.directory, name, plan))}"
         )
     return lines
+
+
+def _last_words(directory: str) -> list[str]:
+    return [f"    stderr | {line}" for line in tail(f"{directory}/{STDERR}", TAIL_LINES)]
 
 
 def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
@@ -206,12 +218,15 @@ def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
 def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     """The last line: what came of the run, and where it is."""
     counts: dict[str, int] = {}
+    replaced = set(result.replaced)
     for outcome in result.outcomes:
         kind = (
             "finished with problems"
             if outcome.status is Status.FINISHED and outcome.problems
             else outcome.status.value
         )
+        if outcome.status in (Status.FAILED, Status.TIMEOUT) and outcome.identifier in replaced:
+            kind += " and tried again"
         counts[kind] = counts.get(kind, 0) + 1
     if result.succeeded_before:
         counts["finished before"] = result.succeeded_before
@@ -232,7 +247,7 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     if never:
         counts["never started"] = never
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    go_on = "; `hermes resume` goes on" if result.cancelled else ""
+    go_on = "; `hermes resume` goes on" if result.cancelled or result.too_many_failed else ""
     if result.forgotten:
         go_on = "; put away: it cannot be resumed"
     elif result.disk_full:

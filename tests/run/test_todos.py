@@ -99,7 +99,7 @@ def test_disk_full_starts_nothing_but_what_was_taken_up(lab: Lab) -> None:
     left = taken_up(lab, 1)
     todos = Todos(lab.plan, Survey(settled={left.key: Reason.TAKEN_UP}, taken_up=[left]))
     todos.add_again(todo_of(lab, 0))
-    todos.is_full = True
+    todos.is_closed = True
     assert rest(todos) == [1]
     assert todos.next() is None
 

@@ -7,6 +7,7 @@ finish.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager, suppress
@@ -112,6 +113,8 @@ class SlurmJob:
     task: OpenTask
     reason: Status | None = None
     outcome: Outcome | None = None
+    time_left = math.inf
+    """Kept by the node, where the job waits for nothing."""
 
     @property
     def started(self) -> JobStarted | None:
@@ -128,6 +131,7 @@ class FinishedJob:
     outcome: Outcome | None
     reason: Status | None = None
     started: JobStarted | None = None
+    time_left = math.inf
 
     async def wait(self) -> None:
         await anyio.lowlevel.checkpoint()

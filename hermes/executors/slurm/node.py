@@ -32,7 +32,7 @@ from ...experiments.run_record import read_record
 from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
 from ...timing import TIMING
-from ..base import Grace, Leftover, NotBegunError, OpenRun, Todo, outcome_of
+from ..base import Grace, Leftover, NotBegunError, OpenRun, Todo, outcome_of, wait_in_time
 from ..local import LOCAL
 from ..proc import group_members, processes_of
 from ..processes import recorded_exit
@@ -310,7 +310,7 @@ def _execute(
                             if job.started is not None:
                                 endings.group = job.started.pid
                                 teller.tell_start(job.started)
-                            await job.wait()
+                            await wait_in_time(job)
                     outcome = job.outcome if job is not None else None
                     end = outcome or endings.not_begun()
                 except NotBegunError as exc:
