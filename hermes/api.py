@@ -24,8 +24,9 @@ from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
 from .run.finding import FoundRun, Purpose
+from .run.news import FollowLogs
 from .run.resume import is_unfinished, settled_by_others, survey_name, survey_run
-from .run.runner import FollowLogs, Run, RunOptions, in_progress
+from .run.runner import Run, RunOptions, in_progress
 from .run.starts import Starts
 from .run.survey import Survey
 from .timing import TIMING, Timing

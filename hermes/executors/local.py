@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -23,22 +23,20 @@ import anyio.lowlevel
 from ..blocking import in_thread, shielded
 from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
-from ..events import JobStarted
 from ..experiments.files import remove_parts
 from ..experiments.journal import Machine, may_be_alive
 from ..experiments.metadata import now
-from ..experiments.provenance import process_start
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.plan import Plan
-from ..model import Outcome, Problem, ProblemKind, Status
+from ..model import Problem, ProblemKind, Status
 from .adopt import adopt, adopted_end, left_alone
-from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event, time_limit
+from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .closing import UNSUPERVISED, keep_exit, record_end, write
 from .elsewhere import Elsewhere
-from .exits import Exit
+from .local_job import LocalJob
 from .proc import CENSUS, by_job, processes_of
-from .processes import Group, Launch, hidden_from_shells, recorded_exit, start, why_not_started
+from .processes import Launch, hidden_from_shells, recorded_exit, start, why_not_started
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -83,72 +81,6 @@ class LocalExecutor:
 
 
 LOCAL = LocalExecutor()
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class LocalJob:
-    """A job between the making of its experiment and its final metadata."""
-
-    place: LocalPlace
-    todo: Todo
-    experiment: Experiment
-    launch: Launch | None = None
-    """What to start; None if an earlier runner has started the job."""
-
-    process: Group | None = None
-    exit: Exit | None = None
-    """How the process ended; None before that, and if nobody can tell."""
-
-    reason: Status | None = None
-    started: JobStarted | None = None
-    outcome: Outcome | None = None
-    is_copied: bool = False
-    is_abandoned: bool = False
-    """Whether nobody waits for it any more, nor for its files."""
-
-    began: float = field(default_factory=time.monotonic)
-    ended: float = math.nan
-    """By the same clock as `began`."""
-
-    @property
-    def is_adopted(self) -> bool:
-        return self.todo.leftover is not None
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
-
-    @property
-    def time_left(self) -> float:
-        limit = time_limit(self.place.run.plan, self.todo.job)
-        start = self.experiment.metadata.start
-        if self.is_adopted and start is not None:
-            # Only the clock of day was there when it began
-            return limit - (now() - start).total_seconds()
-        return self.began + limit - time.monotonic()
-
-    def abandon(self) -> None:
-        """Kills the job at once, without waiting for anything. A resumed run finishes it."""
-        self.is_abandoned = True
-        self.experiment.close_logs()
-        if self.process is not None and self.exit is None:
-            self.process.kill()
-
-    async def wait(self) -> None:
-        if self.process is None:
-            await anyio.lowlevel.checkpoint()
-            return
-        if not self.is_adopted:
-            with anyio.move_on_after(self.place.run.timing.record_after):
-                self.exit = await self.process.wait()
-                return
-            await in_thread(self._record_process, limiter=self.place.threads)
-        self.exit = await self.process.wait()
-
-    def _record_process(self) -> None:
-        assert self.process is not None
-        self.experiment.metadata.pid_start = process_start(self.process.pid)
-        write(self.experiment, sync=False)
 
 
 class LocalPlace:
@@ -267,7 +199,9 @@ class LocalPlace:
         if todo.job.options.copy_before and not is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment)
-        return LocalJob(place=self, todo=todo, experiment=experiment, launch=launch)
+        return LocalJob(
+            run=self.run, threads=self.threads, todo=todo, experiment=experiment, launch=launch
+        )
 
     def _take_up(self, todo: Todo, slot: Slot) -> LocalJob:
         """Goes on with an experiment of an earlier runner. Blocks."""
@@ -294,7 +228,8 @@ class LocalPlace:
                 raise NotBegunError(None)
             self._collect_for(experiment, adopted=True)
         return LocalJob(
-            place=self,
+            run=self.run,
+            threads=self.threads,
             todo=todo,
             experiment=experiment,
             process=process,

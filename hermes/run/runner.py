@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 
-from ..blocking import has_loop, in_thread, shielded
+from ..blocking import has_loop, in_thread
 from ..errors import escape
 from ..events import (
     Event,
-    FileCollected,
-    JobEnded,
-    LogChunk,
     QueueChanged,
     RunEnded,
     RunStarted,
-    RunWarning,
 )
 from ..executors.base import (
     Executor,
@@ -44,24 +38,15 @@ from ..language.kinds import DURATION
 from ..model import Outcome, ProblemKind, RunResult
 from ..timing import Timing
 from .control import cancel_when_asked
-from .feed import Feed, Listener
 from .limits import FAILED, are_too_many, pause_before_retry
-from .logs import Follower, Stream
+from .news import FollowLogs, News
 from .slots import Slots
 from .starts import Starts
 from .survey import Reason, Survey
 from .todos import PENDING, Todos, anew, comes_to_nothing
 
-UNREAD = 32
-"""Events that a listener may leave waiting before log chunks, of 64 KiB each, wait for it. Other
-events never do."""
-
 INNER_SHARE = 0.7
 """A run in a job of another run has this share of that job's grace."""
-
-FollowLogs = Literal["all", "shown", "none"]
-"""Whose output is followed for `LogChunk` events: that of all jobs, of those with `-l false`, or
-nobody's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,22 +105,9 @@ class Run:
         """Around all; cancelled only while the executor is being opened."""
 
         self._scope = anyio.CancelScope()
+        self._news = News(options.follow_logs, options.timing)
         self._todos = Todos(self.plan, survey, is_ending=is_ending)
         self._place: Place | None = None
-        self._feed = Feed()
-        self._first_listener: Listener | None = self._feed.listen()
-        self._takes_chunks = False
-        """Whether somebody iterates over the run, and so takes pieces of logs."""
-
-        self._follower = Follower(self._pass_on)
-        self._started: set[str] = set()
-        """Jobs of which the start has been told, and not the end."""
-
-        self._early: dict[str, list[str]] = {}
-        """Files that were collected before the start of their jobs was told."""
-
-        self._count_started = 0
-        self._outcomes: list[Outcome] = []
         self._count_ended = 0
         self._count_failed = 0
         """Jobs that have come to their end in this call, and those that have failed for good."""
@@ -146,7 +118,6 @@ class Run:
         self._may_be_alive: list[str] = []
         """Identifiers of experiments of this run that were left alone."""
 
-        self._warnings: list[str] = list(self.plan.warnings)
         self._left = 0
         self._at_work = 0
         self._one_less = anyio.Event()
@@ -157,9 +128,7 @@ class Run:
         """The events of the run to its end: for the first who asks from its very start, for others
         from now on.
         """
-        self._takes_chunks = True
-        listener, self._first_listener = self._first_listener, None
-        return listener or self._feed.listen()
+        return self._news.listen()
 
     def cancel(self) -> None:
         """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the
@@ -183,9 +152,9 @@ class Run:
         return RunResult(
             run_id=self.run_id,
             name=self.name,
-            outcomes=tuple(self._outcomes),
+            outcomes=tuple(self._news.outcomes),
             cancelled=self.cancelled,
-            warnings=tuple(self._warnings),
+            warnings=(*self.plan.warnings, *self._news.warnings),
             succeeded_before=self._passed(Reason.SUCCEEDED),
             failed_before=self._passed(Reason.FAILED),
             running_elsewhere=self._passed(Reason.RUNNING),
@@ -208,7 +177,7 @@ class Run:
         self._tell_begin()
         try:
             async with anyio.create_task_group() as services:
-                services.start_soon(shielded, self._follower.run)
+                services.start_soon(self._news.follow_logs)
                 if not self._is_ending:
                     services.start_soon(cancel_when_asked, self, self._folder, self._timing)
                 try:
@@ -222,7 +191,7 @@ class Run:
                     self.cancelled = True
                     raise
                 finally:
-                    self._follower.stop()
+                    self._news.stop_following()
                 services.cancel_scope.cancel()
         finally:
             self._tell_end()
@@ -235,7 +204,7 @@ class Run:
             grace=self._grace,
             timing=self._timing,
             is_cancelled=lambda: self.cancelled,
-            collected=self._tell_collected,
+            collected=self._news.collected,
             warn=self.warn,
             queued=self._tell_queue,
             follow_files=self._options.follow_files,
@@ -277,7 +246,8 @@ class Run:
             if await self._is_taken(todo):
                 return
             async with place.job(todo, slot) as job:
-                self._tell_start(job)
+                if job.started is not None:
+                    self._news.start(job.started)
                 if not self._is_ending:
                     await wait_in_time(job)
         except NotBegunError as exc:
@@ -285,9 +255,7 @@ class Run:
         finally:
             slot.release()
             if job is not None and job.outcome is not None:
-                if self._follower.follows(job.outcome.identifier):
-                    with anyio.CancelScope(shield=True):
-                        await self._follower.finish(job.outcome.identifier)
+                await self._news.finish_log(job.outcome.identifier)
                 self._job_ended(todo, job.outcome)
                 if self._starts is not None:
                     with anyio.CancelScope(shield=True):
@@ -317,7 +285,7 @@ class Run:
         else:
             if error.problem.kind is ProblemKind.MAY_BE_ALIVE and todo.leftover is not None:
                 self._may_be_alive.append(todo.leftover.metadata.identifier)
-            self._tell_outcome(todo, Outcome.not_begun(todo.job, error.status, error.problem))
+            self._news.end(todo.index, Outcome.not_begun(todo.job, error.status, error.problem))
 
     def _job_ended(self, todo: Todo, outcome: Outcome) -> None:
         is_again = todo.again and comes_to_nothing(todo, outcome) and not self.cancelled
@@ -329,7 +297,7 @@ class Run:
         is_older = todo.is_taken_up and not self._is_ending and not todo.again
         if is_older or pause is not None:
             self._replaced.append(outcome.identifier)
-        self._tell_outcome(todo, outcome, pause)
+        self._news.end(todo.index, outcome, pause)
         if pause is None:
             self._count_failures(outcome)
 
@@ -372,19 +340,17 @@ class Run:
 
     def warn(self, message: str) -> None:
         """Something that concerns the whole run and harms no result."""
-        self._warnings.append(message)
-        self._feed.publish(RunWarning(message=message))
+        self._news.warn(message)
 
     def leave(self) -> None:
         """Nobody iterates in this block any more. Who listens in another task may go on to the end;
         what nobody takes is not kept.
         """
-        if not self._takes_chunks:
-            self._feed.close()
+        self._news.leave()
 
     def _tell_begin(self) -> None:
         done = self._survey.counted.total() - self._survey.counted[Reason.TAKEN_UP]
-        self._feed.publish(
+        self._news.publish(
             RunStarted(
                 run_id=self.run_id,
                 name=self.name,
@@ -396,66 +362,18 @@ class Run:
         for message in self._survey.warnings:
             self.warn(message)
 
-    def _tell_start(self, job: RunningJob) -> None:
-        event = job.started
-        if event is None:
-            return
-        self._count_started += 1
-        self._started.add(event.identifier)
-        follow_logs = self._options.follow_logs
-        if follow_logs == "all" or (follow_logs == "shown" and not event.log):
-            self._follower.add(event.identifier, event.directory)
-        self._feed.publish(event)
-        self._tell_early(event.identifier)
-
-    def _tell_collected(self, identifier: str, path: str) -> None:
-        if identifier in self._started:
-            self._feed.publish(FileCollected(identifier=identifier, path=path))
-        else:
-            # Quicker than the news of its job's start
-            self._early.setdefault(identifier, []).append(path)
-
-    def _tell_early(self, identifier: str) -> None:
-        for path in self._early.pop(identifier, ()):
-            self._feed.publish(FileCollected(identifier=identifier, path=path))
-
     def _tell_queue(self, pending: int, running: int, reason: str) -> None:
-        self._feed.publish(QueueChanged(pending=pending, running=running, reason=reason))
-
-    def _tell_outcome(self, todo: Todo, outcome: Outcome, pause: float | None = None) -> None:
-        # Also of jobs whose start was never told
-        self._tell_early(outcome.identifier)
-        self._started.discard(outcome.identifier)
-        self._outcomes.append(outcome)
-        self._feed.publish(JobEnded(index=todo.index, outcome=outcome, tried_again_in=pause))
+        self._news.publish(QueueChanged(pending=pending, running=running, reason=reason))
 
     def _tell_end(self) -> None:
-        self._feed.publish(
+        self._news.close(
             RunEnded(
                 run_id=self.run_id,
-                started=self._count_started,
-                succeeded=sum(outcome.ok for outcome in self._outcomes),
+                started=self._news.count_started,
+                succeeded=sum(outcome.ok for outcome in self._news.outcomes),
                 cancelled=self.cancelled,
             )
         )
-        self._feed.close()
-
-    async def _pass_on(self, identifier: str, stream: Stream, data: bytes) -> bool:
-        """Publishes a piece of a log, and waits for listeners that are behind, so that a fast job
-        cannot fill the memory. False if nobody takes more of this job.
-        """
-        if not self._takes_chunks:
-            return self._feed.followed
-        self._feed.publish(LogChunk(identifier=identifier, stream=stream, data=data))
-        ends, waiting = time.monotonic() + self._timing.slow_reader, math.inf
-        while self._feed.waiting > UNREAD:
-            if self._feed.waiting < waiting:
-                waiting = self._feed.waiting
-                ends = time.monotonic() + self._timing.slow_reader
-            elif time.monotonic() > ends:
-                return False
-            await anyio.sleep(0.01)
-        return True
 
 
 def within_outer(grace: float, environment: Mapping[str, str]) -> float:
