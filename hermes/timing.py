@@ -35,6 +35,12 @@ class Timing:
     git: float = 5.0
     """For all answers of git together: a run must not wait for a slow network disk."""
 
+    first_retry: float = 1.0
+    """Before a failed job is tried again; each pause after that is twice the one before."""
+
+    last_retry: float = 60.0
+    """The longest pause before a failed job is tried again."""
+
     slow_reader: float = 5.0
     """A listener that takes nothing for so long gets no more log chunks of that job."""
 

@@ -199,7 +199,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"],
             "move_after": ["moved.txt"], "log": False,
-            "comments": ["one: two", "three"], "slurm": [],
+            "comments": ["one: two", "three"], "slurm": [], "timeout": None,
+            "retries": None,
         },
         "comments": ["one: two", "three"],
         "working_directory": str(project.path),
@@ -207,7 +208,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "hermes_file": {"path": str(path), "line": 6, "sha256": sha256},
         "settings": {
             "threads": 2, "path_to_experiments": ".", "supervise": True, "identifier": "argument",
-            "cwd": "here", "env": [], "executor": "local", "slurm": "", "seed": 0,
+            "cwd": "here", "timeout": None, "grace": 10.0, "retries": 0, "max_failures": None,
+            "env": [], "executor": "local", "slurm": "", "seed": 0,
         },
         "git": {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"},
         "status": "failed",

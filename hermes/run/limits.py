@@ -8,11 +8,7 @@ from __future__ import annotations
 from ..executors.base import Todo
 from ..language.settings import Settings
 from ..model import Options, Status
-
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-"""Seconds before a job is tried again, the first time and at most: each pause is twice the one
-before."""
+from ..timing import Timing
 
 SHARE_FROM = 10
 """A share of failed jobs is looked at when so many have ended."""
@@ -26,12 +22,14 @@ def retries_of(options: Options, settings: Settings) -> int:
     return settings.retries if options.retries is None else options.retries
 
 
-def pause_before_retry(todo: Todo, status: Status, settings: Settings) -> float | None:
+def pause_before_retry(
+    todo: Todo, status: Status, settings: Settings, timing: Timing
+) -> float | None:
     """Seconds until a job that has ended so is tried again; None if it is not."""
     if status not in FAILED or todo.failures >= retries_of(todo.job.options, settings):
         return None
     # So large a power would be no number any more
-    return min(FIRST_PAUSE * 2.0 ** min(todo.failures, 10), LONGEST_PAUSE)
+    return min(timing.first_retry * 2.0 ** min(todo.failures, 10), timing.last_retry)
 
 
 def are_too_many(failed: int, ended: int, limit: str | None) -> bool:

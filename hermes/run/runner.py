@@ -29,7 +29,6 @@ from ..executors.base import (
     OpenRun,
     Place,
     RunningJob,
-    Slot,
     Todo,
     wait_in_time,
 )
@@ -40,7 +39,7 @@ from ..timing import Timing
 from .control import cancel_when_asked
 from .limits import FAILED, are_too_many, pause_before_retry
 from .news import FollowLogs, News
-from .slots import Slots
+from .slots import HeldSlot, Slots
 from .starts import Starts
 from .survey import Reason, Survey
 from .todos import PENDING, Todos, anew, comes_to_nothing
@@ -212,13 +211,14 @@ class Run:
         )
 
     async def _run_jobs(self, place: Place) -> None:
-        slots = Slots(place.window)
+        # The next job must not start before it is known whether this one has failed
+        slots = Slots(place.window, kept=self.plan.settings.max_failures is not None)
         async with anyio.create_task_group() as jobs:
             while (todo := await self._next()) is not None:
                 # Before the task exists: a million jobs stay lazy
                 slot = await slots.take()
                 if self._todos.is_closed and not todo.is_taken_up:
-                    slot.release()
+                    slot.free()
                     continue
                 self._at_work += 1
                 jobs.start_soon(self._run_job, place, todo, slot)
@@ -239,7 +239,7 @@ class Run:
             with anyio.move_on_after(pause):
                 await self._one_less.wait()
 
-    async def _run_job(self, place: Place, todo: Todo, slot: Slot) -> None:
+    async def _run_job(self, place: Place, todo: Todo, slot: HeldSlot) -> None:
         """Brings one job to its end. Told in every case, also when the run is cancelled."""
         job: RunningJob | None = None
         try:
@@ -253,13 +253,13 @@ class Run:
         except NotBegunError as exc:
             self._not_begun(todo, exc)
         finally:
-            slot.release()
             if job is not None and job.outcome is not None:
                 await self._news.finish_log(job.outcome.identifier)
                 self._job_ended(todo, job.outcome)
                 if self._starts is not None:
                     with anyio.CancelScope(shield=True):
                         await in_thread(self._starts.end, todo.key, job.outcome.status)
+            slot.free()
             self._at_work -= 1
             self._one_less.set()
 
@@ -306,7 +306,7 @@ class Run:
         is_latest = todo.again or not todo.is_taken_up
         if self.cancelled or self._todos.is_closed or not is_latest:
             return None
-        pause = pause_before_retry(todo, outcome.status, self.plan.settings)
+        pause = pause_before_retry(todo, outcome.status, self.plan.settings, self._timing)
         if pause is not None:
             self._todos.add_later(anew(todo, was_begun=True, has_failed=True), pause)
         return pause

@@ -11,17 +11,19 @@ import anyio
 class Slots:
     """Gives out at most `most` slots at the same time, to those who ask first.
 
-    Numbers are counted from 0; the smallest that is free is given.
+    Numbers are counted from 0; the smallest that is free is given. With `kept`, a slot is free only
+    when it is known how its job ended.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, kept: bool = False) -> None:
+        self._are_kept = kept
         self.limiter = anyio.CapacityLimiter(most)
         self._fresh = count()
         self._returned: list[int] = []
 
     async def take(self) -> HeldSlot:
         """Waits for a slot."""
-        slot = HeldSlot(self)
+        slot = HeldSlot(self, kept=self._are_kept)
         await self.limiter.acquire_on_behalf_of(slot)
         slot.number = heapq.heappop(self._returned) if self._returned else next(self._fresh)
         return slot
@@ -32,15 +34,23 @@ class Slots:
 
 
 class HeldSlot:
-    """One slot, held until it is released."""
+    """One slot, held until it is released.
+
+    A `kept` one is not given back by whoever runs the job, only by `free`.
+    """
 
     number = -1
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, *, kept: bool) -> None:
         self._slots: Slots | None = slots
+        self._is_kept = kept
 
     def release(self) -> None:
         """Gives the slot back; a second time does nothing."""
+        if not self._is_kept:
+            self.free()
+
+    def free(self) -> None:
         slots, self._slots = self._slots, None
         if slots is not None:
             slots.give_back(self)

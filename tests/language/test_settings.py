@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -240,9 +242,12 @@ def test_readme_lists_the_settings_of_the_table() -> None:
 def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
     rows = {name: row for name, row in SETTINGS.items() if row.in_calls}
     hints = get_type_hints(PlanArguments)
-    # What consists of several parts can be given in several ways
+    # These can be given in several ways
     assert str | Mapping[str, str] | Sequence[str] | None == hints.pop("env")
-    assert hints == {name: row.kind.argument | None for name, row in rows.items() if name != "env"}
+    assert str | float | timedelta | None == hints.pop("timeout") == hints.pop("grace")
+    assert str | int | None == hints.pop("max_failures")
+    assert hints == {name: rows[name].kind.argument | None for name in hints}
+    assert len(hints) == len(rows) - 4
     # `open_run` takes an executor itself as well as its name
     assert set(SettingArguments.__annotations__) == set(rows) - {"executor"}
     with pytest.raises(TypeError, match="thread"):
@@ -252,7 +257,8 @@ def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
 def test_settings_of_the_table_are_read_and_written() -> None:
     for row in SETTINGS.values():
         assert row.parse(row.write(row.default)) == row.default
-        assert isinstance(row.default, row.kind.argument)
+        given = row.kind.take or row.kind.parse
+        assert given(row.write(row.default)) == row.default
 
 
 def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
@@ -260,7 +266,8 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     assert options <= set(re.findall(r"--[a-z-]+", desk.hermes("exec", "--help").stdout))
     given: tuple[str, ...] = ("--threads=3", "--path-to-experiments=out", "--no-supervise")
     given += ("--executor=local", "--identifier=none", "--seed=7", "--cwd=experiment")
-    given += ("--env=A=x y", "--env=B=")
+    given += ("--env=A=x y", "--env=B=", "--timeout=1d12h", "--grace=0.5s", "--retries=2")
+    given += ("--max-failures=20%",)
     desk.write(".hermes_settings", "threads: 2\nsupervise: true\nenv: A=1 C=3\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
     (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
@@ -270,6 +277,10 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
         "supervise": False,
         "identifier": "none",
         "cwd": "experiment",
+        "timeout": 129600.0,
+        "grace": 0.5,
+        "retries": 2,
+        "max_failures": "20%",
         "env": ["A=x y", "B=", "C=3"],
         "executor": "local",
         "slurm": "--time=5",
@@ -282,6 +293,13 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     [
         ("--threads=0", "bad value `0` for `threads`: expected a whole number, at least 1"),
         ("--executor=moon", "bad value `moon` for `executor`: expected `local` or `slurm`"),
+        ("--timeout=0s", "bad value `0s` for `timeout`: expected a time above 0"),
+        (
+            "--timeout=90",
+            "bad value `90` for `timeout`: expected a duration such as `90s`, `45m`, `2h` or "
+            "`1d12h`; write `90s` for seconds",
+        ),
+        ("--max-failures=0", "bad value `0` for `max_failures`: expected a number of jobs"),
         ("--slurm=--wait", "bad value `--wait` for `slurm`: `--wait` is what Hermes itself gives"),
     ],
 )
@@ -311,6 +329,50 @@ def test_variables_that_are_none(text: str, message: str, tmp_path: Path) -> Non
     with pytest.raises(HermesFileError, match=message) as caught:
         compiled(tmp_path, f"PRE\nenv: {text}\n{JOB}")
     assert caught.value.line == 2
+
+
+DURATIONS = {
+    "90s": 90.0, "45m": 2700.0, "2h": 7200.0, "1d12h": 129600.0, "1.5h": 5400.0, "0.25s": 0.25,
+    "2 h 5 m": 7500.0, "1H": 3600.0, "0s": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "seconds"), DURATIONS.items())
+def test_durations_are_read(tmp_path: Path, text: str, seconds: float) -> None:
+    assert compiled(tmp_path, f"PRE\ngrace: {text}\n{JOB}").settings.grace == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1x", "-1s", "1m2h", "1s1s", "1e3s", "\u0661s"])
+def test_durations_that_are_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(HermesFileError, match=r"bad value|expected"):
+        compiled(tmp_path, f"PRE\ngrace: {text}\n{JOB}")
+
+
+@examples(300)
+@given(st.one_of(st.integers(0, 10**9 - 1), st.decimals(0, 10**6, places=9)))
+def test_durations_are_written_so_that_they_are_read_again(seconds: int | Decimal) -> None:
+    row = SETTINGS["grace"]
+    assert row.parse(row.write(float(seconds))) == float(seconds)
+
+
+def test_durations_in_calls_are_seconds_or_timedeltas(tmp_path: Path) -> None:
+    found = compiled(tmp_path, JOB, timeout=90, grace=timedelta(minutes=1)).settings
+    assert (found.timeout, found.grace) == (90.0, 60.0)
+    for wrong in (0, -1, float("nan"), float("inf"), "90"):
+        with pytest.raises(HermesError, match="bad value"):
+            compiled(tmp_path, JOB, timeout=wrong)
+
+
+def test_none_takes_back_what_a_lower_layer_says(tmp_path: Path) -> None:
+    write(tmp_path / ".hermes_settings", "timeout: 2h\nmax_failures: 1\n")
+    text = "PRE\ntimeout: none\n" + JOB
+    plan = compiled(tmp_path, text, max_failures="none")
+    assert (plan.settings.timeout, plan.settings.max_failures) == (None, None)
+    assert compiled(tmp_path, text, timeout="1h").settings.timeout == 3600
+    # Also when the plan is made again: None alone would mean "not given"
+    write(tmp_path / "x.hermes", text)
+    again = from_recipe(compiled(tmp_path, "PRE\ntimeout: 1h\n" + JOB, timeout="none").recipe)
+    assert again.settings.timeout is None
 
 
 names = st.from_regex(re.compile(r"[A-Za-z_]\w{0,5}", re.ASCII), fullmatch=True)

@@ -20,7 +20,7 @@ from hermes import (
     Status,
 )
 from hermes.events import RunWarning
-from hermes.run import runner
+from hermes.run import news
 from hermes.run.feed import IN_A_ROW, Feed, Listener
 from hermes.timing import Timing
 
@@ -34,7 +34,7 @@ async def test_a_listener_that_leaves_early(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # If somebody still waited for it to take what it will not take, the run would not end in time
-    monkeypatch.setattr(runner, "UNREAD", 3)
+    monkeypatch.setattr(news, "UNREAD", 3)
     project.write("print.py", PRINT)
     with anyio.fail_after(LIMIT):
         async with project.open(
@@ -67,7 +67,7 @@ async def test_a_listener_that_fails(project: Project) -> None:
 async def test_a_slow_listener_gets_everything(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "UNREAD", 3)
+    monkeypatch.setattr(news, "UNREAD", 3)
     project.write("print.py", PRINT)
     events = []
     async with project.open(*[f"[[{project.PYTHON}, print.py, 500000]]"] * 3, threads=3) as run:
@@ -82,7 +82,7 @@ async def test_a_slow_listener_gets_everything(
 async def test_a_listener_that_stops_taking_holds_nobody_up(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "UNREAD", 3)
+    monkeypatch.setattr(news, "UNREAD", 3)
     project.write("print.py", PRINT)
     events: list[Event] = []
     async with project.open(

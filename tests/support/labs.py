@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hermes.experiments.run_folder import RunFolder
 from hermes.experiments.writer import Experiment
 from hermes.language.keys import Keys
@@ -17,10 +19,19 @@ class Lab:
     status a test says.
     """
 
-    def __init__(self, project: Project, count: int, *, name: str = "test") -> None:
+    def __init__(
+        self,
+        project: Project,
+        count: int,
+        *,
+        name: str = "test",
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.project = project
         project.write("job.sh")
-        path = project.hermes_file(f"PROD([[sh, job.sh, {{n}}]], n=RANGE[0, {count}])")
+        path = project.hermes_file(
+            f"PROD([[sh, job.sh, {{n}}]], n=RANGE[0, {count}])", settings=settings
+        )
         self.plan: Plan = compile_file(path, working_directory=project.path, root=project.path)
         self.jobs: list[Job] = list(self.plan.jobs)
         keys = Keys(self.plan.place)
