@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from .metadata import GitState
 
 PLAIN = {
@@ -54,19 +56,33 @@ MAX_SHARE = 0.02
 
 
 class Git(NamedTuple):
-    """The state of the working tree, and the content of `uncommitted.patch`, None if clean."""
+    """The state of the working tree, and the content of `uncommitted.patch`, None if clean.
+
+    `edited` is when the last of the tracked files that differ from the commit was changed, in
+    nanoseconds since the epoch.
+    """
 
     state: GitState
     patch: bytes | None = None
+    edited: int = 0
 
     @property
     def suffix(self) -> str:
         """The last five characters of the commit."""
         return self.state.commit[-5:] if self.state.commit else NO_COMMIT
 
+    def with_reason(self, reason: str) -> Git:
+        """The same, and one thing more that is to be told of it."""
+        reasons = "; ".join(filter(None, (self.state.reason, reason)))
+        return self._replace(state=msgspec.structs.replace(self.state, reason=reasons))
+
 
 UNKNOWN = Git(GitState())
 """Stands where nobody has asked."""
+
+
+Stamp = tuple[int, ...]
+"""By which one sees whether a file is the same and has been left alone."""
 
 
 class _Answer(NamedTuple):
@@ -81,22 +97,39 @@ def top_of(folder: Path) -> Path | None:
     return next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
 
 
+def folder_of(top: Path) -> str:
+    """The folder in which git keeps HEAD and index of a working tree."""
+    path = top / ".git"
+    try:
+        kind, _, elsewhere = path.read_text(errors="surrogateescape").strip().partition(" ")
+    except OSError:
+        # A folder, as it is but for submodules and linked working trees
+        return str(path)
+    return str(top / elsewhere) if kind == "gitdir:" else str(path)
+
+
+def read_commit(top: Path, limit: float) -> Git:
+    """Asks git for the commit alone. Never raises; takes about `limit` seconds at most."""
+    answer = _ask(top, ("rev-parse", "--verify", "HEAD"), time.monotonic() + limit, limit)
+    if answer.failed is not None:
+        return Git(GitState(reason=answer.failed))
+    return Git(GitState(commit=answer.output.decode("ascii", "replace").strip()))
+
+
 def read_git(
-    working_directory: Path, experiments: Path, limit: float, script: str | None = None
+    top: Path, commit: str, experiments: Path, limit: float, script: str | None = None
 ) -> Git:
-    """Asks git for commit, branch and uncommitted changes; `script` is a file that is executed.
+    """Asks git for the branch and all that is in no commit; `script` is a file that is executed.
 
     Never raises; takes about `limit` seconds at most.
     """
-    top = top_of(working_directory)
-    if top is None:
-        return Git(GitState(reason="not a git repository"))
     ends = time.monotonic() + limit
-    uncommitted = (*DIFF, "--ignore-submodules=untracked", "HEAD", "--")
+    not_made = _not_made(top, experiments)
+    uncommitted = ("--ignore-submodules=untracked", "HEAD", "--", *not_made)
     questions = {
-        "commit": ("rev-parse", "--verify", "HEAD"),
         "branch": ("symbolic-ref", "--quiet", "--short", "HEAD"),
-        "changes": (*uncommitted, *_not_made(top, experiments)),
+        "changes": (*DIFF, *uncommitted),
+        "changed files": ("diff", "--name-only", "-z", *uncommitted),
         "untracked files": (
             "ls-files", "--others", "--exclude-standard", "--", ":/", *_without(top, experiments)
         ),
@@ -111,12 +144,10 @@ def read_git(
             what: pool.submit(_ask, top, words, ends, limit) for what, words in questions.items()
         }
         answers = {what: future.result() for what, future in asked.items()}
-    if answers["commit"].failed is not None:
-        return Git(GitState(reason=answers["commit"].failed))
-    commit = answers["commit"].output.decode("ascii", "replace").strip()
     name = answers["branch"].output.decode("utf-8", "surrogateescape").strip() or None
     # Without a branch git fails, and says nothing
     told = [what for what in questions if what != "branch" or "longer" in _why(answers[what])]
+    told.remove("changed files")
     reasons = [f"{what}: {answers[what].failed}" for what in told if answers[what].failed]
     changes, kept = answers["changes"], b""
     diff = changes.output
@@ -133,24 +164,40 @@ def read_git(
     state = GitState(commit=commit, branch=name, dirty=dirty, reason="; ".join(reasons) or None)
     if not is_dirty:
         return Git(state)
-    return Git(state, _patch(commit, diff + kept, answers["untracked files"].output))
+    patch = _patch(commit, diff + kept, answers["untracked files"].output)
+    return Git(state, patch, _last_edit(top, answers["changed files"].output))
+
+
+def _last_edit(top: Path, names: bytes) -> int:
+    paths = (f"{top}/{os.fsdecode(name)}" for name in names.split(b"\0") if name)
+    return max((stamp[-1] for path in paths if (stamp := _stamp(path)) is not None), default=0)
 
 
 def _why(answer: _Answer) -> str:
     return answer.failed or ""
 
 
-def signature(top: Path, script: str | None) -> tuple[object, ...]:
-    """Changes when somebody commits, switches the branch or edits the script. Takes 10 us."""
-    paths = [f"{top}/.git/HEAD", f"{top}/.git/index", f"{top}/.git/logs/HEAD", script or ""]
-    return tuple(_stamp(path) for path in paths)
+class Signature(NamedTuple):
+    """Changes when somebody commits, switches the branch, stages something or edits the script."""
+
+    head: Stamp | None
+    log: Stamp | None
+    index: Stamp | None
+    script: Stamp | None
+
+    @classmethod
+    def now(cls, folder: str, script: str | None) -> Signature:
+        """`folder` is git's own. Takes 10 us."""
+        paths = (f"{folder}/HEAD", f"{folder}/logs/HEAD", f"{folder}/index", script or "")
+        return cls(*map(_stamp, paths))
 
 
-def _stamp(path: str) -> tuple[int, ...] | None:
+def _stamp(path: str) -> Stamp | None:
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
+    # The time of the last change is the last
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

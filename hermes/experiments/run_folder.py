@@ -27,7 +27,7 @@ from ..language.settings import Settings
 from ..model import Job, Status
 from ..timing import Timing
 from . import layout
-from .code import Code
+from .code import Code, CodeAtStart
 from .files import Home, has_room, open_regular, remove_parts, write_atomic
 from .git import Git
 from .identifiers import Clock
@@ -105,8 +105,9 @@ class RunFolder:
         cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool
     ) -> RunFolder:
         code = Code(plan, timing.git)
-        git = code.latest
+        git = code.commit
         with contextlib.ExitStack() as opened:
+            opened.callback(code.close)
             try:
                 if is_new:
                     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -121,7 +122,7 @@ class RunFolder:
                 if is_new:
                     write_record(folder, run_id, name, plan)
                     leave_pointer(plan, folder, run_id)
-                _equip(folder, locked, git)
+                _keep_room(locked)
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
                 journal = JournalWriter(folder, Machine.here())
@@ -196,7 +197,7 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        git = self.code.now(job) if self.code is not None else self.git
+        code = CodeAtStart.known(self.git) if self.code is None else self.code.at_start(job)
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
@@ -215,7 +216,7 @@ class RunFolder:
             slot=slot,
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
-            git=git,
+            code=code,
             program=self._program(job.argv[0]),
         )
         try:
@@ -282,6 +283,18 @@ class RunFolder:
         experiment.open_logs()
         return experiment
 
+    def code_as_begun(self) -> Git:
+        """The state of the code as the run began, whose patch is put into the run's folder for
+        those who execute its jobs elsewhere. Blocks until git has told it."""
+        git = self.git if self.code is None else self.code.begun.git
+        if git.patch is None:
+            return git
+        try:
+            write_atomic(f"{self.folder}/{PATCH}", git.patch, sync=False)
+        except OSError as exc:
+            return git.with_reason(f"the patch could not be written: {exc.strerror}")
+        return git
+
     @property
     def has_room(self) -> bool:
         """Whether there is room on the disk for more."""
@@ -310,7 +323,7 @@ class RunFolder:
                 os.dup2(locked, self._locked, inheritable=False)
                 os.close(locked)
             write_record(self.folder, self.run_id, self.name, self.plan)
-            _equip(self.folder, self._locked, self.git)
+            _keep_room(self._locked)
             self.clock.renew(os.path.dirname(self.folder))
             if self.journal is not None:
                 self.journal.renew(self.folder)
@@ -322,6 +335,8 @@ class RunFolder:
         if locked < 0:
             return
         _OPEN.discard(self)
+        if self.code is not None:
+            self.code.close()
         self.clock.close()
         if self.journal is not None:
             self.journal.close()
@@ -360,11 +375,8 @@ def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
             yield directory, metadata
 
 
-def _equip(folder: str, locked: int, git: Git) -> None:
-    """Puts into a run's folder what its experiments need: the reserve, and the patch."""
+def _keep_room(locked: int) -> None:
     os.pwrite(locked, bytes(RESERVE), 0)
-    if git.patch is not None:
-        write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
 
 
 def _way_back(experiments: str, working_directory: str) -> str:

@@ -9,8 +9,10 @@ import os
 import shlex
 import shutil
 import stat
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +23,7 @@ from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import Job, Problem, Status
+from .code import CodeAtStart
 from .files import (
     Home,
     Stamp,
@@ -33,7 +36,6 @@ from .files import (
     size_of,
     write_all,
 )
-from .git import UNKNOWN, Git
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .mending import leads_to, led_anew, replace_link
 from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
@@ -74,8 +76,8 @@ class Experiment:
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
 
-    git: Git = UNKNOWN
-    """The state of the code as the job starts."""
+    code: CodeAtStart | None = None
+    """The state of the code as the job starts, until the metadata hold it."""
 
     written: Stamp | None = None
     """The metadata as they were written last; None if others are there."""
@@ -83,10 +85,15 @@ class Experiment:
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
 
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _latest: Metadata | None = None
+    """The metadata as they were when they were written last, but for what came in the background.
+    None when the final ones are written: nothing comes after them."""
+
     @classmethod
     def new(
         cls, *, run: Run, job: Job, key: str, attempt: int, slot: int, identifier: str,
-        home: Home, git: Git, program: str | None,
+        home: Home, code: CodeAtStart, program: str | None,
     ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
         values = placeholders(run, identifier, home.path, slot)
@@ -100,7 +107,7 @@ class Experiment:
             template=job.template,
             program=program,
             slot=slot,
-            git=git.state,
+            git=code.so_far.state,
             options=job.options,
             comments=job.options.comments,
             key=key,
@@ -109,7 +116,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, home=home, metadata=metadata, git=git)
+        return cls(run=run, job=job, home=home, metadata=metadata, code=code)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -147,14 +154,55 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
+        self._take_in()
+        self._latest = copy(self.metadata)
         self.written = write_metadata(self.directory, self.metadata, sync=False)
         again = re_execution(self.job, self.run.plan.settings, self.run.way_back)
         _write_new(f"{self.directory}/{RE_EXECUTION}", again.encode("utf-8", "surrogateescape"))
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
-        if self.git.patch is not None:
+        if self.code is not None:
+            self.code.when_known(self._learn)
+
+    def _learn(self) -> None:
+        """Writes down what has been found out in the background, while the job runs.
+
+        Called there, so what the runner is about to change is left out.
+        """
+        with self._writing, suppress(OSError):
+            if self._latest is None:
+                return
+            self.home.check()
+            self._keep_others()
+            self._take_in()
+            self._latest.git = self.metadata.git
+            self.written = write_metadata(self.directory, self._latest, sync=False)
+
+    def _take_in(self) -> None:
+        """Puts the state of the code into the metadata if it is known. Raises `OSError`."""
+        if self.code is None or not self.code.is_known:
+            return
+        git = self.code.git
+        self.metadata.git = git.state
+        if git.patch is not None:
+            path = f"{self.directory}/{PATCH}"
+            if os.path.lexists(path):
+                # The job's own
+                put_aside(path)
             # Not by a hard link: who edits one would edit those of others
-            _write_new(f"{self.directory}/{PATCH}", self.git.patch)
+            _write_new(path, git.patch)
+        self.code = None
+
+    def _take_in_all(self) -> None:
+        """The same at last: waits for what is not known yet, and tells what cannot be written."""
+        if self.code is None:
+            return
+        git = self.code.git
+        try:
+            self._take_in()
+        except OSError as exc:
+            text = f"the patch could not be written: {exc.strerror}"
+            self.metadata.git = git.with_reason(text).state
 
     def open_logs(self, flags: int = 0) -> None:
         """Opens the files for the job's output. Raises `OSError`.
@@ -183,6 +231,8 @@ class Experiment:
 
     def discard(self) -> None:
         """Takes the directory away again; the job has not been started."""
+        with self._writing:
+            self._latest = None
         self.close_logs()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -264,13 +314,18 @@ class Experiment:
     def write(self, *, sync: bool, has_ended: bool = False) -> None:
         """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
 
-        When the job `has_ended`, the list of files is completed first.
+        When the job `has_ended`, git is waited for, and the list of files completed first.
         """
-        self.home.check()
-        self._keep_others()
-        if has_ended:
-            self._list_files()
-        self.written = write_metadata(self.directory, self.metadata, sync=sync)
+        if has_ended and self.code is not None:
+            self.code.wait()
+        with self._writing:
+            self._latest = copy(self.metadata) if not has_ended else None
+            self.home.check()
+            self._keep_others()
+            if has_ended:
+                self._take_in_all()
+                self._list_files()
+            self.written = write_metadata(self.directory, self.metadata, sync=sync)
 
     def _keep_others(self) -> None:
         """Puts aside what the job has written under the name of the metadata."""
