@@ -16,7 +16,7 @@ from ..errors import HermesError, PlanError, did_you_mean, escape
 from ..model import PLACEHOLDERS, holds_identifier
 from . import predecessor
 from .binding import Binder, Binding, Command
-from .shells import not_expanded
+from .shells import hint_for_program, not_expanded, not_expanded_in
 from .source import Source, Span, Word
 from .sweeps import Values, distinct
 
@@ -94,7 +94,8 @@ class _Checker:
         unread = self._check_expanded(binder, command) if not script.in_shell else set()
         if wrong and program not in unread:
             first = binder.words[command.kept[0]].word
-            self._report(f"program `{escape(program)}` {wrong}", first)
+            hint = hint_for_program(program)
+            self._report(f"program `{escape(program)}` {wrong}", first, hint=hint)
         if not script.own_files:
             self._check_first_line(binder, command)
         word = binder.words[command.kept[script.position]].word
@@ -160,7 +161,10 @@ class _Checker:
         ):
             return
         if not (glob.has_magic(path) and glob.glob(path, root_dir=self._base, recursive=True)):
-            self._report(f"`-cb {escape(path)}`: no such file or directory", word, near=path)
+            what = next(not_expanded_in(path), None)
+            hint = f"no shell replaces `{escape(what)}`; write its value" if what else None
+            message = f"`-cb {escape(path)}`: no such file or directory"
+            self._report(message, word, near=None if hint else path, hint=hint)
 
     def _report(
         self, message: str, word: Word, *, near: str | None = None, hint: str | None = None

@@ -129,6 +129,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
         assignments=True,
     ),
     "nice": Launcher(takes=_options("-n --adjustment")),
+    # `R CMD BATCH x.R` runs a tool of R; without CMD it is the interpreter
+    "R": Launcher(subcommands=frozenset({"CMD"})),
     "ionice": Launcher(takes=_options("-c --class -n --classdata")),
     "nohup": Launcher(),
     "time": Launcher(takes=_options("-f --format -o --output")),

@@ -149,6 +149,10 @@ class OptionsTemplate:
         """What sets this attribute of `Options`, in order."""
         return [given.value for given in self._given if given.option.field == field]
 
+    def paths(self) -> list[Word]:
+        """The words that say what to copy and move, as they are written."""
+        return [given.value.word for given in self._given if given.option.kind is PATH]
+
     def check(self, above: tuple[Sweep, ...], values: Values) -> None:
         """Raises `HermesFileError` if values of the sweeps around make an option unusable."""
         for given in self._given:

@@ -184,9 +184,12 @@ def _compile(
         _check_place(source, document.settings, base, path)
     top = absolute(base, root) if root is not None else find_root(base)
     notes: list[str] = []
+    # What Hermes has written says all values of a job, also those that no word shows
+    is_again = len(pre) < len(document.settings)
     settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
     entries = [
-        build(source, entry, seed=settings.seed, warn=notes.append) for entry in document.entries
+        build(source, entry, seed=settings.seed, warn=notes.append, is_again=is_again)
+        for entry in document.entries
     ]
     plan = Plan(
         path=path,
@@ -307,6 +310,8 @@ class Plan:
             # One of a kind: every job of a file may have the option
             of_options = binder.options.warnings | of_options
             found += findings(source, binder.plain_words())
+            # In paths of options Hermes itself looks for files and replaces `~`
+            found += findings(source, binder.options.paths(), but=("home", "pattern", "operator"))
         found += findings(source, self._document.script_arguments)
         found += findings(source, values_in(self._document.entries))
         found += of_options.values()

@@ -23,10 +23,7 @@ KEYS = ("bot_id", "chat_id")
 KEY_LINE = re.compile(rf"({'|'.join(KEYS)})\b")
 """Any character may follow. The bot tells people to write `chat_id=1`."""
 
-NO_MESSAGES = (
-    "belongs to rlmate and does nothing here: Hermes sends no messages (a setting `notify` is "
-    "planned)"
-)
+NO_MESSAGES = "belongs to rlmate and does nothing here: Hermes sends no messages"
 
 HERMES_IO = re.compile(
     rb"^[ \t]*(?:from[ \t]+rlmate[ \t]+import\b[^\n#]*\bhermes_io\b"

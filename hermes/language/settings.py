@@ -18,7 +18,7 @@ from .kinds import BOOLEAN, COUNT, FOLDER, SBATCH, VARIABLES, WHOLE, Kind, choic
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
-    from .source import Source
+    from .source import Source, Span
     from .syntax import SettingLine
 
 T = TypeVar("T")
@@ -198,8 +198,8 @@ def layered(
     if own is not None:
         from .syntax import parse_settings
 
-        _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins)
-    _apply(source, _without_predecessor(source, pre, warn), values, origins)
+        _apply(own, _without_predecessor(own, parse_settings(own), warn), values, origins, warn)
+    _apply(source, pre, values, origins, warn)
     for name, value in arguments.items():
         if value is not None:
             _put(values, name, _parse_argument(name, value))
@@ -222,7 +222,7 @@ def _read(path: Path) -> Source | None:
 def _without_predecessor(
     source: Source, settings: Iterable[SettingLine], warn: Callable[[str], None]
 ) -> Iterator[SettingLine]:
-    """The settings but for those of rlmate, which do no harm: old files still work."""
+    """The settings but for those of rlmate, which do no harm: old folders still work."""
     for setting in settings:
         key = setting.key
         if key.text not in predecessor.KEYS:
@@ -236,10 +236,14 @@ def _apply(
     settings: Iterable[SettingLine],
     values: dict[str, Any],
     origins: dict[str, str],
+    warn: Callable[[str], None],
 ) -> None:
     seen: dict[str, int] = {}
     for key, value, rest in settings:
         line = source.line(key.span.start)
+        if key.text in predecessor.KEYS:
+            text = f"`{key.text}` {predecessor.NO_MESSAGES}"
+            raise source.error(text, key.span, hint="take the line away")
         if key.text not in SETTINGS:
             hint = (
                 did_you_mean(key.text, SETTINGS)
@@ -262,6 +266,25 @@ def _apply(
         except ValueError as exc:
             raise source.error(_bad(key.text, text, exc), value.span) from None
         origins[key.text] = f"{source.path}:{line}"
+        if key.text in ("env", "path_to_experiments"):
+            _warn_of_shell(source, key.text, text, value.span, warn)
+
+
+def _warn_of_shell(
+    source: Source, key: str, text: str, span: Span, warn: Callable[[str], None]
+) -> None:
+    """Warns of what a shell would replace in the value of a setting."""
+    from .shells import not_expanded_in
+
+    if "'" in source.text[span.start - 1 : span.start + 1]:
+        # Quotes around the whole are dropped, but say the same as to a shell
+        return
+    for what in not_expanded_in(text):
+        if key == "env" or not what.startswith("~"):
+            warn(
+                f"{source.at(span)}: `{what}` in `{key}` is taken as it is, because no shell "
+                "replaces it; write its value, or `'...'` around what is meant as it is"
+            )
 
 
 def _put(values: dict[str, Any], name: str, value: object) -> None:

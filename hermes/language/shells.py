@@ -18,9 +18,14 @@ from .source import Source, Word
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 _QUOTED = re.compile(r"'[^']*'|\\.|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\}?|\()", re.ASCII)
+_VARIABLE = re.compile(
+    r"\$(?:[A-Za-z_]\w*|\(|\{[#!]?[A-Za-z_]\w*(?:$|\}|[-=?+%#/^,@\[]|:[-=?+\d (])[^}]*\}?)",
+    re.ASCII,
+)
+"""What a shell replaces. `${oc.env:HOME}` is for the script: no shell knows such a name."""
+
 _HOME = re.compile(r"(?:^|(?<==))~[\w-]*(?=/|$)")
-_OPERATOR = re.compile(r"(?:&|&&|\||\|\||;|\|&)$|(?:[0-9]|&)?(?:>|<)")
+_OPERATOR = re.compile(r"(?:&|&&|\||\|\||[^;]*;|\|&)$|(?:[0-9]|&)?(?:>|<)")
 
 _ASCII = {
     **dict.fromkeys("“”„‟", '"'),
@@ -28,6 +33,14 @@ _ASCII = {
     **dict.fromkeys("‐‑‒–—―−﹣－", "-"),
 }
 """Characters that word processors and pages put in place of those of the keyboard."""
+
+_BUILTINS = frozenset(
+    (
+        *(".", "alias", "cd", "eval", "exec", "export", "for", "if", "module", "popd", "pushd"),
+        *("set", "source", "ulimit", "unset", "while"),
+    )
+)
+"""What only a shell can do, or what only looks like a program there."""
 
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of how some scripts and emoji are written."""
@@ -42,14 +55,14 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(source: Source, words: Iterable[Word]) -> Iterator[str]:
-    """A warning for each odd word, one of a kind in a line."""
+def findings(source: Source, words: Iterable[Word], *, but: tuple[str, ...] = ()) -> Iterator[str]:
+    """A warning for each odd word, one of a kind in a line. `but` are kinds that are no matter."""
     told: set[tuple[int, str]] = set()
     for word in words:
         raw = source.text[word.span.start : word.span.end]
         found = oddity(raw) if _SUSPICIOUS.search(raw) else None
         line = source.line(word.span.start)
-        if found is not None and (line, found.kind) not in told:
+        if found is not None and found.kind not in but and (line, found.kind) not in told:
             told.add((line, found.kind))
             yield f"{source.at(word.span)}: `{escape(raw)}` {found.text}"
 
@@ -69,7 +82,7 @@ def oddity(raw: str) -> Finding | None:
         text = f"holds the typographic `{typographic}`; write `{plain}`, or quote the word"
         return Finding("typographic", text)
     home = _HOME.search(bare)
-    if home:
+    if home and _has_home(home[0]):
         path = bare[home.start() :]
         text = f"is given as it is, because no shell replaces `{home[0]}`; {_instead(path)}"
         return Finding("home", text)
@@ -88,6 +101,14 @@ def oddity(raw: str) -> Finding | None:
     return None
 
 
+def not_expanded_in(assignments: str) -> Iterator[str]:
+    """What a shell would replace in the values of `NAME=value` words."""
+    expanding = _QUOTED.sub(lambda match: re.sub(r"\\.", "", match[1] or ""), assignments)
+    found = [match[0] for match in _VARIABLE.finditer(expanding)]
+    found += [match[0] for match in _HOME.finditer(_QUOTED.sub("", assignments))]
+    return (what for what in dict.fromkeys(found) if what[0] == "$" or _has_home(what))
+
+
 def not_expanded(word: str) -> tuple[str, str] | None:
     """Why a word cannot be a program or a path, and what to write; None if it can."""
     assignment = ASSIGNMENT.match(word)
@@ -99,6 +120,25 @@ def not_expanded(word: str) -> tuple[str, str] | None:
     if what is None:
         return None
     return f"is taken as it is: no shell replaces `{what}`", _instead(word if home else what)
+
+
+def hint_for_program(word: str) -> str | None:
+    """What to write instead of a program that is none, where that can be told from its name."""
+    if word in _BUILTINS:
+        return f"`{word}` is a shell's; write `bash, -c '...'`"
+    if word in ("$", "%", ">", ">>>"):
+        return f"leave the prompt `{word}` out"
+    odd = oddity(word) if not word.isascii() else None
+    if odd is not None:
+        return f"it {odd.text}"
+    if " " in word:
+        return "what is in quotes is one word; write it without them"
+    return None
+
+
+def _has_home(tilde: str) -> bool:
+    """Whether a shell would replace `~` or `~name`. `~logger` is no user, but a word of Hydra."""
+    return tilde == "~" or os.path.expanduser(tilde) != tilde
 
 
 def _instead(what: str) -> str:

@@ -110,14 +110,19 @@ Tree = Sweep | JobTemplate
 
 
 def build(
-    source: Source, entry: Entry, *, seed: int, warn: Callable[[str], object]
+    source: Source,
+    entry: Entry,
+    *,
+    seed: int,
+    warn: Callable[[str], object],
+    is_again: bool = False,
 ) -> tuple[Tree, int]:
     """The tree of an entry's sweeps, and how many slots its values need.
 
-    `seed` is that of random values. `warn` gets what is probably a mistake. Raises
-    `HermesFileError`.
+    `seed` is that of random values. `warn` gets what is probably a mistake. A file that runs a job
+    again (`is_again`) gives its parameters a value each, used or not. Raises `HermesFileError`.
     """
-    builder = _Builder(source, seed, warn)
+    builder = _Builder(source, seed, warn, is_again)
     return builder.build(entry, {}), builder.slots
 
 
@@ -221,6 +226,7 @@ class _Builder:
     source: Source
     seed: int
     warn: Callable[[str], object]
+    is_again: bool
     axes: list[Axis] = field(default_factory=list)
     """That of each slot."""
 
@@ -258,7 +264,7 @@ class _Builder:
             )
         members = tuple(self.build(member, inner) for member in entry.entries)
         for column, axis in zip(columns, entry.axes, strict=True):
-            if column.slot not in self.used:
+            if column.slot not in self.used and not (self.is_again and len(column.values) == 1):
                 self.warn(
                     f"{self.source.at(axis.key.span)}: nothing uses the key `{column.key}`, so its "
                     f"values make equal jobs; write `{{{column.key}}}` where they belong"

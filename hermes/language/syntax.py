@@ -434,7 +434,7 @@ class _Parser(Cursor):
             if not nested and char in ",]":
                 if words:
                     if of_job and char == ",":
-                        self._check_comma(words)
+                        self._check_comma(words, items[-1] if items else ())
                     items.append(tuple(words))
                     words = []
                 elif char == ",":
@@ -445,9 +445,14 @@ class _Parser(Cursor):
             else:
                 words.append(self.shell_word(ends=",]", multiline=True, nested=nested))
 
-    def _check_comma(self, words: Sequence[Word]) -> None:
-        """Raises `HermesFileError` for a comma that seems to stand inside a value."""
+    def _check_comma(self, words: Sequence[Word], item: Item) -> None:
+        """Raises `HermesFileError` for a comma that seems to stand inside a value.
+
+        `item` is the one before. Its option counts if this comma is written unlike the last.
+        """
         last, before = words[-1], words[-2].text if len(words) > 1 else ""
+        if item and len(words) == 1 and self.text[last.span.start - 1] in SPACE:
+            before = item[-1].text
         follows = self.text[self.pos + 1 : self.pos + 2]
         is_value = "=" in last.text or is_option(before)
         if not is_value or follows in ("", "-", "]", "\\") or follows in SPACE:

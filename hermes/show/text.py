@@ -217,6 +217,8 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         counts["finished before"] = result.succeeded_before
     if result.failed_before:
         counts["failed before"] = result.failed_before
+    if result.running_elsewhere:
+        counts["in another run"] = result.running_elsewhere
     if result.left:
         counts["still with the cluster"] = result.left
     never = (
@@ -224,6 +226,7 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
         - len(result.final)
         - result.succeeded_before
         - result.failed_before
+        - result.running_elsewhere
         - result.left
     )
     if never:

@@ -254,3 +254,25 @@ def test_a_script_that_asks_rlmate_where_to_write_is_told_of(
     assert [message.partition(", which")[0] for message in found] == (
         [f"script `{'./' * (job[0] == '.')}dqn.py` imports `rlmate.hermes_io`"] if is_told else []
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("source src && python train.py", "`source` is a shell's; write `bash, -c '...'`"),
+        ("$ python train.py", "leave the prompt `$` out"),
+        ("no\u00a0program x", "it holds U+00A0, no-break space"),
+        ("“program” x", "it holds the typographic `“`"),
+        ('"no-such-program -x 1"', "what is in quotes is one word"),
+        ("no-such-program -x 1", None),
+    ],
+)
+def test_a_program_that_is_none_gets_a_hint(tmp_path: Path, entry: str, hint: str | None) -> None:
+    with pytest.raises(PlanError) as caught:
+        compiled(tmp_path, f"EXEC\n[[{entry}]]\n").check()
+    (found,) = caught.value.problems
+    assert "was not found on PATH" in found.message
+    if hint is None:
+        assert found.hint is None
+    else:
+        assert (found.hint or "").startswith(hint)

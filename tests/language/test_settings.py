@@ -133,12 +133,11 @@ def test_settings_of_the_predecessor_are_told_of_and_do_no_harm(tmp_path: Path, 
     plan = compiled(tmp_path, JOB)
     assert plan.settings == Settings(threads=2)
     assert [w.partition(": Hermes")[0] for w in plan.warnings] == [f"{own}:{t}" for t in told]
-    own.unlink()
-    plan = compiled(tmp_path, f"PRE\n{lines}\n{JOB}")
-    assert plan.settings == Settings(threads=2)
-    assert len(plan.warnings) == 2
-    assert all("does nothing here" in warning for warning in plan.warnings)
     assert not any("123" in warning for warning in plan.warnings), "it is a secret"
+    own.unlink()
+    with pytest.raises(HermesFileError, match="`bot_id` belongs to rlmate") as caught:
+        compiled(tmp_path, f"PRE\n{lines}\n{JOB}")
+    assert caught.value.line == 2
 
 
 @pytest.mark.parametrize("key", ["bot_ids", "chat", "my_bot_id"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hermes.language.plan import compile_file
 from hermes.language.settings import Settings
-from hermes.language.writing import quote
+from hermes.language.writing import quote, re_execution
 from hermes.model import Options
 
 from .helpers import (
@@ -23,6 +23,7 @@ from .helpers import (
     only_job,
     options,
     word,
+    write,
     written,
 )
 
@@ -82,3 +83,15 @@ def test_re_execution_of_golden_jobs(folder: Path) -> None:
         plan = compile_file(file, root=folder)
         for job in plan.jobs:
             check_re_execution(folder, job, plan.settings)
+
+
+def test_re_execution_gives_a_parameter_that_no_word_shows_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "train.py", "")
+    job = only_job(compiled(tmp_path, "EXEC\nPROD([[python, train.py {amp}]], amp=[''])\n"))
+    assert job.parameters == (("amp", ""),)
+    text = re_execution(job, Settings(), ".")
+    assert compiled(tmp_path, text).warnings == ()
+    (warning,) = compiled(tmp_path, "EXEC\nPROD([[python, train.py]], amp=[''])\n").warnings
+    assert "nothing uses the key `amp`" in warning

@@ -131,6 +131,10 @@ RESULT = RunResult(run_id="r", name="study", outcomes=(), cancelled=False, warni
             replace(RESULT, outcomes=(DONE,), failed_before=1, left=2),
             "1 finished, 1 failed before, 2 still with the cluster; results in experiments",
         ),
+        (
+            replace(RESULT, outcomes=(DONE,), succeeded_before=1, running_elsewhere=2),
+            "1 finished, 1 finished before, 2 in another run; results in experiments",
+        ),
     ],
 )
 def test_summaries(plan: Plan, result: RunResult, told: str) -> None:
