@@ -23,6 +23,10 @@ class Timing:
     than starting a job that is over by then; until then, the environment and the supervisor's file
     tell."""
 
+    ask_poll: float = 0.25
+    """Between two checks whether what was asked about a job's start has been answered while it
+    runs, so that it is known whatever becomes of this process."""
+
     settle: float = 0.01
     """Jobs that end within this time of each other share one final scan."""
 

@@ -25,7 +25,6 @@ from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
 from ..events import JobStarted
 from ..experiments.files import remove_parts
-from ..experiments.journal import Machine, may_be_alive
 from ..experiments.metadata import now
 from ..experiments.provenance import process_start
 from ..experiments.run_folder import RunFolder
@@ -38,7 +37,7 @@ from .closing import UNSUPERVISED, keep_exit, record_end, write
 from .elsewhere import Elsewhere
 from .exits import Exit
 from .proc import CENSUS, by_job, processes_of
-from .processes import Group, Launch, hidden_from_shells, recorded_exit, start, why_not_started
+from .processes import Group, Launch, hidden_from_shells, start, why_not_started
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -129,17 +128,21 @@ class LocalJob:
         if self.process is None:
             await anyio.lowlevel.checkpoint()
             return
-        if not self.is_adopted:
-            with anyio.move_on_after(self.place.run.timing.record_after):
+        pause = math.inf if self.is_adopted else self.place.run.timing.record_after
+        while True:
+            with anyio.move_on_after(pause):
                 self.exit = await self.process.wait()
                 return
-            await in_thread(self._record_process, limiter=self.place.threads)
-        self.exit = await self.process.wait()
+            await in_thread(self._record, limiter=self.place.threads)
+            pause = self.place.run.timing.ask_poll if self.experiment.is_asking else math.inf
 
-    def _record_process(self) -> None:
+    def _record(self) -> None:
+        """Writes down which process it is, and what has been told about its start meanwhile."""
         assert self.process is not None
-        self.experiment.metadata.pid_start = process_start(self.process.pid)
-        write(self.experiment, sync=False)
+        metadata = self.experiment.metadata
+        if self.experiment.take_in() or metadata.pid_start is None:
+            metadata.pid_start = process_start(self.process.pid)
+            write(self.experiment, sync=False)
 
 
 class LocalPlace:
@@ -253,9 +256,8 @@ class LocalPlace:
             where = f" `{exc.filename}`" if exc.filename else ""
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None
-        is_continued = experiment.is_continued
-        self._collect_for(experiment, adopted=is_continued)
-        if todo.job.options.copy_before and not is_continued:
+        self._collect_for(experiment, adopted=experiment.is_continued)
+        if todo.job.options.copy_before and not experiment.is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment)
         return LocalJob(place=self, todo=todo, experiment=experiment, launch=launch)
@@ -265,10 +267,8 @@ class LocalPlace:
         assert todo.leftover is not None
         directory, metadata = todo.leftover.directory, todo.leftover.metadata
         exit_file = self.run.folder.exit_file(metadata.identifier)
-        machine = todo.leftover.machine
-        is_hidden = machine is not None and may_be_alive(machine, Machine.here())
-        if machine is not None and is_hidden and recorded_exit(exit_file) is None:
-            raise NotBegunError(left_alone(metadata.identifier, machine), Status.RUNNING)
+        if problem := left_alone(metadata.identifier, todo.leftover.machine, exit_file):
+            raise NotBegunError(problem, Status.RUNNING)
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
         if experiment.home.is_there:
             remove_parts(directory)

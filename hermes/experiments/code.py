@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,18 @@ from typing import NamedTuple
 
 from ..language.plan import Plan
 from ..model import Job
-from .git import INTERVAL, MAX_SHARE, Git, Signature, folder_of, read_commit, read_git, top_of
+from .asking import Patience
+from .git import (
+    INTERVAL,
+    MAX_SHARE,
+    UNKNOWN,
+    Git,
+    Signature,
+    folder_of,
+    read_commit,
+    read_git,
+    top_of,
+)
 from .metadata import GitState
 
 AT_ONCE = 2
@@ -27,14 +37,15 @@ AT_ONCE = 2
 NO_REPOSITORY = Git(GitState(reason="not a git repository"))
 
 NOT_YET = "git has not told the rest yet"
-HAS_CHANGED = "the code has changed while git was asked"
+MAY_HAVE_CHANGED = "the code may have changed before git told"
 NOT_ASKED = "git could not be asked"
 
 
 class _Answer(NamedTuple):
+    """`has_changed` says that the signature has, since the first job that shares this answer."""
+
     git: Git
     has_changed: bool = False
-    """Whether the signature has since the first job that shares this answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +56,11 @@ class _Question:
     answer: Future[_Answer]
     until: float = math.inf
     """When the answer is too old for further jobs, by the monotonic clock."""
+
+    def tell(self, git: Git, *, has_changed: bool = False) -> None:
+        """Gives the answer to those who wait for it. The first one counts."""
+        with suppress(InvalidStateError):
+            self.answer.set_result(_Answer(git, has_changed))
 
 
 class CodeAtStart:
@@ -72,19 +88,15 @@ class CodeAtStart:
 
     @property
     def git(self) -> Git:
-        """Blocks until git has told it, which takes no longer than git is waited for."""
+        """All of it. Waits for it."""
         answer = self._answer.result()
         if answer.has_changed or answer.git.edited > self._start:
-            return answer.git.with_reason(HAS_CHANGED)
+            return answer.git.with_reason(MAY_HAVE_CHANGED)
         return answer.git
 
     def wait(self) -> None:
-        """Returns when it is known."""
+        """Returns when git has told it, or is waited for no longer."""
         self._answer.result()
-
-    def when_known(self, call: Callable[[], object]) -> None:
-        """Calls in the background once it is known; at once if it is."""
-        self._answer.add_done_callback(lambda _: call())
 
 
 class Code:
@@ -100,7 +112,7 @@ class Code:
         self._lock = threading.Lock()
         self._asked: dict[str | None, _Question] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, "hermes-git")
-        self._is_closed = False
+        self._is_closed = threading.Event()
         self.commit = NO_REPOSITORY
         """The commit as the run began, and why there is none."""
 
@@ -114,7 +126,7 @@ class Code:
             script = _script(plan, first) if first is not None else None
             # Before git is asked: what changes meanwhile is seen then
             self._seen = Signature.now(self._folder, script)
-            self.commit = read_commit(self._top, limit)
+            self.commit = read_commit(self._top, Patience(limit, self._is_closed))
             self.begun = self._at_start(script, self._seen, self.commit)
 
     def at_start(self, job: Job) -> CodeAtStart:
@@ -125,14 +137,14 @@ class Code:
         return self._at_start(script, Signature.now(self._folder, script))
 
     def close(self) -> None:
-        """Asks nothing more."""
-        self._is_closed = True
+        """Waits for nothing more: what git has not told by now stays unknown."""
+        self._is_closed.set()
         self._threads.shutdown(wait=False)
 
     def _at_start(
         self, script: str | None, seen: Signature, commit: Git | None = None
     ) -> CodeAtStart:
-        so_far = self.commit if seen[:3] == self._seen[:3] else Git(GitState())
+        so_far = self.commit if seen.repository == self._seen.repository else Git(GitState())
         with self._lock:
             question = self._asked.get(script)
             if question is None or question.seen != seen or time.monotonic() > question.until:
@@ -144,35 +156,38 @@ class Code:
         try:
             self._threads.submit(self._answer, question, script, commit)
         except RuntimeError:
-            # The system has no thread to give
-            self._answer(question, script, commit)
+            # The system has no thread to give, or the interpreter ends
+            question.until = 0.0
+            question.tell(self.commit.with_reason(NOT_ASKED))
         return question
 
     def _answer(self, question: _Question, script: str | None, commit: Git | None) -> None:
-        """Asks git, and gives its answer to those who wait for it."""
         began = time.monotonic()
-        git = Git(GitState(reason=NOT_ASKED))
+        git = (commit or UNKNOWN).with_reason(NOT_ASKED)
         try:
             git = self._git(script, commit)
-        except RuntimeError:
-            # As above
+        except (RuntimeError, MemoryError):
+            # No thread, as above, or changes without bounds
             pass
         finally:
             ended = time.monotonic()
             question.until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
             has_changed = Signature.now(self._folder, script) != question.seen
-            with suppress(InvalidStateError):
-                question.answer.set_result(_Answer(git, has_changed))
+            question.tell(git, has_changed=has_changed)
 
     def _git(self, script: str | None, commit: Git | None) -> Git:
         assert self._top is not None
-        if self._is_closed:
-            return Git(GitState(reason=NOT_ASKED))
-        commit = commit or read_commit(self._top, self._limit)
+        if commit is None:
+            commit = read_commit(self._top, Patience(self._limit, self._is_closed))
         if commit.state.commit is None:
             return commit
         return read_git(
-            self._top, commit.state.commit, self._plan.experiments, self._limit, script
+            self._top,
+            commit.state.commit,
+            Patience(self._limit, self._is_closed),
+            working_directory=self._plan.working_directory,
+            experiments=self._plan.experiments,
+            script=script,
         )
 
 

@@ -9,10 +9,8 @@ import os
 import shlex
 import shutil
 import stat
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,6 +33,7 @@ from .files import (
     put_aside,
     size_of,
     write_all,
+    write_atomic,
 )
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .mending import leads_to, led_anew, replace_link
@@ -84,11 +83,6 @@ class Experiment:
 
     is_continued: bool = False
     """Whether this attempt goes on where an earlier one was broken off, with what that has left."""
-
-    _writing: threading.Lock = field(default_factory=threading.Lock)
-    _latest: Metadata | None = None
-    """The metadata as they were when they were written last, but for what came in the background.
-    None when the final ones are written: nothing comes after them."""
 
     @classmethod
     def new(
@@ -154,55 +148,40 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
-        self._take_in()
-        self._latest = copy(self.metadata)
+        self.take_in()
         self.written = write_metadata(self.directory, self.metadata, sync=False)
         again = re_execution(self.job, self.run.plan.settings, self.run.way_back)
         _write_new(f"{self.directory}/{RE_EXECUTION}", again.encode("utf-8", "surrogateescape"))
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
-        if self.code is not None:
-            self.code.when_known(self._learn)
 
-    def _learn(self) -> None:
-        """Writes down what has been found out in the background, while the job runs.
+    @property
+    def is_asking(self) -> bool:
+        """Whether the metadata lack something that was asked for in the background."""
+        return self.code is not None
 
-        Called there, so what the runner is about to change is left out.
-        """
-        with self._writing, suppress(OSError):
-            if self._latest is None:
-                return
-            self.home.check()
-            self._keep_others()
-            self._take_in()
-            self._latest.git = self.metadata.git
-            self.written = write_metadata(self.directory, self._latest, sync=False)
-
-    def _take_in(self) -> None:
-        """Puts the state of the code into the metadata if it is known. Raises `OSError`."""
+    def take_in(self) -> bool:
+        """Puts into the metadata what was asked for in the background and is known by now. False if
+        there is nothing new. Does not wait."""
         if self.code is None or not self.code.is_known:
-            return
-        git = self.code.git
-        self.metadata.git = git.state
+            return False
+        git, self.code = self.code.git, None
         if git.patch is not None:
-            path = f"{self.directory}/{PATCH}"
-            if os.path.lexists(path):
-                # The job's own
-                put_aside(path)
-            # Not by a hard link: who edits one would edit those of others
-            _write_new(path, git.patch)
-        self.code = None
+            try:
+                self._write_patch(git.patch)
+            except OSError as exc:
+                git = git.with_reason(f"the patch could not be written: {exc.strerror}")
+        self.metadata.git = git.state
+        return True
 
-    def _take_in_all(self) -> None:
-        """The same at last: waits for what is not known yet, and tells what cannot be written."""
-        if self.code is None:
-            return
-        git = self.code.git
-        try:
-            self._take_in()
-        except OSError as exc:
-            text = f"the patch could not be written: {exc.strerror}"
-            self.metadata.git = git.with_reason(text).state
+    def _write_patch(self, patch: bytes) -> None:
+        self.home.check()
+        # Not a hard link to one for all: who edits one would edit those of others
+        path = f"{self.directory}/{PATCH}"
+        if os.path.lexists(path):
+            # The job's own
+            put_aside(path)
+        write_atomic(path, patch, sync=False)
 
     def open_logs(self, flags: int = 0) -> None:
         """Opens the files for the job's output. Raises `OSError`.
@@ -231,8 +210,6 @@ class Experiment:
 
     def discard(self) -> None:
         """Takes the directory away again; the job has not been started."""
-        with self._writing:
-            self._latest = None
         self.close_logs()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -314,18 +291,17 @@ class Experiment:
     def write(self, *, sync: bool, has_ended: bool = False) -> None:
         """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
 
-        When the job `has_ended`, git is waited for, and the list of files completed first.
+        When the job `has_ended`, the list of files is completed first, and what was asked for in
+        the background is waited for; not if it was cancelled, because somebody waits for its end.
         """
-        if has_ended and self.code is not None:
+        if has_ended and self.code is not None and self.metadata.status is not Status.CANCELLED:
             self.code.wait()
-        with self._writing:
-            self._latest = copy(self.metadata) if not has_ended else None
-            self.home.check()
-            self._keep_others()
-            if has_ended:
-                self._take_in_all()
-                self._list_files()
-            self.written = write_metadata(self.directory, self.metadata, sync=sync)
+        self.home.check()
+        self._keep_others()
+        self.take_in()
+        if has_ended:
+            self._list_files()
+        self.written = write_metadata(self.directory, self.metadata, sync=sync)
 
     def _keep_others(self) -> None:
         """Puts aside what the job has written under the name of the metadata."""

@@ -24,6 +24,7 @@ PATH=${{PATH#*:}} exec git "$@"
 def started(run: RunFolder, job: Job | None = None) -> tuple[Path, Metadata]:
     experiment = run.experiment(job or a_job(), "key")
     experiment.close_logs()
+    experiment.write(sync=False, has_ended=True)
     return Path(experiment.directory), read_metadata(experiment.directory)
 
 

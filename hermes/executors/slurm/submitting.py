@@ -14,6 +14,7 @@ import msgspec
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape
+from ...experiments.git import Git
 from ...language.plan import sbatch_words
 from ...model import Problem, ProblemKind
 from ..base import NotBegunError, OpenRun, Todo
@@ -167,9 +168,7 @@ class Submitter:
         for each in self._tasks.of_submission(submission.number):
             each.finish(NotBegunError(problem))
 
-    def _submission(
-        self, options: tuple[str, ...], todos: Sequence[Todo], git: Git
-    ) -> Submission:
+    def _submission(self, options: tuple[str, ...], todos: Sequence[Todo], git: Git) -> Submission:
         number = self._tasks.next_number
         return Submission(
             number=number,
