@@ -42,6 +42,9 @@ class Timing:
     git: float = 5.0
     """For all answers of git together: a run must not wait for a slow network disk."""
 
+    packages: float = 10.0
+    """For a Python to tell its packages, which on a cold network disk takes seconds."""
+
     slow_reader: float = 5.0
     """A listener that takes nothing for so long gets no more log chunks of that job."""
 

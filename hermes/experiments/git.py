@@ -126,7 +126,6 @@ def read_git(
     questions = {
         "branch": ("symbolic-ref", "--quiet", "--short", "HEAD"),
         "changes": (*DIFF, *uncommitted),
-        "changed files": ("diff", "--name-only", "-z", *uncommitted),
         "untracked files": (
             "ls-files", "--others", "--exclude-standard", "--",
             within, *_without(top, experiments),
@@ -142,8 +141,8 @@ def read_git(
     reasons = [
         f"{what}: {answer.failed}"
         for what, answer in answers.items()
-        # Without a branch git ends with 1. The names are those of the changes
-        if answer.failed and (what, answer.code) != ("branch", 1) and what != "changed files"
+        # Without a branch git ends with 1
+        if answer.failed and (what, answer.code) != ("branch", 1)
     ]
     diff = answers["changes"].output
     if b"\n+Subproject commit " in diff:
@@ -164,7 +163,9 @@ def read_git(
     if not is_dirty:
         return Git(state)
     patch = _patch(commit, diff + kept, answers["untracked files"].output)
-    return Git(state, patch, _last_edit(top, answers["changed files"].output))
+    # Asked after the changes, so that none of them is newer
+    names = _ask(top, ("diff", "--name-only", "-z", *uncommitted), patience).output
+    return Git(state, patch, _last_edit(top, names))
 
 
 def _within(top: Path, working_directory: Path) -> str:

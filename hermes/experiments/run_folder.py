@@ -12,9 +12,11 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache, partial
+from pathlib import Path
 
 import msgspec
 
@@ -25,9 +27,10 @@ from ..language.kinds import variables
 from ..language.plan import Plan
 from ..language.settings import Settings
 from ..model import Job, Status
-from ..timing import Timing
+from ..timing import TIMING, Timing
 from . import layout
 from .code import Code, CodeAtStart
+from .environments import Environments
 from .files import Home, has_room, open_regular, remove_parts, write_atomic
 from .git import Git
 from .identifiers import Clock
@@ -74,6 +77,9 @@ class RunFolder:
     code: Code | None = None
     """Tells the state of the code; None where it was told by another process."""
 
+    environments: Environments
+    """Tells the Pythons of the jobs."""
+
     is_forgotten: bool = False
     """Whether the folder goes when the run is closed, although not all is done."""
 
@@ -81,7 +87,9 @@ class RunFolder:
     _real: str
     """The path of `experiments` without links, as the run began."""
 
-    _programs: dict[str, str | None] = field(default_factory=dict)
+    _find: Callable[[str], str | None]
+    """The path of a program, looked for once."""
+
     _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
@@ -139,7 +147,7 @@ class RunFolder:
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
+        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal, timing)
         made.code = code
         return made
 
@@ -153,27 +161,33 @@ class RunFolder:
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
         return cls._made(
-            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None
+            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None, TIMING
         )
 
     @classmethod
     def _made(
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
-        slurm: SlurmTask | None, journal: JournalWriter | None,
+        slurm: SlurmTask | None, journal: JournalWriter | None, timing: Timing,
     ) -> RunFolder:  # fmt: skip
+        experiments, environment = str(plan.experiments), _environment(name, run_id, plan.settings)
+        find = cache(partial(_program, plan.working_directory, environment.get(b"PATH")))
         made = cls(
             plan=plan,
             name=name,
             run_id=run_id,
             folder=folder,
-            experiments=str(plan.experiments),
-            way_back=_way_back(str(plan.experiments), str(plan.working_directory)),
+            experiments=experiments,
+            way_back=_way_back(experiments, str(plan.working_directory)),
             clock=clock,
             git=git,
-            environment=_environment(name, run_id, plan.settings),
+            environment=environment,
+            environments=Environments(
+                experiments, str(plan.working_directory), environment, find, timing.packages
+            ),
             template=_template(plan, name, run_id, git, slurm),
             journal=journal,
             _locked=locked,
+            _find=find,
             _real=os.path.realpath(plan.experiments),
         )
         _OPEN.add(made)
@@ -217,7 +231,8 @@ class RunFolder:
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
             code=code,
-            program=self._program(job.argv[0]),
+            python=self.environments.at_start(job),
+            program=self._find(job.argv[0]),
         )
         try:
             if self.journal is not None:
@@ -227,15 +242,6 @@ class RunFolder:
             experiment.discard()
             raise
         return experiment
-
-    def _program(self, word: str) -> str | None:
-        """The path of a program, looked for once."""
-        if word not in self._programs:
-            path = self.environment.get(b"PATH")
-            self._programs[word] = find_program(
-                word, self.plan.working_directory, os.fsdecode(path) if path is not None else None
-            )
-        return self._programs[word]
 
     def _parent(self, path: str) -> Home:
         """The folder of all experiments of a script, made where it is missing. Raises `OSError`
@@ -337,6 +343,7 @@ class RunFolder:
         _OPEN.discard(self)
         if self.code is not None:
             self.code.close()
+        self.environments.close()
         self.clock.close()
         if self.journal is not None:
             self.journal.close()
@@ -383,6 +390,12 @@ def _way_back(experiments: str, working_directory: str) -> str:
     """The way from an experiment directory to the working directory, links resolved."""
     directory = f"{os.path.realpath(experiments)}/script/name/identifier"
     return os.path.relpath(os.path.realpath(working_directory), directory)
+
+
+def _program(working_directory: Path, search: bytes | None, word: str) -> str | None:
+    return find_program(
+        word, working_directory, os.fsdecode(search) if search is not None else None
+    )
 
 
 def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None) -> Metadata:

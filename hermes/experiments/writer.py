@@ -10,6 +10,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +23,7 @@ from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import Job, Problem, Status
 from .code import CodeAtStart
+from .environments import NOT_YET, PythonOfJob
 from .files import (
     Home,
     Stamp,
@@ -35,9 +37,10 @@ from .files import (
     write_all,
     write_atomic,
 )
+from .git import Git
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .mending import leads_to, led_anew, replace_link
-from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
+from .metadata import Environment, HermesFile, Metadata, StoredFile, read_metadata, write_metadata
 
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
@@ -78,6 +81,9 @@ class Experiment:
     code: CodeAtStart | None = None
     """The state of the code as the job starts, until the metadata hold it."""
 
+    python: Future[PythonOfJob] | None = None
+    """The Python that executes the job, until the metadata hold it."""
+
     written: Stamp | None = None
     """The metadata as they were written last; None if others are there."""
 
@@ -87,7 +93,7 @@ class Experiment:
     @classmethod
     def new(
         cls, *, run: Run, job: Job, key: str, attempt: int, slot: int, identifier: str,
-        home: Home, code: CodeAtStart, program: str | None,
+        home: Home, code: CodeAtStart, python: Future[PythonOfJob], program: str | None,
     ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
         values = placeholders(run, identifier, home.path, slot)
@@ -100,6 +106,7 @@ class Experiment:
             parameters=dict(job.parameters),
             template=job.template,
             program=program,
+            environment=Environment(reason=NOT_YET),
             slot=slot,
             git=code.so_far.state,
             options=job.options,
@@ -110,7 +117,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, home=home, metadata=metadata, code=code)
+        return cls(run=run, job=job, home=home, metadata=metadata, code=code, python=python)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -158,21 +165,27 @@ class Experiment:
     @property
     def is_asking(self) -> bool:
         """Whether the metadata lack something that was asked for in the background."""
-        return self.code is not None
+        return self.code is not None or self.python is not None
 
     def take_in(self) -> bool:
         """Puts into the metadata what was asked for in the background and is known by now. False if
         there is nothing new. Does not wait."""
-        if self.code is None or not self.code.is_known:
-            return False
-        git, self.code = self.code.git, None
+        is_new = False
+        if self.python is not None and self.python.done():
+            self.metadata.python, self.metadata.environment = self.python.result()
+            self.python, is_new = None, True
+        if self.code is not None and self.code.is_known:
+            self._take_in_code(self.code.git)
+            self.code, is_new = None, True
+        return is_new
+
+    def _take_in_code(self, git: Git) -> None:
         if git.patch is not None:
             try:
                 self._write_patch(git.patch)
             except OSError as exc:
                 git = git.with_reason(f"the patch could not be written: {exc.strerror}")
         self.metadata.git = git.state
-        return True
 
     def _write_patch(self, patch: bytes) -> None:
         self.home.check()
@@ -294,8 +307,11 @@ class Experiment:
         When the job `has_ended`, the list of files is completed first, and what was asked for in
         the background is waited for; not if it was cancelled, because somebody waits for its end.
         """
-        if has_ended and self.code is not None and self.metadata.status is not Status.CANCELLED:
-            self.code.wait()
+        if has_ended and self.metadata.status is not Status.CANCELLED:
+            if self.code is not None:
+                self.code.wait()
+            if self.python is not None:
+                self.python.result()
         self.home.check()
         self._keep_others()
         self.take_in()
