@@ -186,7 +186,11 @@ class Environments:
         digest = hashlib.sha256(data).hexdigest()[:16]
         path = layout.environment_file(self._experiments, digest)
         if not os.path.exists(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            folder = os.path.dirname(path)
+            for each in (os.path.dirname(folder), folder):
+                # Nothing above them: a job that is replacing `experiments` must not find one
+                with suppress(FileExistsError):
+                    os.mkdir(each)
             write_atomic(path, data, sync=False)
         return digest
 

@@ -164,6 +164,19 @@ def test_packages_that_cannot_be_written(lab: Lab) -> None:
     assert "could not be written" in (metadata.environment.reason or "")
 
 
+def test_experiments_that_a_job_has_moved_are_not_made_again(lab: Lab) -> None:
+    python = fake(lab, f'until test -e {lab.path}/moved; do :; done; exec "{sys.executable}" "$@"')
+    run = lab.run()
+    experiment = run.experiment(a_python_job(python, "job.sh"), "key")
+    experiment.close_logs()
+    lab.experiments.rename(lab.path / "moved")
+    while not experiment.take_in():
+        time.sleep(0.01)
+    assert "could not be written" in (getattr(experiment.metadata.environment, "reason", "") or "")
+    assert not lab.experiments.exists()
+    run.close(done=False)
+
+
 def test_no_start_waits_for_it_and_a_closed_run_ends_it(lab: Lab) -> None:
     python = fake(lab, f"echo $$ > {lab.path}/pid; exec sleep 30")
     run = lab.run()

@@ -135,6 +135,56 @@ def test_changes_in_submodules(
         assert (copy / name).read_text() == f"changed {name}\n"
 
 
+@pytest.fixture
+def with_submodule(repository: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """With a submodule `inner`, which holds `job.sh` and `model.py`."""
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    git(inner, "init", "--quiet")
+    for name in ("job.sh", "model.py"):
+        (inner / name).write_text("1\n")
+    git(inner, "add", "--all")
+    git(inner, "commit", "--quiet", "--message", "first")
+    git(repository.path, "submodule", "--quiet", "add", str(inner), "inner")
+    git(repository.path, "commit", "--quiet", "--message", "submodule")
+    return repository
+
+
+def test_a_script_in_a_submodule(with_submodule: Lab) -> None:
+    run = with_submodule.run()
+    _, clean = started(run, a_job(script="inner/job.sh"))
+    with_submodule.write("inner/new.sh", "new")
+    directory, new = started(run, a_job(script="inner/new.sh"))
+    with_submodule.write("inner/job.sh", "2\n")
+    edited, dirty = started(run, a_job(script="inner/job.sh"))
+    run.close(done=True)
+    assert (clean.git.dirty, clean.git.reason) == (False, None)
+    assert (new.git.dirty, dirty.git.dirty) == (True, True)
+    assert b"new" in patch_of(directory)
+    assert "in no commit" in (new.git.reason or "")
+    assert b"b/inner/job.sh" in patch_of(edited)
+
+
+def test_another_commit_in_a_submodule(with_submodule: Lab) -> None:
+    with_submodule.write("inner/model.py", "2\n")
+    git(with_submodule.path / "inner", "commit", "--quiet", "--all", "--message", "second")
+    with_submodule.write("inner/model.py", "3\n")
+    directory, metadata = with_submodule.begun()
+    assert metadata.git.dirty is True
+    assert b"Subproject commit" in patch_of(directory)
+    assert b"-1\n+3" in patch_of(directory)
+
+
+def test_a_working_directory_in_a_submodule(with_submodule: Lab) -> None:
+    with_submodule.write("inner/model.py", "2\n")
+    inner = with_submodule.path / "inner"
+    directory, metadata = with_submodule.begun(with_submodule.plan(inner))
+    assert metadata.git.commit == git(inner, "rev-parse", "HEAD")
+    assert metadata.git.dirty is True
+    assert b"b/model.py" in patch_of(directory)
+
+
 @pytest.mark.parametrize("is_home", [True, False])
 def test_a_home_that_is_a_repository(
     repository: Lab, monkeypatch: pytest.MonkeyPatch, is_home: bool
