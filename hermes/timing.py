@@ -20,6 +20,10 @@ class Timing:
     than starting a job that is over by then; until then, the environment and the supervisor's file
     tell."""
 
+    ask_poll: float = 0.25
+    """Between two checks whether what was asked about a job's start has been answered while it
+    runs, so that it is known whatever becomes of this process."""
+
     settle: float = 0.01
     """Jobs that end within this time of each other share one final scan."""
 
@@ -40,6 +44,9 @@ class Timing:
 
     last_retry: float = 60.0
     """The longest pause before a failed job is tried again."""
+
+    packages: float = 10.0
+    """For a Python to tell its packages, which on a cold network disk takes seconds."""
 
     slow_reader: float = 5.0
     """A listener that takes nothing for so long gets no more log chunks of that job."""

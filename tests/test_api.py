@@ -195,6 +195,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "arguments": ["-gamma", "0.9", "-lr", "0.1"],
         "parameters": {},
         "template": [],
+        "python": None,
+        "environment": None,
         "slot": 0,
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"],

@@ -11,7 +11,7 @@ import anyio
 from ..blocking import in_thread
 from ..errors import escape
 from ..experiments.files import read_regular
-from ..experiments.journal import Machine
+from ..experiments.journal import Machine, may_be_alive
 from ..experiments.metadata import Metadata
 from ..experiments.provenance import boot_id, process_start
 from ..model import Problem, ProblemKind
@@ -56,8 +56,13 @@ def adopt(
     )
 
 
-def left_alone(identifier: str, machine: Machine) -> Problem:
-    """That a job may be alive on a machine whose processes cannot be seen from here."""
+def left_alone(identifier: str, machine: Machine | None, exit_file: str) -> Problem | None:
+    """That a job may be alive on a machine whose processes cannot be seen from here; None if it
+    cannot be. `machine` is where it was started, if that is known. Blocks."""
+    if machine is None or not may_be_alive(machine, Machine.here()):
+        return None
+    if recorded_exit(exit_file) is not None:
+        return None
     where = f"on `{escape(machine.host)}`"
     if machine.host == os.uname().nodename:
         where += ", in another container or before it was started anew"

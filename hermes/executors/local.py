@@ -24,7 +24,6 @@ from ..blocking import in_thread, shielded
 from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
 from ..experiments.files import remove_parts
-from ..experiments.journal import Machine, may_be_alive
 from ..experiments.metadata import now
 from ..experiments.run_folder import RunFolder
 from ..experiments.writer import SYNC_AFTER, Experiment
@@ -36,7 +35,7 @@ from .closing import UNSUPERVISED, keep_exit, record_end, write
 from .elsewhere import Elsewhere
 from .local_job import LocalJob
 from .proc import CENSUS, by_job, processes_of
-from .processes import Launch, hidden_from_shells, recorded_exit, start, why_not_started
+from .processes import Launch, hidden_from_shells, start, why_not_started
 
 UNFINISHED = 256
 """Jobs that may have ended and wait to be finished before no more start: the disk sets the pace."""
@@ -194,9 +193,8 @@ class LocalPlace:
             where = f" `{exc.filename}`" if exc.filename else ""
             text = f"the experiment directory could not be made: {exc.strerror}{where}"
             raise NotBegunError(Problem.of(ProblemKind.NO_DIRECTORY, text, exc)) from None
-        is_continued = experiment.is_continued
-        self._collect_for(experiment, adopted=is_continued)
-        if todo.job.options.copy_before and not is_continued:
+        self._collect_for(experiment, adopted=experiment.is_continued)
+        if todo.job.options.copy_before and not experiment.is_continued:
             experiment.metadata.files += self._copies(experiment).before()
         launch = self._launch(experiment)
         return LocalJob(
@@ -208,10 +206,8 @@ class LocalPlace:
         assert todo.leftover is not None
         directory, metadata = todo.leftover.directory, todo.leftover.metadata
         exit_file = self.run.folder.exit_file(metadata.identifier)
-        machine = todo.leftover.machine
-        is_hidden = machine is not None and may_be_alive(machine, Machine.here())
-        if machine is not None and is_hidden and recorded_exit(exit_file) is None:
-            raise NotBegunError(left_alone(metadata.identifier, machine), Status.RUNNING)
+        if problem := left_alone(metadata.identifier, todo.leftover.machine, exit_file):
+            raise NotBegunError(problem, Status.RUNNING)
         experiment = Experiment.reopen(self.run.folder, todo.job, directory, metadata)
         if experiment.home.is_there:
             remove_parts(directory)

@@ -77,14 +77,18 @@ class LocalJob:
         if self.process is None:
             await anyio.lowlevel.checkpoint()
             return
-        if not self.is_adopted:
-            with anyio.move_on_after(self.run.timing.record_after):
+        pause = math.inf if self.is_adopted else self.run.timing.record_after
+        while True:
+            with anyio.move_on_after(pause):
                 self.exit = await self.process.wait()
                 return
-            await in_thread(self._record_process, limiter=self.threads)
-        self.exit = await self.process.wait()
+            await in_thread(self._record, limiter=self.threads)
+            pause = self.run.timing.ask_poll if self.experiment.is_asking else math.inf
 
-    def _record_process(self) -> None:
+    def _record(self) -> None:
+        """Writes down which process it is, and what has been told about its start meanwhile."""
         assert self.process is not None
-        self.experiment.metadata.pid_start = process_start(self.process.pid)
-        write(self.experiment, sync=False)
+        metadata = self.experiment.metadata
+        if self.experiment.take_in() or metadata.pid_start is None:
+            metadata.pid_start = process_start(self.process.pid)
+            write(self.experiment, sync=False)

@@ -1,18 +1,106 @@
-"""The state of the code while a run goes on: git is asked again when it may have changed."""
+"""The state of the code while a run goes on.
+
+git tells the commit before the first job. All else it tells in the background while jobs start, and
+it is asked again when the code may have changed: no start of a job waits for it.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..language.plan import Plan
 from ..model import Job
-from .git import INTERVAL, MAX_SHARE, Git, read_git, signature, top_of
+from .asking import Patience
+from .git import (
+    INTERVAL,
+    MAX_SHARE,
+    UNKNOWN,
+    Git,
+    Signature,
+    folder_of,
+    read_commit,
+    read_git,
+    top_of,
+)
+from .metadata import GitState
+
+AT_ONCE = 2
+"""So often git is asked at the same time, for jobs of different scripts."""
+
+NO_REPOSITORY = Git(GitState(reason="not a git repository"))
+
+NOT_YET = "git has not told the rest yet"
+MAY_HAVE_CHANGED = "the code may have changed before git told"
+NOT_ASKED = "git could not be asked"
+
+
+class _Answer(NamedTuple):
+    """`has_changed` says that the signature has, since the first job that shares this answer."""
+
+    git: Git
+    has_changed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """What git is asked, for all jobs that start with the same signature."""
+
+    seen: Signature
+    answer: Future[_Answer]
+    until: float = math.inf
+    """When the answer is too old for further jobs, by the monotonic clock."""
+
+    def tell(self, git: Git, *, has_changed: bool = False) -> None:
+        """Gives the answer to those who wait for it. The first one counts."""
+        with suppress(InvalidStateError):
+            self.answer.set_result(_Answer(git, has_changed))
+
+
+class CodeAtStart:
+    """The state of the code with which one job starts: known, or being asked for."""
+
+    def __init__(self, so_far: Git, answer: Future[_Answer]) -> None:
+        self._so_far = so_far
+        self._answer = answer
+        self._start = time.time_ns()
+
+    @classmethod
+    def known(cls, git: Git) -> CodeAtStart:
+        answer: Future[_Answer] = Future()
+        answer.set_result(_Answer(git))
+        return cls(git, answer)
+
+    @property
+    def is_known(self) -> bool:
+        return self._answer.done()
+
+    @property
+    def so_far(self) -> Git:
+        """What is known by now."""
+        return self.git if self.is_known else self._so_far.with_reason(NOT_YET)
+
+    @property
+    def git(self) -> Git:
+        """All of it. Waits for it."""
+        answer = self._answer.result()
+        if answer.has_changed or answer.git.edited > self._start:
+            return answer.git.with_reason(MAY_HAVE_CHANGED)
+        return answer.git
+
+    def wait(self) -> None:
+        """Returns when git has told it, or is waited for no longer."""
+        self._answer.result()
 
 
 class Code:
-    """The state of the code in the working directory of a run, as its jobs start.
+    """The code in the working directory of a run, as its jobs start.
 
     git is asked again when HEAD, the index or the script has changed, and every `INTERVAL` seconds
     for the other tracked files. Scripts are told apart, since one may be in no commit.
@@ -21,35 +109,86 @@ class Code:
     def __init__(self, plan: Plan, limit: float) -> None:
         self._plan = plan
         self._limit = limit
-        self._top = top_of(plan.working_directory)
         self._lock = threading.Lock()
-        self._known: dict[str | None, tuple[float, tuple[object, ...], Git]] = {}
-        first = next(iter(plan.jobs), None)
-        self.latest = self._ask(_script(plan, first) if first is not None else None)
+        self._asked: dict[str | None, _Question] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, "hermes-git")
+        self._is_closed = threading.Event()
+        self.commit = NO_REPOSITORY
+        """The commit as the run began, and why there is none."""
 
-    def now(self, job: Job) -> Git:
-        """The state with which a job starts. Blocks for as long as git takes, if it is asked."""
+        self.begun = CodeAtStart.known(NO_REPOSITORY)
+        """The state as the run began, with the script of its first job."""
+
+        self._top = top_of(plan.working_directory)
+        if self._top is not None:
+            self._folder = folder_of(self._top)
+            first = next(iter(plan.jobs), None)
+            script = _script(plan, first) if first is not None else None
+            # Before git is asked: what changes meanwhile is seen then
+            self._seen = Signature.now(self._folder, script)
+            self.commit = read_commit(self._top, Patience(limit, self._is_closed))
+            self.begun = self._at_start(script, self._seen, self.commit)
+
+    def at_start(self, job: Job) -> CodeAtStart:
+        """The state with which a job starts. Does not wait for git."""
         if self._top is None:
-            return self.latest
+            return self.begun
         script = _script(self._plan, job)
-        with self._lock:
-            known = self._known.get(script)
-            if known is not None:
-                until, seen, git = known
-                if time.monotonic() < until and seen == signature(self._top, script):
-                    return git
-            return self._ask(script)
+        return self._at_start(script, Signature.now(self._folder, script))
 
-    def _ask(self, script: str | None) -> Git:
+    def close(self) -> None:
+        """Waits for nothing more: what git has not told by now stays unknown."""
+        self._is_closed.set()
+        self._threads.shutdown(wait=False)
+
+    def _at_start(
+        self, script: str | None, seen: Signature, commit: Git | None = None
+    ) -> CodeAtStart:
+        so_far = self.commit if seen.repository == self._seen.repository else Git(GitState())
+        with self._lock:
+            question = self._asked.get(script)
+            if question is None or question.seen != seen or time.monotonic() > question.until:
+                question = self._ask(script, seen, commit)
+        return CodeAtStart(so_far, question.answer)
+
+    def _ask(self, script: str | None, seen: Signature, commit: Git | None) -> _Question:
+        question = self._asked[script] = _Question(seen, Future())
+        try:
+            self._threads.submit(self._answer, question, script, commit)
+        except RuntimeError:
+            # The system has no thread to give, or the interpreter ends
+            question.until = 0.0
+            question.tell(self.commit.with_reason(NOT_ASKED))
+        return question
+
+    def _answer(self, question: _Question, script: str | None, commit: Git | None) -> None:
         began = time.monotonic()
-        plan = self._plan
-        # Before git is asked: what is changed meanwhile is seen by the next job
-        seen = signature(self._top, script) if self._top is not None else ()
-        self.latest = read_git(plan.working_directory, plan.experiments, self._limit, script)
-        ended = time.monotonic()
-        until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
-        self._known[script] = (until, seen, self.latest)
-        return self.latest
+        git = (commit or UNKNOWN).with_reason(NOT_ASKED)
+        try:
+            git = self._git(script, commit)
+        except (RuntimeError, MemoryError):
+            # No thread, as above, or changes without bounds
+            pass
+        finally:
+            ended = time.monotonic()
+            question.until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
+            has_changed = Signature.now(self._folder, script) != question.seen
+            question.tell(git, has_changed=has_changed)
+
+    def _git(self, script: str | None, commit: Git | None) -> Git:
+        assert self._top is not None
+        if commit is None:
+            commit = read_commit(self._top, Patience(self._limit, self._is_closed))
+        if commit.state.commit is None:
+            return commit
+        return read_git(
+            self._top,
+            commit.state.commit,
+            Patience(self._limit, self._is_closed),
+            working_directory=self._plan.working_directory,
+            experiments=self._plan.experiments,
+            script=script,
+        )
 
 
 def _script(plan: Plan, job: Job) -> str | None:

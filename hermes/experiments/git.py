@@ -6,15 +6,14 @@ Each answer stands for itself: one that is late or refused is left out, and the 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from .asking import Answer, Patience, ask
 from .metadata import GitState
 
 PLAIN = {
@@ -30,9 +29,12 @@ PLAIN = {
 """Configuration that overrules the user's, so that git starts no daemon and `git apply` takes every
 patch. Older ones ignore keys they do not know."""
 
+QUIET = {b"GIT_OPTIONAL_LOCKS": b"0", b"GIT_NO_LAZY_FETCH": b"1", b"LC_ALL": b"C"}
+"""Variables by which git writes nothing, fetches nothing and speaks English."""
+
 OF_ANOTHER = frozenset({
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE",
+    b"GIT_DIR", b"GIT_WORK_TREE", b"GIT_INDEX_FILE", b"GIT_COMMON_DIR", b"GIT_PREFIX",
+    b"GIT_OBJECT_DIRECTORY", b"GIT_ALTERNATE_OBJECT_DIRECTORIES", b"GIT_NAMESPACE",
 })  # fmt: skip
 """Variables that name a repository, as git sets them for hooks. The working directory says which
 repository the code is in."""
@@ -46,6 +48,9 @@ DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--binary")
 KEPT_WHOLE = 1_000_000
 """Bytes up to which a script that is in no commit is kept whole."""
 
+MOST_NAMES = 1000
+"""Untracked files that are named in a patch."""
+
 INTERVAL = 2.0
 """Seconds between two questions whether a tracked file has changed."""
 
@@ -54,26 +59,33 @@ MAX_SHARE = 0.02
 
 
 class Git(NamedTuple):
-    """The state of the working tree, and the content of `uncommitted.patch`, None if clean."""
+    """The state of the working tree, and the content of `uncommitted.patch`, None if clean.
+
+    `edited` is when the last of the tracked files that differ from the commit was changed, in
+    nanoseconds since the epoch.
+    """
 
     state: GitState
     patch: bytes | None = None
+    edited: int = 0
 
     @property
     def suffix(self) -> str:
         """The last five characters of the commit."""
         return self.state.commit[-5:] if self.state.commit else NO_COMMIT
 
+    def with_reason(self, reason: str) -> Git:
+        """The same, and one thing more that is to be told of it."""
+        reasons = "; ".join(filter(None, (self.state.reason, reason)))
+        return self._replace(state=msgspec.structs.replace(self.state, reason=reasons))
+
 
 UNKNOWN = Git(GitState())
 """Stands where nobody has asked."""
 
 
-class _Answer(NamedTuple):
-    """What git has printed; `failed` is why that is of no use."""
-
-    output: bytes = b""
-    failed: str | None = None
+Stamp = tuple[int, ...]
+"""By which one sees whether a file is the same and has been left alone."""
 
 
 def top_of(folder: Path) -> Path | None:
@@ -81,76 +93,121 @@ def top_of(folder: Path) -> Path | None:
     return next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
 
 
-def read_git(
-    working_directory: Path, experiments: Path, limit: float, script: str | None = None
-) -> Git:
-    """Asks git for commit, branch and uncommitted changes; `script` is a file that is executed.
+def folder_of(top: Path) -> str:
+    """The folder in which git keeps HEAD and index of a working tree."""
+    path = top / ".git"
+    try:
+        kind, _, elsewhere = path.read_text(errors="surrogateescape").strip().partition(" ")
+    except OSError:
+        # A folder, as it is but for submodules and linked working trees
+        return str(path)
+    return str(top / elsewhere) if kind == "gitdir:" else str(path)
 
-    Never raises; takes about `limit` seconds at most.
+
+def read_commit(top: Path, patience: Patience) -> Git:
+    """Asks git for the commit alone. Never raises."""
+    answer = _ask(top, ("rev-parse", "--verify", "HEAD"), patience)
+    if answer.failed is not None:
+        return Git(GitState(reason=answer.failed))
+    return Git(GitState(commit=answer.output.decode("ascii", "replace").strip()))
+
+
+def read_git(
+    top: Path, commit: str, patience: Patience, *, working_directory: Path, experiments: Path,
+    script: str | None = None,
+) -> Git:  # fmt: skip
+    """Asks git for the branch and all that is in no commit; `script` is a file that is executed.
+
+    Never raises.
     """
-    top = top_of(working_directory)
-    if top is None:
-        return Git(GitState(reason="not a git repository"))
-    ends = time.monotonic() + limit
-    uncommitted = (*DIFF, "--ignore-submodules=untracked", "HEAD", "--")
+    within = _within(top, working_directory)
+    code = (within, *_not_made(top, experiments))
+    uncommitted = ("--ignore-submodules=untracked", "HEAD", "--", *code)
     questions = {
-        "commit": ("rev-parse", "--verify", "HEAD"),
         "branch": ("symbolic-ref", "--quiet", "--short", "HEAD"),
-        "changes": (*uncommitted, *_not_made(top, experiments)),
+        "changes": (*DIFF, *uncommitted),
         "untracked files": (
-            "ls-files", "--others", "--exclude-standard", "--", ":/", *_without(top, experiments)
+            "ls-files", "--others", "--exclude-standard", "--",
+            within, *_without(top, experiments),
         ),
     }  # fmt: skip
-    real = os.path.realpath(script) if script is not None else None
-    inside = os.path.relpath(real, os.path.realpath(top)) if real is not None else None
-    if inside is not None and not inside.startswith("../"):
+    inside = _inside(top, script) if script is not None else None
+    if inside is not None:
         words = ("ls-files", "-z", "--recurse-submodules", "--", f":(top,literal){inside}")
         questions["script"] = words
     with ThreadPoolExecutor(len(questions)) as pool:
-        asked = {
-            what: pool.submit(_ask, top, words, ends, limit) for what, words in questions.items()
-        }
+        asked = {what: pool.submit(_ask, top, words, patience) for what, words in questions.items()}
         answers = {what: future.result() for what, future in asked.items()}
-    if answers["commit"].failed is not None:
-        return Git(GitState(reason=answers["commit"].failed))
-    commit = answers["commit"].output.decode("ascii", "replace").strip()
-    name = answers["branch"].output.decode("utf-8", "surrogateescape").strip() or None
-    # Without a branch git fails, and says nothing
-    told = [what for what in questions if what != "branch" or "longer" in _why(answers[what])]
-    reasons = [f"{what}: {answers[what].failed}" for what in told if answers[what].failed]
-    changes, kept = answers["changes"], b""
-    diff = changes.output
+    reasons = [
+        f"{what}: {answer.failed}"
+        for what, answer in answers.items()
+        # Without a branch git ends with 1
+        if answer.failed and (what, answer.code) != ("branch", 1)
+    ]
+    diff = answers["changes"].output
     if b"\n+Subproject commit " in diff:
-        diff += _of_submodules(top, "HEAD", "", ends, limit)
-    is_untold = "script" in answers and answers["script"].failed is None
-    if inside is not None and is_untold and not answers["script"].output:
+        diff += _of_submodules(top, "HEAD", "", patience)
+    is_dirty, kept = bool(diff), b""
+    if inside is not None and answers["script"].failed is None and not answers["script"].output:
+        is_dirty = True
         reasons.append(f"the script `{inside}` is in no commit: it is untracked or ignored")
-        kept, why_not = _whole(top, inside, ends, limit)
+        kept, why_not = _whole(top, inside, patience)
         if why_not:
             reasons.append(why_not)
-    is_dirty = bool(diff or (is_untold and not answers["script"].output))
-    dirty = is_dirty if is_dirty or changes.failed is None else None
-    state = GitState(commit=commit, branch=name, dirty=dirty, reason="; ".join(reasons) or None)
+    state = GitState(
+        commit=commit,
+        branch=answers["branch"].output.decode("utf-8", "surrogateescape").strip() or None,
+        dirty=is_dirty if is_dirty or answers["changes"].failed is None else None,
+        reason="; ".join(reasons) or None,
+    )
     if not is_dirty:
         return Git(state)
-    return Git(state, _patch(commit, diff + kept, answers["untracked files"].output))
+    patch = _patch(commit, diff + kept, answers["untracked files"].output)
+    # Asked after the changes, so that none of them is newer
+    names = _ask(top, ("diff", "--name-only", "-z", *uncommitted), patience).output
+    return Git(state, patch, _last_edit(top, names))
 
 
-def _why(answer: _Answer) -> str:
-    return answer.failed or ""
+def _within(top: Path, working_directory: Path) -> str:
+    """What of a working tree counts as the code: all, but of one that is somebody's home only the
+    working directory. The rest takes long to search, and is nobody's business."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    below = os.path.relpath(os.path.realpath(working_directory), os.path.realpath(top))
+    if os.path.realpath(top) != home or below == ".":
+        return ":/"
+    return f":(top,literal){below}"
 
 
-def signature(top: Path, script: str | None) -> tuple[object, ...]:
-    """Changes when somebody commits, switches the branch or edits the script. Takes 10 us."""
-    paths = [f"{top}/.git/HEAD", f"{top}/.git/index", f"{top}/.git/logs/HEAD", script or ""]
-    return tuple(_stamp(path) for path in paths)
+def _inside(top: Path, script: str) -> str | None:
+    """The path of a file in a working tree, links resolved; None if it is elsewhere."""
+    path = os.path.relpath(os.path.realpath(script), os.path.realpath(top))
+    return path if path.split("/")[0] != ".." else None
 
 
-def _stamp(path: str) -> tuple[int, ...] | None:
+def _last_edit(top: Path, names: bytes) -> int:
+    paths = (f"{top}/{os.fsdecode(name)}" for name in names.split(b"\0") if name)
+    return max((stamp[-1] for path in paths if (stamp := _stamp(path)) is not None), default=0)
+
+
+class Signature(NamedTuple):
+    """Changes when somebody commits, switches the branch, stages something or edits the script."""
+
+    repository: tuple[Stamp | None, ...]
+    script: Stamp | None
+
+    @classmethod
+    def now(cls, folder: str, script: str | None) -> Signature:
+        """`folder` is git's own. Takes 10 us."""
+        paths = (f"{folder}/HEAD", f"{folder}/logs/HEAD", f"{folder}/index")
+        return cls(tuple(map(_stamp, paths)), _stamp(script) if script is not None else None)
+
+
+def _stamp(path: str) -> Stamp | None:
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
+    # The time of the last change is the last
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -162,19 +219,20 @@ def _without(top: Path, experiments: Path) -> tuple[str, ...]:
 
 
 def _not_made(top: Path, experiments: Path) -> tuple[str, ...]:
-    """All but what Hermes makes: a folder of the same name may hold the user's code."""
+    """Leaves out what Hermes makes, and no more: a folder of the same name may hold the user's
+    code."""
     if not experiments.is_relative_to(top):
-        return (":/",)
+        return ()
     below = str(experiments.relative_to(top)).translate({ord(c): f"\\{c}" for c in "\\*?["})
     stamp = "[0-9][0-9][0-9][0-9]_[0-9][0-9]_[0-9][0-9]_[0-9]*_*"
     made = (f"{below}/*/*/{stamp}/**", f"{below}/.hermes/**")
-    return (":/", *(f":(exclude,top,glob){each}" for each in made))
+    return tuple(f":(exclude,top,glob){each}" for each in made)
 
 
-def _of_submodules(top: Path, commit: str, prefix: str, ends: float, limit: float) -> bytes:
+def _of_submodules(top: Path, commit: str, prefix: str, patience: Patience) -> bytes:
     """The changes in submodules, in terms of the outermost working tree."""
     words = ("diff", "--raw", "-z", "--abbrev=40", "--ignore-submodules=untracked", commit)
-    fields = _ask(top, words, ends, limit).output.split(b"\0")
+    fields = _ask(top, words, patience).output.split(b"\0")
     patch = b""
     for entry, name in zip(fields[::2], fields[1::2], strict=False):
         before, after, then, *_ = entry.lstrip(b":").split()
@@ -186,15 +244,15 @@ def _of_submodules(top: Path, commit: str, prefix: str, ends: float, limit: floa
         # The commit that is recorded may not be there
         for base in (then.decode(), "HEAD"):
             changes = (*DIFF, "--ignore-submodules=untracked", *prefixes, base)
-            answer = _ask(there, changes, ends, limit)
+            answer = _ask(there, changes, patience)
             if answer.failed is None:
                 patch += answer.output
-                patch += _of_submodules(there, base, f"{prefix}{path}/", ends, limit)
+                patch += _of_submodules(there, base, f"{prefix}{path}/", patience)
                 break
     return patch
 
 
-def _whole(top: Path, inside: str, ends: float, limit: float) -> tuple[bytes, str | None]:
+def _whole(top: Path, inside: str, patience: Patience) -> tuple[bytes, str | None]:
     """A file as a patch that makes it, or why it is not kept."""
     try:
         size = os.stat(top / inside).st_size
@@ -202,49 +260,37 @@ def _whole(top: Path, inside: str, ends: float, limit: float) -> tuple[bytes, st
         return b"", f"the script cannot be read: {exc.strerror}"
     if size > KEPT_WHOLE:
         return b"", "the script is too large to be kept"
-    answer = _ask(top, (*DIFF, "--no-index", "--", os.devnull, inside), ends, limit, differs=1)
+    answer = _ask(top, (*DIFF, "--no-index", "--", os.devnull, inside), patience, differs=1)
     return answer.output, answer.failed and f"the script is not kept: {answer.failed}"
 
 
 def _patch(commit: str, diff: bytes, untracked: bytes) -> bytes:
     # `git apply` skips whatever stands before the first `diff`
     lines = [f"# uncommitted changes on top of {commit}".encode()]
-    lines += [b"# untracked: " + name for name in untracked.splitlines()]
+    names = untracked.splitlines()
+    lines += [b"# untracked: " + name for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        lines.append(b"# untracked: %d more" % (len(names) - MOST_NAMES))
     return b"\n".join(lines) + b"\n\n" + diff
 
 
-def _ask(
-    folder: Path, words: Iterable[str], ends: float, limit: float, *, differs: int = 0
-) -> _Answer:
-    """Calls git in a process group of its own, so that nothing of it is left behind."""
+def _ask(folder: Path, words: Iterable[str], patience: Patience, *, differs: int = 0) -> Answer:
+    """What git says. It has `failed` with every exit code but 0 and `differs`."""
     configuration = [word for key, value in PLAIN.items() for word in ("-c", f"{key}={value}")]
-    kept = {key: value for key, value in os.environ.items() if key not in OF_ANOTHER}
-    plain = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
-    try:
-        process = subprocess.Popen(
-            ["git", *configuration, *words],
-            cwd=folder,
-            env={**kept, **plain},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        return _Answer(failed="git is not installed")
-    except OSError as exc:
-        return _Answer(failed=f"git cannot be executed: {exc.strerror}")
-    with process:
-        try:
-            output, said = process.communicate(timeout=max(0.0, ends - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return _Answer(failed=f"git took longer than {limit:g} s")
+    kept = {key: value for key, value in os.environb.items() if key not in OF_ANOTHER}
+    answer = ask(
+        ["git", *configuration, *words],
+        patience,
+        name="git",
+        folder=str(folder),
+        environment={**kept, **QUIET},
+    )
+    if answer.failed is not None:
+        return answer
     # A host that ignores SIGCHLD gets no exit status
-    if process.returncode not in (0, differs) or (said and not output):
-        return _Answer(failed=_said(said, process.returncode))
-    return _Answer(output)
+    if answer.code not in (0, differs) or (answer.errors and not answer.output):
+        return answer._replace(failed=_said(answer.errors, answer.code))
+    return answer
 
 
 def _said(said: bytes, code: int) -> str:

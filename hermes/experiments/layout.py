@@ -18,6 +18,8 @@
           <identifier>                  how that job ended, as its supervisor has seen it
           <identifier>.links            what was collected while it runs
           slurm/                        what a client and its nodes tell each other
+        environments/<digest>/environment.json
+                                        a Python and its packages, as jobs have used it
         <hash of a name>.starts         what those runs of this name start that repeat nothing
         <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
@@ -50,6 +52,9 @@ SLURM = "slurm"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
 
+ENVIRONMENTS = "environments"
+ENVIRONMENT = "environment.json"
+
 STARTS = ".starts"
 """Ends the name of what the runs of one name tell each other."""
 
@@ -68,6 +73,7 @@ FORMATS: Mapping[str, int] = {
     POINTER: 1,
     LINKS: 1,
     SLURM: 1,
+    ENVIRONMENT: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
 that folder.
@@ -96,6 +102,11 @@ def starts_file(experiments: str, name: str) -> str:
     """Where the runs of one name tell each other which jobs they start."""
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     return f"{experiments}/{RUNS}/{digest}{STARTS}"
+
+
+def environment_file(experiments: str, digest: str) -> str:
+    """What a Python and its packages were that jobs have used."""
+    return f"{experiments}/{RUNS}/{ENVIRONMENTS}/{digest}/{ENVIRONMENT}"
 
 
 def named_folder(experiments: str, script: str, name: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from ..errors import HermesError, escape
 from ..model import Options, Problem, Status
 from .files import Stamp, read_regular, write_atomic
-from .layout import FORMATS, METADATA
+from .layout import ENVIRONMENT, FORMATS, METADATA
 
 FORMAT = FORMATS[METADATA]
 
@@ -70,6 +70,28 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """The environment of the Python that executed the job; None is unknown.
+
+    `interpreter` is the path of the Python, `digest` names the folder of `environments` in which
+    its packages stand, `reason` says why something is unknown.
+    """
+
+    interpreter: str | None = None
+    digest: str | None = None
+    reason: str | None = None
+
+
+class Packages(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in `environment.json`: the version of a Python, and its packages with theirs, as
+    their folders are named."""
+
+    format: int = FORMATS[ENVIRONMENT]
+    python: str
+    implementation: str
+    packages: dict[str, str]
+
+
 class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
     """Where on a cluster a job was executed: `job` as Slurm calls it, `task` as Hermes does."""
 
@@ -85,11 +107,13 @@ class Metadata(msgspec.Struct, kw_only=True):
     `arguments` is what came after the script word, but for the identifier. `parameters` are the
     values of the sweeps around the job by their keys, and `template` is `argv` with `{key}` where
     they stand; both are empty outside of sweeps. `program` is the path of the program that was
-    executed, `slot` the job's HERMES_SLOT. `key` says what the job is, the same in every run of the
-    same entry; `attempts` how often it was started in this run. `start` is None if it was never
-    started. `end`, `duration` (seconds, by a clock that never steps) and `exit_code` or `signal`
-    are None while it runs. `pid_start` and `boot_id` tell its process from another one with the
-    same `pid`. `files` is complete when the job has ended.
+    executed, `python` the version of the Python that executed the job, behind launchers too: None
+    if it is not known. `environment` is None if it was no Python. `slot` is the job's HERMES_SLOT.
+    `key` says what the job is, the same in every run of the same entry; `attempts` how often it was
+    started in this run. `start` is None if it was never started. `end`, `duration` (seconds, by a
+    clock that never steps) and `exit_code` or `signal` are None while it runs. `pid_start` and
+    `boot_id` tell its process from another one with the same `pid`. `files` is complete when the
+    job has ended.
     """
 
     format: int = FORMAT
@@ -100,6 +124,8 @@ class Metadata(msgspec.Struct, kw_only=True):
     parameters: dict[str, str] = {}
     template: tuple[str, ...] = ()
     program: str | None = None
+    python: str | None = None
+    environment: Environment | None = None
     slot: int = 0
     options: Options = Options()
     comments: tuple[str, ...] = ()

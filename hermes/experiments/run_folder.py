@@ -12,9 +12,11 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache, partial
+from pathlib import Path
 
 import msgspec
 
@@ -25,9 +27,10 @@ from ..language.kinds import variables
 from ..language.plan import Plan
 from ..language.settings import Settings
 from ..model import Job, Status
-from ..timing import Timing
+from ..timing import TIMING, Timing
 from . import layout
-from .code import Code
+from .code import Code, CodeAtStart
+from .environments import Environments
 from .files import Home, has_room, open_regular, remove_parts, write_atomic
 from .git import Git
 from .identifiers import Clock
@@ -74,6 +77,9 @@ class RunFolder:
     code: Code | None = None
     """Tells the state of the code; None where it was told by another process."""
 
+    environments: Environments
+    """Tells the Pythons of the jobs."""
+
     is_forgotten: bool = False
     """Whether the folder goes when the run is closed, although not all is done."""
 
@@ -81,7 +87,9 @@ class RunFolder:
     _real: str
     """The path of `experiments` without links, as the run began."""
 
-    _programs: dict[str, str | None] = field(default_factory=dict)
+    _find: Callable[[str], str | None]
+    """The path of a program, looked for once."""
+
     _parents: dict[str, Home] = field(default_factory=dict)
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
@@ -105,8 +113,9 @@ class RunFolder:
         cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool
     ) -> RunFolder:
         code = Code(plan, timing.git)
-        git = code.latest
+        git = code.commit
         with contextlib.ExitStack() as opened:
+            opened.callback(code.close)
             try:
                 if is_new:
                     os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -121,7 +130,7 @@ class RunFolder:
                 if is_new:
                     write_record(folder, run_id, name, plan)
                     leave_pointer(plan, folder, run_id)
-                _equip(folder, locked, git)
+                _keep_room(locked)
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
                 journal = JournalWriter(folder, Machine.here())
@@ -138,7 +147,7 @@ class RunFolder:
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal)
+        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal, timing)
         made.code = code
         return made
 
@@ -152,27 +161,33 @@ class RunFolder:
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
         return cls._made(
-            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None
+            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None, TIMING
         )
 
     @classmethod
     def _made(
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
-        slurm: SlurmTask | None, journal: JournalWriter | None,
+        slurm: SlurmTask | None, journal: JournalWriter | None, timing: Timing,
     ) -> RunFolder:  # fmt: skip
+        experiments, environment = str(plan.experiments), _environment(name, run_id, plan.settings)
+        find = cache(partial(_program, plan.working_directory, environment.get(b"PATH")))
         made = cls(
             plan=plan,
             name=name,
             run_id=run_id,
             folder=folder,
-            experiments=str(plan.experiments),
-            way_back=_way_back(str(plan.experiments), str(plan.working_directory)),
+            experiments=experiments,
+            way_back=_way_back(experiments, str(plan.working_directory)),
             clock=clock,
             git=git,
-            environment=_environment(name, run_id, plan.settings),
+            environment=environment,
+            environments=Environments(
+                experiments, str(plan.working_directory), environment, find, timing.packages
+            ),
             template=_template(plan, name, run_id, git, slurm),
             journal=journal,
             _locked=locked,
+            _find=find,
             _real=os.path.realpath(plan.experiments),
         )
         _OPEN.add(made)
@@ -196,7 +211,7 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        git = self.code.now(job) if self.code is not None else self.git
+        code = CodeAtStart.known(self.git) if self.code is None else self.code.at_start(job)
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
@@ -215,8 +230,9 @@ class RunFolder:
             slot=slot,
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
-            git=git,
-            program=self._program(job.argv[0]),
+            code=code,
+            python=self.environments.at_start(job),
+            program=self._find(job.argv[0]),
         )
         try:
             if self.journal is not None:
@@ -226,15 +242,6 @@ class RunFolder:
             experiment.discard()
             raise
         return experiment
-
-    def _program(self, word: str) -> str | None:
-        """The path of a program, looked for once."""
-        if word not in self._programs:
-            path = self.environment.get(b"PATH")
-            self._programs[word] = find_program(
-                word, self.plan.working_directory, os.fsdecode(path) if path is not None else None
-            )
-        return self._programs[word]
 
     def _parent(self, path: str) -> Home:
         """The folder of all experiments of a script, made where it is missing. Raises `OSError`
@@ -282,6 +289,18 @@ class RunFolder:
         experiment.open_logs()
         return experiment
 
+    def code_as_begun(self) -> Git:
+        """The state of the code as the run began, whose patch is put into the run's folder for
+        those who execute its jobs elsewhere. Blocks until git has told it."""
+        git = self.git if self.code is None else self.code.begun.git
+        if git.patch is None:
+            return git
+        try:
+            write_atomic(f"{self.folder}/{PATCH}", git.patch, sync=False)
+        except OSError as exc:
+            return git.with_reason(f"the patch could not be written: {exc.strerror}")
+        return git
+
     @property
     def has_room(self) -> bool:
         """Whether there is room on the disk for more."""
@@ -310,7 +329,7 @@ class RunFolder:
                 os.dup2(locked, self._locked, inheritable=False)
                 os.close(locked)
             write_record(self.folder, self.run_id, self.name, self.plan)
-            _equip(self.folder, self._locked, self.git)
+            _keep_room(self._locked)
             self.clock.renew(os.path.dirname(self.folder))
             if self.journal is not None:
                 self.journal.renew(self.folder)
@@ -322,6 +341,9 @@ class RunFolder:
         if locked < 0:
             return
         _OPEN.discard(self)
+        if self.code is not None:
+            self.code.close()
+        self.environments.close()
         self.clock.close()
         if self.journal is not None:
             self.journal.close()
@@ -360,17 +382,20 @@ def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
             yield directory, metadata
 
 
-def _equip(folder: str, locked: int, git: Git) -> None:
-    """Puts into a run's folder what its experiments need: the reserve, and the patch."""
+def _keep_room(locked: int) -> None:
     os.pwrite(locked, bytes(RESERVE), 0)
-    if git.patch is not None:
-        write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
 
 
 def _way_back(experiments: str, working_directory: str) -> str:
     """The way from an experiment directory to the working directory, links resolved."""
     directory = f"{os.path.realpath(experiments)}/script/name/identifier"
     return os.path.relpath(os.path.realpath(working_directory), directory)
+
+
+def _program(working_directory: Path, search: bytes | None, word: str) -> str | None:
+    return find_program(
+        word, working_directory, os.fsdecode(search) if search is not None else None
+    )
 
 
 def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None) -> Metadata:

@@ -137,7 +137,7 @@ def runs_in(experiments: str, warn: Warn) -> list[RunRecord]:
         try:
             if entry.name.endswith(POINTER):
                 record = _pointed_to(entry.path, os.path.dirname(experiments))
-            elif entry.is_dir(follow_symlinks=False):
+            elif entry.is_dir(follow_symlinks=False) and entry.name != layout.ENVIRONMENTS:
                 record = read_record(entry.path)
             else:
                 continue

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +22,8 @@ from ..language.plan import Plan
 from ..language.settings import find_root
 from ..language.writing import re_execution
 from ..model import Job, Problem, Status
+from .code import CodeAtStart
+from .environments import NOT_YET, PythonOfJob
 from .files import (
     Home,
     Stamp,
@@ -32,11 +35,12 @@ from .files import (
     put_aside,
     size_of,
     write_all,
+    write_atomic,
 )
-from .git import UNKNOWN, Git
+from .git import Git
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .mending import leads_to, led_anew, replace_link
-from .metadata import HermesFile, Metadata, StoredFile, read_metadata, write_metadata
+from .metadata import Environment, HermesFile, Metadata, StoredFile, read_metadata, write_metadata
 
 SYNC_AFTER = 1.0
 """Seconds of work that are worth an fsync (0.3 ms on ext4) of their final metadata."""
@@ -74,8 +78,11 @@ class Experiment:
     logs: list[int] = field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
 
-    git: Git = UNKNOWN
-    """The state of the code as the job starts."""
+    code: CodeAtStart | None = None
+    """The state of the code as the job starts, until the metadata hold it."""
+
+    python: Future[PythonOfJob] | None = None
+    """The Python that executes the job, until the metadata hold it."""
 
     written: Stamp | None = None
     """The metadata as they were written last; None if others are there."""
@@ -86,7 +93,7 @@ class Experiment:
     @classmethod
     def new(
         cls, *, run: Run, job: Job, key: str, attempt: int, slot: int, identifier: str,
-        home: Home, git: Git, program: str | None,
+        home: Home, code: CodeAtStart, python: Future[PythonOfJob], program: str | None,
     ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
         values = placeholders(run, identifier, home.path, slot)
@@ -99,8 +106,9 @@ class Experiment:
             parameters=dict(job.parameters),
             template=job.template,
             program=program,
+            environment=Environment(reason=NOT_YET),
             slot=slot,
-            git=git.state,
+            git=code.so_far.state,
             options=job.options,
             comments=job.options.comments,
             key=key,
@@ -109,7 +117,7 @@ class Experiment:
             files=[],
             problems=[],
         )
-        return cls(run=run, job=job, home=home, metadata=metadata, git=git)
+        return cls(run=run, job=job, home=home, metadata=metadata, code=code, python=python)
 
     @classmethod
     def reopen(cls, run: Run, job: Job, directory: str, metadata: Metadata) -> Experiment:
@@ -147,14 +155,46 @@ class Experiment:
 
     def begin(self) -> None:
         """Writes what stands in the directory before the job starts. Raises `OSError`."""
+        self.take_in()
         self.written = write_metadata(self.directory, self.metadata, sync=False)
         again = re_execution(self.job, self.run.plan.settings, self.run.way_back)
         _write_new(f"{self.directory}/{RE_EXECUTION}", again.encode("utf-8", "surrogateescape"))
         # Now, or something copied before the start could take their place
         self.open_logs(os.O_EXCL)
-        if self.git.patch is not None:
-            # Not by a hard link: who edits one would edit those of others
-            _write_new(f"{self.directory}/{PATCH}", self.git.patch)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the metadata lack something that was asked for in the background."""
+        return self.code is not None or self.python is not None
+
+    def take_in(self) -> bool:
+        """Puts into the metadata what was asked for in the background and is known by now. False if
+        there is nothing new. Does not wait."""
+        is_new = False
+        if self.python is not None and self.python.done():
+            self.metadata.python, self.metadata.environment = self.python.result()
+            self.python, is_new = None, True
+        if self.code is not None and self.code.is_known:
+            self._take_in_code(self.code.git)
+            self.code, is_new = None, True
+        return is_new
+
+    def _take_in_code(self, git: Git) -> None:
+        if git.patch is not None:
+            try:
+                self._write_patch(git.patch)
+            except OSError as exc:
+                git = git.with_reason(f"the patch could not be written: {exc.strerror}")
+        self.metadata.git = git.state
+
+    def _write_patch(self, patch: bytes) -> None:
+        self.home.check()
+        # Not a hard link to one for all: who edits one would edit those of others
+        path = f"{self.directory}/{PATCH}"
+        if os.path.lexists(path):
+            # The job's own
+            put_aside(path)
+        write_atomic(path, patch, sync=False)
 
     def open_logs(self, flags: int = 0) -> None:
         """Opens the files for the job's output. Raises `OSError`.
@@ -264,10 +304,17 @@ class Experiment:
     def write(self, *, sync: bool, has_ended: bool = False) -> None:
         """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
 
-        When the job `has_ended`, the list of files is completed first.
+        When the job `has_ended`, the list of files is completed first, and what was asked for in
+        the background is waited for; not if it was cancelled, because somebody waits for its end.
         """
+        if has_ended and self.metadata.status is not Status.CANCELLED:
+            if self.code is not None:
+                self.code.wait()
+            if self.python is not None:
+                self.python.result()
         self.home.check()
         self._keep_others()
+        self.take_in()
         if has_ended:
             self._list_files()
         self.written = write_metadata(self.directory, self.metadata, sync=sync)

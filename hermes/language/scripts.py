@@ -85,7 +85,7 @@ def find_script(
     """
     start, own_files, runs_python, in_shell = 0, False, False, False
     while start < len(words) and (launcher := launcher_of(words[start])) is not None:
-        behind = _behind(words, start, launcher)
+        behind = behind_launcher(words, start, launcher)
         if behind is None:
             break
         start, own_files = behind, own_files or launcher.own_files
@@ -124,7 +124,7 @@ def _behind_launchers(
     return Script(word=words[start], position=start, is_program=True, is_any_word=True)
 
 
-def _behind(words: Sequence[str], start: int, launcher: Launcher) -> int | None:
+def behind_launcher(words: Sequence[str], start: int, launcher: Launcher) -> int | None:
     """The index of the first word that is not the launcher's own; None if it starts nothing."""
     at = start + 1
     if launcher.subcommands:
@@ -221,7 +221,7 @@ def _kind_of(word: str, interpreter: Interpreter) -> str:
 def _module(words: Sequence[str], position: int) -> Script:
     launcher = PYTHON_MODULES.get(words[position])
     if launcher is not None:
-        behind = _behind(words, position, launcher)
+        behind = behind_launcher(words, position, launcher)
         if behind is not None and behind < len(words):
             found = _python_script(words, behind)
             return found or Script(word=words[behind], position=behind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hermes.experiments.run_record import read_record
 from hermes.language.keys import Keys
 from hermes.timing import TIMING
 
-from ..support import Desk, until
+from ..support import Desk, all_metadata, until
 from ..support.sweeps import check_all_done, ledger, sweep
 
 pytestmark = [
@@ -64,6 +65,41 @@ def test_jobs_that_outlive_the_runner_are_adopted_and_those_that_ended_are_finis
     desk.hermes("resume", "--failed", code=1)
     assert Counter(code for code, _ in ledger(desk)) == {"0": 1, "3": 2, "4": 2, "5": 2}
     assert [each.metadata.attempts for each in desk.experiments()] == [1, 1, 1, 1, 2, 2, 2]
+
+
+SLOW_GIT = """#!/bin/sh
+case "$*" in *--binary*) until test -e {folder}/told; do sleep 0.01; done;; esac
+PATH=${{PATH#*:}} exec git "$@"
+"""
+
+
+def test_what_git_tells_while_a_job_runs_outlives_the_runner(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(desk, "0")
+    desk.write("hold0")
+    desk.write("model.py", "1")
+    for words in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm one"):
+        subprocess.run(["git", *words.split()], cwd=desk.path, check=True)
+    desk.write("model.py", "2")
+    desk.write("bin/git", SLOW_GIT.format(folder=desk.path)).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{desk.path}/bin", prepend=os.pathsep)
+    with desk.started("exec", "-f", "s.hermes") as runner:
+        until(lambda: [each for each in all_metadata(desk) if each["pid_start"]])
+        (metadata,) = all_metadata(desk)
+        assert metadata["git"]["commit"]
+        assert metadata["git"]["dirty"] is None
+        desk.write("told")
+        until(lambda: all_metadata(desk)[0]["git"]["dirty"])
+        runner.kill()
+        runner.wait()
+    (metadata,) = all_metadata(desk)
+    (desk.path / "hold0").unlink()
+    desk.hermes("resume")
+    (after,) = all_metadata(desk)
+    assert (after["status"], after["git"]) == ("finished", metadata["git"])
+    (patch,) = desk.experiments_folder.glob("*/*/*/uncommitted.patch")
+    assert b"+2" in patch.read_bytes()
 
 
 def test_adopted_jobs_that_a_signal_has_ended_are_told_so(desk: Desk) -> None:

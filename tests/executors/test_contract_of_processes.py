@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_the_page_s_example_gives_the_same_tree(
     for name in PROCESSES:
         use(name, request, monkeypatch)
         desk.hermes("exec", "-f", "example_file.hermes", "-n", "test_agents", "--executor", name)
+        assert {each["python"] for each in all_metadata(desk)} == {platform.python_version()}
         tree = {
             IDENTIFIER.sub("ID", path): text
             for path, text in desk.tree(desk.path).items()

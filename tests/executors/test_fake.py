@@ -33,7 +33,8 @@ async def test_fake_jobs_are_experiments_like_any_other(project: Project) -> Non
     assert experiment.argv == ("sh", "job.sh", experiment.identifier, "--lr", "0.1")
     assert 0 < outcome.duration == experiment.duration
     metadata = json.loads((experiment.directory / "hermes.json").read_bytes())
-    assert (metadata["attempts"], metadata["pid"], metadata["files"]) == (1, None, [])
+    assert (metadata["attempts"], metadata["pid"]) == (1, None)
+    assert metadata["files"] == [{"path": "model.txt", "bytes": 3, "origin": "written"}]
 
 
 async def test_cancel_is_seen_by_a_fake_job(project: Project) -> None:

@@ -64,10 +64,12 @@ class Lab:
             run.close(done=True)
 
     def begun(self, plan: Plan | None = None) -> tuple[Path, Metadata]:
-        """Directory and metadata of one that has begun; its run is over."""
+        """Directory and metadata of one that has begun, with all that was asked about its start;
+        its run is over."""
         run = self.run(plan)
         experiment = run.experiment(a_job(), "key")
         experiment.close_logs()
+        experiment.write(sync=False, has_ended=True)
         run.close(done=True)
         return Path(experiment.directory), read_metadata(experiment.directory)
 

@@ -10,7 +10,7 @@ import pytest
 
 from hermes.experiments.metadata import Metadata, read_metadata
 from hermes.experiments.run_folder import RunFolder
-from hermes.model import Job
+from hermes.model import Job, Status
 from hermes.timing import Timing
 
 from .conftest import Lab, a_job, git
@@ -24,6 +24,7 @@ PATH=${{PATH#*:}} exec git "$@"
 def started(run: RunFolder, job: Job | None = None) -> tuple[Path, Metadata]:
     experiment = run.experiment(job or a_job(), "key")
     experiment.close_logs()
+    experiment.write(sync=False, has_ended=True)
     return Path(experiment.directory), read_metadata(experiment.directory)
 
 
@@ -132,6 +133,153 @@ def test_changes_in_submodules(
     git(copy, "apply", str(directory / "uncommitted.patch"))
     for name in names:
         assert (copy / name).read_text() == f"changed {name}\n"
+
+
+@pytest.fixture
+def with_submodule(repository: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """With a submodule `inner`, which holds `job.sh` and `model.py`."""
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    git(inner, "init", "--quiet")
+    for name in ("job.sh", "model.py"):
+        (inner / name).write_text("1\n")
+    git(inner, "add", "--all")
+    git(inner, "commit", "--quiet", "--message", "first")
+    git(repository.path, "submodule", "--quiet", "add", str(inner), "inner")
+    git(repository.path, "commit", "--quiet", "--message", "submodule")
+    return repository
+
+
+def test_a_script_in_a_submodule(with_submodule: Lab) -> None:
+    run = with_submodule.run()
+    _, clean = started(run, a_job(script="inner/job.sh"))
+    with_submodule.write("inner/new.sh", "new")
+    directory, new = started(run, a_job(script="inner/new.sh"))
+    with_submodule.write("inner/job.sh", "2\n")
+    edited, dirty = started(run, a_job(script="inner/job.sh"))
+    run.close(done=True)
+    assert (clean.git.dirty, clean.git.reason) == (False, None)
+    assert (new.git.dirty, dirty.git.dirty) == (True, True)
+    assert b"new" in patch_of(directory)
+    assert "in no commit" in (new.git.reason or "")
+    assert b"b/inner/job.sh" in patch_of(edited)
+
+
+def test_another_commit_in_a_submodule(with_submodule: Lab) -> None:
+    with_submodule.write("inner/model.py", "2\n")
+    git(with_submodule.path / "inner", "commit", "--quiet", "--all", "--message", "second")
+    with_submodule.write("inner/model.py", "3\n")
+    directory, metadata = with_submodule.begun()
+    assert metadata.git.dirty is True
+    assert b"Subproject commit" in patch_of(directory)
+    assert b"-1\n+3" in patch_of(directory)
+
+
+def test_a_working_directory_in_a_submodule(with_submodule: Lab) -> None:
+    with_submodule.write("inner/model.py", "2\n")
+    inner = with_submodule.path / "inner"
+    directory, metadata = with_submodule.begun(with_submodule.plan(inner))
+    assert metadata.git.commit == git(inner, "rev-parse", "HEAD")
+    assert metadata.git.dirty is True
+    assert b"b/model.py" in patch_of(directory)
+
+
+@pytest.mark.parametrize("is_home", [True, False])
+def test_a_home_that_is_a_repository(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch, is_home: bool
+) -> None:
+    repository.write("project/model.py", "1")
+    git(repository.path, "add", "project")
+    git(repository.path, "commit", "--quiet", "--message", "project")
+    monkeypatch.setenv("HOME", str(repository.path if is_home else repository.path.parent))
+    repository.write(".gitignore", "secret")
+    repository.write("private/letter.txt")
+    plan = repository.plan(repository.path / "project")
+    outside, metadata = repository.begun(plan)
+    # The script is in no commit
+    assert metadata.git.dirty is True
+    for text in (b"secret", b"letter.txt"):
+        assert (text in patch_of(outside)) == (not is_home)
+    repository.write("project/model.py", "2")
+    assert b"model.py" in patch_of(repository.begun(plan)[0])
+
+
+def test_all_of_a_home_in_which_a_job_runs(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(repository.path))
+    repository.write("data.bin", "changed")
+    assert b"data.bin" in patch_of(repository.begun()[0])
+
+
+def test_most_untracked_files_are_not_named(repository: Lab) -> None:
+    for number in range(1010):
+        repository.write(f"many/{number}")
+    repository.write("data.bin", "changed")
+    patch = patch_of(repository.begun()[0])
+    assert patch.count(b"# untracked: many/") == 1000
+    assert b"\n# untracked: 10 more\n" in patch
+
+
+def test_what_changes_before_git_has_told_is_said(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Waits for the edit
+    repository.program("bin/git", SLOW.replace("sleep 30", "until test -e edited; do :; done")
+                       .format(word="--binary"))  # fmt: skip
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
+    run = repository.run()
+    experiment = run.experiment(a_job(), "key")
+    experiment.close_logs()
+    at_start = read_metadata(experiment.directory).git
+    assert (at_start.commit, at_start.dirty) == (git(repository.path, "rev-parse", "HEAD"), None)
+    assert "not told the rest" in (at_start.reason or "")
+    time.sleep(0.05)
+    repository.write("data.bin", "edited")
+    repository.write("edited")
+    experiment.write(sync=False, has_ended=True)
+    run.close(done=True)
+    found = read_metadata(experiment.directory).git
+    assert found.dirty is True
+    assert "may have changed" in (found.reason or "")
+
+
+def test_a_cancelled_job_and_a_closed_run_wait_for_nothing(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.program("bin/git", SLOW.format(word="--binary"))
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
+    repository.timing = Timing(git=30.0)
+    began = time.monotonic()
+    run = repository.run()
+    cancelled, other = run.experiment(a_job(), "key"), run.experiment(a_job(), "other")
+    for experiment in (cancelled, other):
+        experiment.close_logs()
+    cancelled.metadata.status = Status.CANCELLED
+    cancelled.write(sync=False, has_ended=True)
+    assert "not told the rest" in (read_metadata(cancelled.directory).git.reason or "")
+    run.close(done=True)
+    other.write(sync=False, has_ended=True)
+    assert time.monotonic() - began < 20
+    assert read_metadata(other.directory).git.dirty is None
+
+
+def test_a_patch_that_the_job_has_written_itself_is_kept(repository: Lab) -> None:
+    repository.write("job.sh", "echo 2")
+    run = repository.run()
+    experiment = run.experiment(a_job(), "key")
+    experiment.close_logs()
+    directory = Path(experiment.directory)
+    (directory / "uncommitted.patch").unlink(missing_ok=True)
+    (directory / "uncommitted.patch").write_text("the job's own")
+    while not (experiment.take_in() or b"echo 2" in patch_of(directory)):
+        time.sleep(0.01)
+    experiment.write(sync=False, has_ended=True)
+    run.close(done=True)
+    texts = [path.read_text() for path in directory.glob("uncommitted*")]
+    assert "the job's own" in texts
+    assert any("echo 2" in text for text in texts)
 
 
 def test_patches_are_not_shared(repository: Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hermes.experiments import layout
-from hermes.experiments.metadata import FORMAT, Metadata
+from hermes.experiments.metadata import FORMAT, Metadata, Packages
 from hermes.experiments.run_record import RunFile
 
 from .conftest import Lab, a_job
@@ -15,12 +15,16 @@ def test_formats_of_records_are_those_of_the_table() -> None:
     assert FORMAT == layout.FORMATS[layout.METADATA] == 1
     assert Metadata.__struct_fields__[0] == RunFile.__struct_fields__[0] == "format"
     assert RunFile(run_id="", name="", recipe={}).format == layout.FORMATS[layout.RUN_RECORD] == 1
+    assert Packages.__struct_fields__[0] == "format"
+    assert layout.FORMATS[layout.ENVIRONMENT] == 1
 
 
 def test_every_name_on_the_disk_is_in_the_table(repository: Lab) -> None:
     repository.write("job.sh", "echo dirty")
     run = repository.run()
     experiment = run.experiment(a_job(), "key")
+    experiment.write(sync=False, has_ended=True)
+    run.code_as_begun()
     experiments = str(repository.experiments)
     assert set(os.listdir(experiment.directory)) == layout.OWN
     assert os.path.dirname(experiment.directory) == layout.named_folder(

@@ -309,10 +309,15 @@ def test_git_is_asked_once_while_nothing_changes(
     monkeypatch.setattr("hermes.experiments.code.INTERVAL", 1e9)
     run = repository.run()
     # `git diff` itself may have refreshed an index that is so young: then it is asked once more
-    run.experiment(a_job(), "key").close_logs()
+    for _ in range(2):
+        experiment = run.experiment(a_job(), "key")
+        experiment.close_logs()
+        experiment.write(sync=False, has_ended=True)
     once = asked.read_text().count("\n")
     for _ in range(5):
-        run.experiment(a_job(), "key").close_logs()
+        experiment = run.experiment(a_job(), "key")
+        experiment.close_logs()
+        experiment.write(sync=False, has_ended=True)
     assert asked.read_text().count("\n") == once > 0
     run.close(done=True)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape
+from ...experiments.git import Git
 from ...language.plan import sbatch_words
 from ...model import Problem, ProblemKind
 from ..base import NotBegunError, OpenRun, Todo
@@ -145,7 +146,8 @@ class Submitter:
 
     async def _submit_array(self, options: tuple[str, ...], requests: Sequence[_Request]) -> None:
         todos = [request.todo for request in requests]
-        submission = self._submission(options, todos)
+        git = await in_thread(self._run.folder.code_as_begun, limiter=self._threads)
+        submission = self._submission(options, todos, git)
         added = self._tasks.add(submission, todos)
         for request, each in zip(requests, added, strict=True):
             request.give(each)
@@ -166,15 +168,15 @@ class Submitter:
         for each in self._tasks.of_submission(submission.number):
             each.finish(NotBegunError(problem))
 
-    def _submission(self, options: tuple[str, ...], todos: Sequence[Todo]) -> Submission:
-        folder, number = self._run.folder, self._tasks.next_number
+    def _submission(self, options: tuple[str, ...], todos: Sequence[Todo], git: Git) -> Submission:
+        number = self._tasks.next_number
         return Submission(
             number=number,
             job_name=self._job_name(number),
             options=options,
             entries=tuple(Entry(todo.index, todo.key, todo.attempt) for todo in todos),
-            git=folder.git.state,
-            has_patch=folder.git.patch is not None,
+            git=git.state,
+            has_patch=git.patch is not None,
             grace=self._run.grace.seconds,
         )
 
