@@ -10,6 +10,7 @@ import pytest
 
 import hermes
 from hermes import Status
+from hermes.timing import Timing
 
 from ..support import PYTHON, Project
 from .places import PLACES, PROCESSES, WAIT, Place, act, use
@@ -108,6 +109,18 @@ def check_outcomes(place: Place, result: hermes.RunResult) -> None:
         assert each.start is not None
         assert each.end is not None
         assert each.start <= each.end
+
+
+async def test_timeout_ends_a_job_and_it_is_tried_again(place: Place) -> None:
+    place.hold()
+    entry = act("out:here", "hold").replace("]]", "],[-t 1s -r 1]]")
+    result = await place.run(entry, timeout="1h", grace=1, timing=Timing(first_retry=0.1))
+    assert [each.status for each in result.outcomes] == [Status.TIMEOUT] * 2
+    found = place.project.experiments()
+    assert [each.metadata.attempts for each in found] == [1, 2]
+    assert [each.status for each in found] == [Status.TIMEOUT] * 2
+    assert [each.stdout for each in found] == ["here\n"] * 2
+    assert len(result.failures) == 1
 
 
 @PROCESSES_ONLY
