@@ -18,6 +18,7 @@ from .metadata import GitState
 
 PLAIN = {
     "core.fsmonitor": "false",
+    "diff.autoRefreshIndex": "false",
     "core.quotePath": "true",
     "diff.noprefix": "false",
     "diff.mnemonicPrefix": "false",
@@ -26,8 +27,8 @@ PLAIN = {
     "diff.relative": "false",
     "diff.submodule": "short",
 }
-"""Configuration that overrules the user's, so that git starts no daemon and `git apply` takes every
-patch. Older ones ignore keys they do not know."""
+"""Configuration that overrules the user's, so that git starts no daemon, leaves the index alone
+(`git diff` writes it otherwise, whatever GIT_OPTIONAL_LOCKS says) and `git apply` takes every patch. Older ones ignore keys they do not know."""
 
 QUIET = {b"GIT_OPTIONAL_LOCKS": b"0", b"GIT_NO_LAZY_FETCH": b"1", b"LC_ALL": b"C"}
 """Variables by which git writes nothing, fetches nothing and speaks English."""

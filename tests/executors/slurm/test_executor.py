@@ -32,7 +32,7 @@ def new_run(project: Project, *entries: str) -> OpenRun:
     return OpenRun(
         plan=plan,
         folder=RunFolder.create(plan, "test", timing),
-        grace=Grace(timing.grace),
+        grace=Grace(10.0),
         timing=timing,
         is_cancelled=lambda: False,
         collected=lambda *_: None,
