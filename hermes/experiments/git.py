@@ -27,8 +27,9 @@ PLAIN = {
     "diff.relative": "false",
     "diff.submodule": "short",
 }
-"""Configuration that overrules the user's, so that git starts no daemon, leaves the index alone
-(`git diff` writes it otherwise, whatever GIT_OPTIONAL_LOCKS says) and `git apply` takes every patch. Older ones ignore keys they do not know."""
+"""Configuration that overrules the user's: git starts no daemon, `git diff` leaves the index alone,
+which it writes otherwise, whatever GIT_OPTIONAL_LOCKS says, and `git apply` takes every patch.
+Older ones ignore keys they do not know."""
 
 QUIET = {b"GIT_OPTIONAL_LOCKS": b"0", b"GIT_NO_LAZY_FETCH": b"1", b"LC_ALL": b"C"}
 """Variables by which git writes nothing, fetches nothing and speaks English."""
