@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -87,10 +86,15 @@ def _parse_duration(text: str) -> float:
     if not text or found is None:
         hint = f"; write `{text}s` for seconds" if text.isdecimal() else ""
         raise ValueError(f"expected a duration such as `90s`, `45m`, `2h` or `1d12h`{hint}")
+    # Here, because the command imports this module with every start
+    from decimal import Decimal
+
     return float(sum(Decimal(found[unit] or 0) * size for unit, size in _UNITS.items()))
 
 
 def _written_duration(seconds: float) -> str:
+    from decimal import Decimal
+
     rest, parts = Decimal(repr(float(seconds))), []
     for unit, size in _UNITS.items():
         if unit != "s":
