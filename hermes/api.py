@@ -244,8 +244,7 @@ async def run_file(
 async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> RunFolder:
     """Waits until the process that is at the run has ended it."""
     timing = options.timing
-    grace = plan.settings.grace if options.grace is None else options.grace
-    ends = time.monotonic() + grace + timing.takeover
+    ends = time.monotonic() + options.grace_of(plan) + timing.takeover
     while True:
         try:
             await in_thread(Path(stop_file(record.folder)).touch)

@@ -54,6 +54,10 @@ class Status(StrEnum):
     LOST = "lost"
 
 
+FAILED = frozenset({Status.FAILED, Status.TIMEOUT})
+"""How a job ends that had its chance and did not succeed: it may be tried again."""
+
+
 class ProblemKind(StrEnum):
     """What sort of thing went wrong with an experiment. Decisions ask for the kind, never for the
     text."""

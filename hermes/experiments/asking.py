@@ -8,11 +8,27 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 POLL = 0.05
 """Seconds between two checks whether anybody still waits for a program that has not answered."""
+
+
+def give(answer: Future[T], found: T) -> None:
+    """Gives an answer to those who wait for it. The first one counts."""
+    with suppress(InvalidStateError):
+        answer.set_result(found)
+
+
+def given(found: T) -> Future[T]:
+    """An answer that nobody has to wait for."""
+    answer: Future[T] = Future()
+    answer.set_result(found)
+    return answer
 
 
 class Patience:

@@ -10,14 +10,13 @@ import math
 import os
 import threading
 import time
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..language.plan import Plan
 from ..model import Job
-from .asking import Patience
+from .asking import Patience, give, given
 from .git import (
     INTERVAL,
     MAX_SHARE,
@@ -57,11 +56,6 @@ class _Question:
     until: float = math.inf
     """When the answer is too old for further jobs, by the monotonic clock."""
 
-    def tell(self, git: Git, *, has_changed: bool = False) -> None:
-        """Gives the answer to those who wait for it. The first one counts."""
-        with suppress(InvalidStateError):
-            self.answer.set_result(_Answer(git, has_changed))
-
 
 class CodeAtStart:
     """The state of the code with which one job starts: known, or being asked for."""
@@ -73,9 +67,7 @@ class CodeAtStart:
 
     @classmethod
     def known(cls, git: Git) -> CodeAtStart:
-        answer: Future[_Answer] = Future()
-        answer.set_result(_Answer(git))
-        return cls(git, answer)
+        return cls(git, given(_Answer(git)))
 
     @property
     def is_known(self) -> bool:
@@ -144,7 +136,7 @@ class Code:
     def _at_start(
         self, script: str | None, seen: Signature, commit: Git | None = None
     ) -> CodeAtStart:
-        so_far = self.commit if seen.repository == self._seen.repository else Git(GitState())
+        so_far = self.commit if seen.repository == self._seen.repository else UNKNOWN
         with self._lock:
             question = self._asked.get(script)
             if question is None or question.seen != seen or time.monotonic() > question.until:
@@ -158,7 +150,7 @@ class Code:
         except RuntimeError:
             # The system has no thread to give, or the interpreter ends
             question.until = 0.0
-            question.tell(self.commit.with_reason(NOT_ASKED))
+            give(question.answer, _Answer(self.commit.with_reason(NOT_ASKED)))
         return question
 
     def _answer(self, question: _Question, script: str | None, commit: Git | None) -> None:
@@ -173,7 +165,7 @@ class Code:
             ended = time.monotonic()
             question.until = ended + max(INTERVAL, (ended - began) / MAX_SHARE)
             has_changed = Signature.now(self._folder, script) != question.seen
-            question.tell(git, has_changed=has_changed)
+            give(question.answer, _Answer(git, has_changed))
 
     def _git(self, script: str | None, commit: Git | None) -> Git:
         assert self._top is not None

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from ..errors import escape
 from ..language.pythons import interpreter_of, is_python, of_first_line
 from ..model import Job
 from . import layout
-from .asking import Patience, ask
+from .asking import Patience, ask, give, given
 from .files import write_atomic
 from .metadata import Environment, Packages, encoded
 
@@ -116,9 +116,9 @@ class Environments:
             with self._lock:
                 return self._asked.get(path) or self._ask(path)
         if chosen_by is None:
-            return _told(NO_PYTHON)
+            return given(NO_PYTHON)
         reason = f"`{escape(chosen_by)}` chooses the Python"
-        return _told(PythonOfJob(None, Environment(reason=reason)))
+        return given(PythonOfJob(None, Environment(reason=reason)))
 
     def close(self) -> None:
         """Waits for nothing more."""
@@ -139,7 +139,7 @@ class Environments:
             self._threads.submit(self._answer, path, answer)
         except RuntimeError:
             # The system has no thread to give, or the interpreter ends
-            _tell(answer, _unknown(path, NOT_ASKED))
+            give(answer, _unknown(path, NOT_ASKED))
         return answer
 
     def _answer(self, path: str, answer: Future[PythonOfJob]) -> None:
@@ -150,7 +150,7 @@ class Environments:
             # No thread, as above
             pass
         finally:
-            _tell(answer, found)
+            give(answer, found)
 
     def _ask_now(self, path: str) -> PythonOfJob:
         answer = ask(
@@ -193,18 +193,6 @@ class Environments:
                     os.mkdir(each)
             write_atomic(path, data, sync=False)
         return digest
-
-
-def _told(found: PythonOfJob) -> Future[PythonOfJob]:
-    answer: Future[PythonOfJob] = Future()
-    answer.set_result(found)
-    return answer
-
-
-def _tell(answer: Future[PythonOfJob], found: PythonOfJob) -> None:
-    """Gives an answer to those who wait for it. The first one counts."""
-    with suppress(InvalidStateError):
-        answer.set_result(found)
 
 
 def _unknown(path: str, reason: str) -> PythonOfJob:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from .asking import Answer, Patience, ask
+from .files import Stamp
 from .metadata import GitState
 
 PLAIN = {
@@ -86,8 +87,9 @@ UNKNOWN = Git(GitState())
 """Stands where nobody has asked."""
 
 
-Stamp = tuple[int, ...]
-"""By which one sees whether a file is the same and has been left alone."""
+_Seen = tuple[int, ...]
+"""The `Stamp` of a file and, last, when anything about it was changed, which no program sets back.
+"""
 
 
 def top_of(folder: Path) -> Path | None:
@@ -188,29 +190,28 @@ def _inside(top: Path, script: str) -> str | None:
 
 def _last_edit(top: Path, names: bytes) -> int:
     paths = (f"{top}/{os.fsdecode(name)}" for name in names.split(b"\0") if name)
-    return max((stamp[-1] for path in paths if (stamp := _stamp(path)) is not None), default=0)
+    return max((stamp[-1] for path in paths if (stamp := _seen(path)) is not None), default=0)
 
 
 class Signature(NamedTuple):
     """Changes when somebody commits, switches the branch, stages something or edits the script."""
 
-    repository: tuple[Stamp | None, ...]
-    script: Stamp | None
+    repository: tuple[_Seen | None, ...]
+    script: _Seen | None
 
     @classmethod
     def now(cls, folder: str, script: str | None) -> Signature:
         """`folder` is git's own. Takes 10 us."""
         paths = (f"{folder}/HEAD", f"{folder}/logs/HEAD", f"{folder}/index")
-        return cls(tuple(map(_stamp, paths)), _stamp(script) if script is not None else None)
+        return cls(tuple(map(_seen, paths)), _seen(script) if script is not None else None)
 
 
-def _stamp(path: str) -> Stamp | None:
+def _seen(path: str) -> _Seen | None:
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    # The time of the last change is the last
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (*Stamp.of(found), found.st_ctime_ns)
 
 
 def _without(top: Path, experiments: Path) -> tuple[str, ...]:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from ..executors.base import Todo
 from ..language.settings import Settings
-from ..model import Options, Status
+from ..model import FAILED, Options, Status
 from ..timing import Timing
 
 SHARE_FROM = 10
 """A share of failed jobs is looked at when so many have ended."""
-
-FAILED = (Status.FAILED, Status.TIMEOUT)
-"""How a job ends that is tried again."""
 
 
 def retries_of(options: Options, settings: Settings) -> int:

@@ -21,8 +21,8 @@ from ..experiments.run_folder import RunFolder
 from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
-from ..model import Status
-from .limits import FAILED, retries_of
+from ..model import FAILED, Status
+from .limits import retries_of
 from .others import settle_by_others
 from .survey import Reason, Survey
 

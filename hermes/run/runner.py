@@ -34,10 +34,11 @@ from ..executors.base import (
 )
 from ..experiments.run_folder import RunFolder
 from ..language.kinds import DURATION
-from ..model import Outcome, ProblemKind, RunResult
+from ..language.plan import Plan
+from ..model import FAILED, Outcome, ProblemKind, RunResult
 from ..timing import Timing
 from .control import cancel_when_asked
-from .limits import FAILED, are_too_many, pause_before_retry
+from .limits import are_too_many, pause_before_retry
 from .news import FollowLogs, News
 from .slots import HeldSlot, Slots
 from .starts import Starts
@@ -59,6 +60,10 @@ class RunOptions:
     follow_logs: FollowLogs
     follow_files: bool
     timing: Timing
+
+    def grace_of(self, plan: Plan) -> float:
+        """Seconds between SIGTERM and SIGKILL for the jobs of a plan."""
+        return plan.settings.grace if self.grace is None else self.grace
 
 
 class Run:
@@ -93,9 +98,9 @@ class Run:
 
         self._executor = executor
         self._timing = options.timing
-        grace = self.plan.settings.grace if options.grace is None else options.grace
-        self._grace = Grace(within_outer(grace, os.environ))
-        self.cancelling = executor.cancelling.format(grace=DURATION.write(self._grace.seconds))
+        self._grace = Grace(within_outer(options.grace_of(self.plan), os.environ))
+        grace = DURATION.write(self._grace.seconds)
+        self.cancelling = executor.cancelling.replace("{grace}", grace)
         """What `cancel` does, for people."""
 
         self._options = options

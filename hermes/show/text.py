@@ -22,7 +22,7 @@ from ..experiments.files import open_regular
 from ..experiments.layout import STDERR, STDOUT
 from ..experiments.writer import rerun_command
 from ..language.plan import Plan
-from ..model import Outcome, RunResult, Status
+from ..model import FAILED, Outcome, RunResult, Status
 
 TAIL_LINES = 10
 """Lines of stderr that are shown of a failed job."""
@@ -225,7 +225,7 @@ def summary(result: RunResult, plan: Plan, seconds: float) -> str:
             if outcome.status is Status.FINISHED and outcome.problems
             else outcome.status.value
         )
-        if outcome.status in (Status.FAILED, Status.TIMEOUT) and outcome.identifier in replaced:
+        if outcome.status in FAILED and outcome.identifier in replaced:
             kind += " and tried again"
         counts[kind] = counts.get(kind, 0) + 1
     if result.succeeded_before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -19,6 +20,8 @@ from hermes.timing import Timing
 from ..support import Project
 from ..support.labs import Lab
 from ..support.scripted import ScriptedExecutor
+
+pytestmark = pytest.mark.anyio
 
 AT_ONCE = Timing(first_retry=0.0)
 
@@ -71,10 +74,7 @@ def test_retries_are_as_many_as_asked_for_and_each_waits_longer(
     status: Status, setting: int, option: int | None, failures: int, pause: float | None
 ) -> None:
     (job,) = compile_command("true").jobs
-    job = hermes.Job(
-        argv=job.argv, script="true", line=1, options=Options(retries=option), position=0,
-        lengths=(1,), standard=(),
-    )  # fmt: skip
+    job = replace(job, options=Options(retries=option))
     todo = Todo(index=0, job=job, key="k", attempt=failures + 1, failures=failures)
     assert pause_before_retry(todo, status, Settings(retries=setting), Timing()) == pause
 
@@ -103,8 +103,6 @@ def test_too_many_failures(failed: int, ended: int, limit: str | None, too_many:
 
 # Whole runs
 
-pytest_anyio = pytest.mark.anyio
-
 
 async def _events(project: Project, *entries: str, **options: Any) -> tuple[Any, list[JobEnded]]:
     async with project.open(*entries, **({"timing": AT_ONCE} | options)) as run:
@@ -112,7 +110,6 @@ async def _events(project: Project, *entries: str, **options: Any) -> tuple[Any,
     return run.result, ended
 
 
-@pytest_anyio
 async def test_a_retried_job_is_a_new_experiment_and_the_earlier_one_stays(
     project: Project,
 ) -> None:
@@ -135,7 +132,6 @@ async def test_a_retried_job_is_a_new_experiment_and_the_earlier_one_stays(
     assert told == [0.0, 0.0, None]
 
 
-@pytest_anyio
 async def test_retries_end_with_the_last_failure(project: Project) -> None:
     unlucky = Unlucky(_0=9, _1=9, _2=9)
     entries = [jobs(2, "-r 1"), "[[sh, job.sh, 2],[-r 0]]"]
@@ -145,7 +141,6 @@ async def test_retries_end_with_the_last_failure(project: Project) -> None:
     assert len(result.failures) == 3
 
 
-@pytest_anyio
 async def test_retries_wait_and_other_jobs_go_before_them(project: Project) -> None:
     unlucky = Unlucky(_0=1)
     executor = FakeExecutor(unlucky.behave)
@@ -159,7 +154,6 @@ async def test_retries_wait_and_other_jobs_go_before_them(project: Project) -> N
     assert ended[-1].time - failed.time >= 0.19
 
 
-@pytest_anyio
 async def test_cancelled_runs_try_nothing_again(project: Project) -> None:
     unlucky = Unlucky(_0=9)
     executor = FakeExecutor(unlucky.behave)
@@ -173,7 +167,6 @@ async def test_cancelled_runs_try_nothing_again(project: Project) -> None:
     assert not run.result.ok
 
 
-@pytest_anyio
 @pytest.mark.parametrize("limit", [1, "3", "20%"])
 async def test_max_failures_starts_nothing_more_and_resume_goes_on(
     project: Project, limit: str | int
@@ -194,7 +187,6 @@ async def test_max_failures_starts_nothing_more_and_resume_goes_on(
     assert len(run.result.outcomes) == 30 - count
 
 
-@pytest_anyio
 async def test_max_failures_counts_jobs_and_not_attempts(project: Project) -> None:
     unlucky = Unlucky(_0=2, _1=9, _2=2)
     result, _ = await _events(
@@ -205,7 +197,6 @@ async def test_max_failures_counts_jobs_and_not_attempts(project: Project) -> No
     assert len(result.final) == 5
 
 
-@pytest_anyio
 @pytest.mark.parametrize(("failures", "starts"), [(0, 3), (1, 2), (2, 1), (3, 0)])
 async def test_resume_goes_on_counting_retries(
     project: Project, failures: int, starts: int
@@ -229,7 +220,6 @@ async def test_resume_goes_on_counting_retries(
     assert run.result.failed_before == (starts == 0)
 
 
-@pytest_anyio
 async def test_resume_of_failed_jobs_counts_anew(project: Project) -> None:
     lab = Lab(project, 1, settings={"retries": 1})
     for _ in range(2):
@@ -249,7 +239,6 @@ async def test_resume_of_failed_jobs_counts_anew(project: Project) -> None:
     assert [each.metadata.attempts for each in project.experiments()] == [1, 2, 3, 4]
 
 
-@pytest_anyio
 @pytest.mark.parametrize("ends_late", [True, False])
 async def test_timeout_ends_a_job_and_it_is_tried_again(project: Project, ends_late: bool) -> None:
     started: list[str] = []
