@@ -26,7 +26,8 @@ import pytest
 import hermes
 from hermes import HermesError, JobStarted, Status
 from hermes.executors.base import OpenRun, Slot, Todo
-from hermes.executors.local import LocalExecutor, LocalJob, LocalPlace
+from hermes.executors.local import LocalExecutor, LocalPlace
+from hermes.executors.local_job import LocalJob
 from hermes.experiments import provenance, run_folder
 from hermes.experiments.identifiers import Clock
 
