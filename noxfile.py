@@ -20,6 +20,9 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 
+NEWER = "not cluster and not once and (not fault or every_python)"
+"""The tests that run under the Pythons after the first."""
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -63,12 +66,13 @@ def pytest(
 def tests(session: nox.Session) -> None:
     """The test suite; arguments go to pytest.
 
-    What takes long and does not depend on the Python, such as the faults of a real cluster, is
-    tested under the oldest alone. The contract that all executors keep is tested under all Pythons.
+    What takes long and does not depend on the Python, such as full disks and the faults of a real
+    cluster, is tested under the oldest alone. The contract that all executors keep, signals and
+    hosts are tested under all Pythons.
     """
     install(session, "test")
     all_of_them = session.python == PYTHONS[0] or session.posargs
-    pytest(session, *([] if all_of_them else ["-m", "not cluster and not once"]))
+    pytest(session, *([] if all_of_them else ["-m", NEWER]))
 
 
 @nox.session

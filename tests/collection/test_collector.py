@@ -121,6 +121,7 @@ async def test_everything_comes_and_nothing_remains(place: Place) -> None:
     }
 
 
+@pytest.mark.once
 @pytest.mark.fault(12)
 @both_ways
 async def test_a_deep_folder(place: Place) -> None:
@@ -379,6 +380,7 @@ def test_an_adopted_job_has_older_files(place: Place) -> None:
     assert place.leftovers(own) == []
 
 
+@pytest.mark.once
 async def test_many_files_at_once(place: Place) -> None:
     async with place.job() as job:
         await job.do("for i in range(3000): open(f'a{i}_' + identifier, 'w').close()")

@@ -18,7 +18,10 @@ from hermes.executors.proc import HAS_PROC
 
 from ..support import Desk, RecordProperty, environment, is_alive, times, until
 
-pytestmark = pytest.mark.skipif(not HAS_PROC, reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.every_python,
+    pytest.mark.skipif(not HAS_PROC, reason="looks for processes in /proc"),
+]
 
 HOST = """\
 import os, signal, sys, threading, time

@@ -30,6 +30,8 @@ from ..support import (
     until,
 )
 
+pytestmark = pytest.mark.every_python
+
 Step = Callable[[], Coroutine[Any, Any, object]]
 
 

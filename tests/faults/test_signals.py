@@ -36,6 +36,8 @@ from ..support import (
     until,
 )
 
+pytestmark = pytest.mark.every_python
+
 T = TypeVar("T")
 
 

@@ -71,6 +71,7 @@ PROD([[python, {s}.py],[-cb {s}.json]], s=[train, eval])
     assert tree(tmp_path) == before
 
 
+@pytest.mark.once
 def test_large_sweep_whose_every_job_is_wrong_is_told_in_short(tmp_path: Path) -> None:
     plan = compiled(tmp_path, "EXEC\nPROD([[python, t{a}.py]], a=RANGE[0, 1000000000000, 1])\n")
     with pytest.raises(PlanError) as caught:

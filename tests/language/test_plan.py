@@ -80,6 +80,7 @@ def test_command_is_a_file_with_one_job(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.once
 @examples(100)
 @given(
     st.lists(
@@ -193,6 +194,7 @@ def test_nothing_unprintable_reaches_a_terminal(tmp_path: Path) -> None:
         assert all(line.isprintable() for line in str(caught_plan.value).split("\n"))
 
 
+@pytest.mark.once
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("seed", range(10))
 def test_any_text_gives_a_plan_or_an_error(

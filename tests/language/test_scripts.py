@@ -34,6 +34,7 @@ def check(plan: Plan, golden: str) -> None:
     assert any("is no script" in text for text in plan.warnings) == golden.startswith("!")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("golden", COMMANDS)
 def test_script_is_found_however_items_are_cut(tmp_path: Path, golden: str) -> None:
     words = shlex.split(golden.partition(": ")[2])

@@ -379,6 +379,7 @@ names = st.from_regex(re.compile(r"[A-Za-z_]\w{0,5}", re.ASCII), fullmatch=True)
 printable = any_word.map(lambda text: "".join(c for c in text if c >= " " and c != "\x7f"))
 
 
+@pytest.mark.once
 @examples(200)
 @given(st.dictionaries(names, st.one_of(printable, awkward_word.filter(str.isprintable))))
 def test_variables_are_written_so_that_they_are_read_again(found: dict[str, str]) -> None:

@@ -64,6 +64,7 @@ numbers = st.builds(
 )
 
 
+@pytest.mark.once
 @examples(200)
 @given(
     start=numbers,
@@ -118,6 +119,7 @@ PIECES = st.sampled_from([
 KEY_LIKE = re.compile(r"\{\{|(?<!\$)\{(?!identifier|slot|directory|gpus)[^\W\d]\w*(:[^{}]*)?\}")
 
 
+@pytest.mark.once
 @examples(times(400, 20_000))
 @given(st.lists(PIECES, max_size=12).map("".join))
 def test_what_is_accepted_outside_a_sweep_means_the_same_inside(folder: Path, words: str) -> None:

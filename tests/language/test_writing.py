@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ from .helpers import (
 )
 
 
+@pytest.mark.once
 @examples(300)
 @given(word)
 @example("a\r\nb'\r\n")
@@ -40,6 +42,7 @@ def test_quoted_words_come_back(folder: Path, text: str) -> None:
         assert only_job(compiled(folder, f"STD-E\n{quoted}\nEXEC\n[[t]]\n")).standard == (text,)
 
 
+@pytest.mark.once
 @examples(250)
 @given(items, st.lists(one_line_word, max_size=4), options)
 @example((("python", "t.py"),), ["EXEC"], Options(comments=("-l", "")))
