@@ -265,16 +265,19 @@ def test_a_cancelled_job_and_a_closed_run_wait_for_nothing(
     assert read_metadata(other.directory).git.dirty is None
 
 
-def test_a_patch_that_the_job_has_written_itself_is_kept(repository: Lab) -> None:
+def test_a_patch_that_the_job_has_written_itself_is_kept(
+    repository: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_for_job = SLOW.replace("sleep 30", "until test -e written; do sleep 0.01; done")
+    repository.program("bin/git", waits_for_job.format(word="--binary"))
+    monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
     repository.write("job.sh", "echo 2")
     run = repository.run()
     experiment = run.experiment(a_job(), "key")
     experiment.close_logs()
     directory = Path(experiment.directory)
-    (directory / "uncommitted.patch").unlink(missing_ok=True)
     (directory / "uncommitted.patch").write_text("the job's own")
-    while not (experiment.take_in() or b"echo 2" in patch_of(directory)):
-        time.sleep(0.01)
+    repository.write("written")
     experiment.write(sync=False, has_ended=True)
     run.close(done=True)
     texts = [path.read_text() for path in directory.glob("uncommitted*")]
