@@ -93,6 +93,8 @@ class ProblemKind(StrEnum):
     """Processes that the job started outlived it."""
 
     OUT_OF_MEMORY = "out-of-memory"
+    """Memory ran out, the machine's or a GPU's; or that is why it may have been killed."""
+
     REFUSED = "refused"
     """A cluster does not take the job."""
 

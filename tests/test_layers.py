@@ -35,7 +35,7 @@ LAYERS = (
     "collection.tree", "collection.behind", "collection.links", "collection.watching",
     "collection.dangling", "collection.collector", "collection.copies",
     "executors.base", "executors.exits", "executors.proc", "executors.processes",
-    "executors.adopt", "executors.closing", "executors.elsewhere",
+    "executors.adopt", "executors.memory", "executors.closing", "executors.elsewhere",
     "executors.local_job", "executors.local", "executors.fake",
     "executors.slurm.states", "executors.slurm.refusals", "executors.slurm.commands",
     "executors.slurm.tasks", "executors.slurm.open_tasks", "executors.slurm.submitting",

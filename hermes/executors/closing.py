@@ -6,10 +6,12 @@ import os
 from contextlib import suppress
 
 from ..collection.collector import Collected
+from ..experiments.layout import STDERR
 from ..experiments.metadata import StoredFile
 from ..experiments.writer import Experiment
 from ..model import Problem, ProblemKind, Status
 from .exits import Exit, status_of
+from .memory import MemoryKills, last_words, out_of_memory
 from .processes import Group
 
 MAY_LACK_OUTPUT = "the disk was full when it ended: its output may be incomplete"
@@ -28,11 +30,14 @@ def record_end(
     reason: Status | None,
     seconds: float | None,
     has_room: bool,
+    began: float,
+    memory_kills: MemoryKills,
 ) -> None:
     """Puts into the metadata how a job ended; writes nothing.
 
     `end` is how its process ended, None if nobody can tell or if there was none, `reason` why the
-    runner ended it, `seconds` how long it ran, None if it was never started.
+    runner ended it, `seconds` how long it ran, None if it was never started. `began` is its start
+    by the monotonic clock, `-inf` if that was before `memory_kills` were counted.
     """
     metadata = experiment.metadata
     for problem in collected.problems:
@@ -48,6 +53,11 @@ def record_end(
     metadata.exit_code = end.code if end is not None else None
     metadata.signal = end.signal if end is not None else None
     metadata.duration = seconds or 0.0
+    if metadata.status is Status.FAILED and end is not None and reason is None:
+        words = last_words(f"{experiment.directory}/{STDERR}")
+        cause = out_of_memory(end, memory_kills.since(began), words)
+        if cause is not None:
+            experiment.add_problem(cause)
 
 
 def keep_exit(

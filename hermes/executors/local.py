@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,7 @@ from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .closing import UNSUPERVISED, keep_exit, record_end, write
 from .elsewhere import Elsewhere
 from .local_job import LocalJob
+from .memory import MemoryKills
 from .proc import CENSUS, by_job, processes_of
 from .processes import Launch, hidden_from_shells, start, why_not_started
 
@@ -59,6 +60,9 @@ class LocalExecutor:
     cancelling = "stopping: jobs get {grace} to end; once more to kill them"
     killing = "killing the jobs; once more to leave at once"
 
+    def __init__(self, memory_kills: Callable[[], MemoryKills] = MemoryKills.here) -> None:
+        self._memory_kills = memory_kills
+
     async def check(self, plan: Plan) -> None:
         """Every plan can be executed here."""
 
@@ -69,6 +73,7 @@ class LocalExecutor:
     @asynccontextmanager
     async def opened(self, run: OpenRun) -> AsyncIterator[LocalPlace]:
         place = LocalPlace(run)
+        place.memory_kills = await in_thread(self._memory_kills, limiter=place.threads)
         stop = anyio.Event()
         async with anyio.create_task_group() as services:
             services.start_soon(shielded, partial(place.collector.watch, stop))
@@ -98,6 +103,7 @@ class LocalPlace:
             lives_elsewhere=Elsewhere(run.folder.experiments, run.folder.run_id).lives,
         )
         self.threads = anyio.CapacityLimiter(THREADS)
+        self.memory_kills = MemoryKills(None)
         # An inner run, which a job starts, has to have ended its jobs before it is killed itself
         run.folder.environment[b"HERMES_GRACE"] = f"{run.grace.seconds:g}".encode()
         self._hidden = hidden_from_shells(run.folder.environment)
@@ -421,6 +427,8 @@ class LocalPlace:
             reason=reason,
             seconds=seconds if was_started else None,
             has_room=has_room,
+            began=-math.inf if job.is_adopted else job.began,
+            memory_kills=self.memory_kills,
         )
         status = metadata.status
         is_written = write(experiment, sync=seconds > SYNC_AFTER, has_ended=True)

@@ -125,8 +125,16 @@ def judged(
 
 
 def with_problem(outcome: Outcome, problem: Problem) -> Outcome:
-    """The outcome with one more problem, if it has not got that already."""
-    return replace(outcome, problems=tuple(dict.fromkeys((*outcome.problems, problem))))
+    """The outcome with one more problem, if it has not got that already.
+
+    What Slurm says of memory takes the place of what the node has found or supposed.
+    """
+    kept = [
+        each
+        for each in outcome.problems
+        if each.kind is not problem.kind or each.kind is not ProblemKind.OUT_OF_MEMORY
+    ]
+    return replace(outcome, problems=tuple(dict.fromkeys((*kept, problem))))
 
 
 def timed_out(outcome: Outcome) -> Outcome:
