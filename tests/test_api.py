@@ -219,6 +219,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "exit_code": 3,
         "signal": None,
         "attempts": 1,
+        "restarts": 0,
         "files": [
             {"path": "extra.txt", "bytes": 3, "origin": "copied-before"},
             {"path": "late.txt", "bytes": 4, "origin": "copied-after"},

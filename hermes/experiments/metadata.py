@@ -109,8 +109,9 @@ class Metadata(msgspec.Struct, kw_only=True):
     they stand; both are empty outside of sweeps. `program` is the path of the program that was
     executed, `python` the version of the Python that executed the job, behind launchers too: None
     if it is not known. `environment` is None if it was no Python. `slot` is the job's HERMES_SLOT.
-    `key` says what the job is, the same in every run of the same entry; `attempts` how often it was
-    started in this run. `start` is None if it was never started. `end`, `duration` (seconds, by a
+    `key` says what the job is, the same in every run of the same entry; `attempts` which
+    try of the job this is in this run, `restarts` how often Slurm has started it again in its
+    directory. `start` is None if it was never started. `end`, `duration` (seconds, by a
     clock that never steps) and `exit_code` or `signal` are None while it runs. `pid_start` and
     `boot_id` tell its process from another one with the same `pid`. `files` is complete when the
     job has ended.
@@ -131,6 +132,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     comments: tuple[str, ...] = ()
     key: str
     attempts: int = 1
+    restarts: int = 0
     hermes_file: HermesFile | None = None
     status: Status
     start: Moment | None = None

@@ -271,7 +271,7 @@ class RunFolder:
         here = self.template
         experiment.metadata = msgspec.structs.replace(
             experiment.metadata,
-            attempts=metadata.attempts + 1,
+            restarts=metadata.restarts + 1,
             pid=None,
             pid_start=None,
             boot_id=here.boot_id,

@@ -48,7 +48,7 @@ def survey_run(folder: RunFolder, *, failed: bool, held: Set[str] = frozenset())
         metadata = leftover.metadata
         key = metadata.key
         latest[key] = metadata
-        # One experiment may have had several attempts on a cluster
+        # Earlier ones may have been removed
         survey.attempts[key] = max(survey.attempts.get(key, 0) + 1, metadata.attempts)
         if key not in held and is_unfinished(metadata, recorded):
             unfinished.setdefault(key, []).append(leftover)

@@ -292,7 +292,7 @@ def test_a_job_that_was_broken_off_continues_in_its_directory(lab: Lab) -> None:
     assert not Path(again.directory, "0123456789abcdef01234567.hermes-part").exists()
     assert first.identifier not in run.recorded()
     metadata = read_metadata(again.directory)
-    assert (metadata.attempts, metadata.status) == (2, Status.RUNNING)
+    assert (metadata.attempts, metadata.restarts, metadata.status) == (1, 1, Status.RUNNING)
     assert (metadata.files, metadata.problems) == ([kept], [])
     assert (metadata.host, metadata.pid, metadata.pid_start) == (os.uname().nodename, None, None)
     run.close(done=True)

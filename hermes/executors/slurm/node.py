@@ -274,11 +274,11 @@ def _next_step(run: RunFolder, task: Task, todo: Todo, was_broken_off: bool) -> 
         # It came to its end, only nobody was left to finish it
         return replace(todo, attempt=metadata.attempts, is_taken_up=True, leftover=last)
     for pid in processes_of("HERMES_IDENTIFIER").get(metadata.identifier, ()):
-        # What outlived its node program on this very machine must not go on beside the next attempt
+        # What outlived its node program on this very machine must not go on beside its restart
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     run.continued = (last.directory, metadata)
-    return replace(todo, attempt=metadata.attempts + 1)
+    return replace(todo, attempt=metadata.attempts)
 
 
 def _execute(
