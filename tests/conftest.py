@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +26,16 @@ from .support.endless import endless_jobs
 
 HERMES = os.path.dirname(hermes.__file__)
 TESTS = os.path.dirname(__file__)
+
+
+def pytest_configure() -> None:
+    # A script that starts the tests in the background ignores these for them and all they start
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
