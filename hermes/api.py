@@ -24,6 +24,7 @@ from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
 from .run.finding import FoundRun, Purpose
+from .run.gpus import find_for
 from .run.news import FollowLogs
 from .run.resume import is_unfinished, settled_by_others, survey_name, survey_run
 from .run.runner import Run, RunOptions, in_progress
@@ -87,6 +88,7 @@ async def open_run(
     place = _executor_of(plan) if executor is None or isinstance(executor, str) else executor
     await in_thread(plan.check, name)
     await place.check(plan)
+    gpus = await in_thread(find_for, plan) if place.is_here else None
     # Found now, in a thread, for a large sweep has many jobs to look at
     await in_thread(getattr, plan, "warnings")
     folder = await in_thread(RunFolder.create, plan, name, timing)
@@ -96,7 +98,9 @@ async def open_run(
         with _closed_on_error(folder, done=True):
             starts = await in_thread(_starts, folder)
             survey = await in_thread(survey_name, folder)
-    run = Run(folder=folder, survey=survey, executor=place, options=options, starts=starts)
+    run = Run(
+        folder=folder, survey=survey, executor=place, gpus=gpus, options=options, starts=starts
+    )
     async with in_progress(run, folder):
         yield run
 
@@ -128,13 +132,16 @@ async def open_resumed(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
     )
     record, plan = await in_thread(_found, run, Purpose.RESUME, root, working_directory)
+    place = executor or _executor_of(plan)
+    gpus = await in_thread(find_for, plan) if place.is_here else None
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
     with _closed_on_error(folder):
         await in_thread(_unlink, stop_file(folder.folder))
-        place = executor or _executor_of(plan)
         starts = await in_thread(_starts, folder)
         survey = await _survey(folder, place, failed=failed)
-    resumed = Run(folder=folder, survey=survey, executor=place, options=options, starts=starts)
+    resumed = Run(
+        folder=folder, survey=survey, executor=place, gpus=gpus, options=options, starts=starts
+    )
     async with in_progress(resumed, folder):
         yield resumed
 

@@ -42,7 +42,7 @@ class RunStarted(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted(Event):
     """The job's process exists. `index` counts the jobs of the plan from 0; `slot` is its
-    HERMES_SLOT."""
+    HERMES_SLOT, `gpus` are its GPUs as CUDA_VISIBLE_DEVICES calls them."""
 
     identifier: str
     script: str
@@ -54,6 +54,7 @@ class JobStarted(Event):
     directory: str
     line: int
     log: bool
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

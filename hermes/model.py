@@ -133,7 +133,8 @@ class Options:
     Paths are as written (relative ones start at the working directory) and may hold wildcards and
     `{identifier}`. `log` False means that what the job prints is also shown live. `slurm` are
     options for `sbatch`, each text to be split as a shell splits words. `timeout`, in seconds, and
-    `retries` stand in for the settings of these names, unless None. Flags and checks of each are in
+    `retries` stand in for the settings of these names, unless None. `gpus` is how many GPUs the job
+    needs, or which part of one. Flags and checks of each are in
     the table `hermes.language.options.OPTIONS`.
     """
 
@@ -145,6 +146,7 @@ class Options:
     slurm: tuple[str, ...] = field(default=(), metadata=IF_GIVEN)
     timeout: float | None = field(default=None, metadata=IF_GIVEN)
     retries: int | None = field(default=None, metadata=IF_GIVEN)
+    gpus: float | None = field(default=None, metadata=IF_GIVEN)
 
     def as_json(self) -> dict[str, Any]:
         values = {

@@ -45,6 +45,9 @@ class Timing:
     last_retry: float = 60.0
     """The longest pause before a failed job is tried again."""
 
+    gpu_poll: float = 0.5
+    """Between two looks at the GPUs that other runs have given back, while a job waits for some."""
+
     packages: float = 10.0
     """For a Python to tell its packages, which on a cold network disk takes seconds."""
 

@@ -199,11 +199,12 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "python": None,
         "environment": None,
         "slot": 0,
+        "gpus": None,
         "options": {
             "copy_before": ["extra.txt"], "copy_after": ["late.txt", "gone.txt"],
             "move_after": ["moved.txt"], "log": False,
             "comments": ["one: two", "three"], "slurm": [], "timeout": None,
-            "retries": None,
+            "retries": None, "gpus": None,
         },
         "comments": ["one: two", "three"],
         "working_directory": str(project.path),
@@ -212,7 +213,8 @@ async def test_metadata_tells_everything(project: Project) -> None:
         "settings": {
             "threads": 2, "path_to_experiments": ".", "supervise": True, "identifier": "argument",
             "cwd": "here", "timeout": None, "grace": 10.0, "retries": 0, "max_failures": None,
-            "env": [], "executor": "local", "slurm": "", "seed": 0,
+            "gpus": None, "jobs_per_gpu": 1, "gpu_free": None, "env": [],
+            "executor": "local", "slurm": "", "seed": 0,
         },
         "git": {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"},
         "status": "failed",

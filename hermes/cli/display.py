@@ -116,7 +116,8 @@ class PlainDisplay:
                 self._change(f"{event.name}: {report.jobs(event.total)}, {most}")
             case hermes.JobStarted():
                 arguments = shlex.join(event.arguments)
-                self._change(f"started {event.script} {event.identifier}  {arguments}".rstrip())
+                what = f"started {event.script} {event.identifier}{report.on_gpus(event)}"
+                self._change(f"{what}  {arguments}".rstrip())
             case hermes.JobEnded(outcome=outcome) if not report.is_failure(outcome):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
                 what = f"{outcome.how} {outcome.script} {outcome.identifier}"

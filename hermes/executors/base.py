@@ -69,10 +69,14 @@ class Todo:
 
 
 class Slot(Protocol):
-    """The right to run one job. `number` is HERMES_SLOT: unique among the jobs that run."""
+    """The right to run one job. `number` is HERMES_SLOT: unique among the jobs that run. `gpus` are
+    the job's GPUs as CUDA_VISIBLE_DEVICES calls them, None if nobody gives out any."""
 
     @property
     def number(self) -> int: ...
+
+    @property
+    def gpus(self) -> tuple[str, ...] | None: ...
 
     def release(self) -> None:
         """Gives it back; a second time does nothing."""
@@ -124,6 +128,7 @@ def start_event(todo: Todo, experiment: Experiment, slot: Slot, pid: int) -> Job
         script=job.script,
         index=todo.index,
         slot=slot.number,
+        gpus=experiment.metadata.gpus or (),
         pid=pid,
         argv=experiment.argv,
         arguments=job.arguments,
@@ -237,12 +242,17 @@ class Place(Protocol):
 class Executor(Protocol):
     """A place where jobs can run, known by `name`.
 
+    `is_here` says that jobs run on this machine, so that the runner gives out its GPUs.
+
     `cancelling` and `killing` tell people what cancelling and killing a run does there; in the
     former `{grace}` stands for the grace.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def is_here(self) -> bool: ...
 
     @property
     def cancelling(self) -> str: ...

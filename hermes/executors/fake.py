@@ -77,6 +77,7 @@ class FakeExecutor:
     """Executes every job by `behave`. `window`: how many may run at once, by default `threads`."""
 
     name = "fake"
+    is_here = True
     cancelling = "stopping"
     killing = "stopping at once"
 
@@ -129,7 +130,12 @@ class FakePlace:
                 directory, metadata = todo.leftover.directory, todo.leftover.metadata
                 return Experiment.reopen(folder, todo.job, directory, metadata)
             experiment = folder.experiment(
-                todo.job, todo.key, attempt=todo.attempt, index=todo.index, slot=slot.number
+                todo.job,
+                todo.key,
+                attempt=todo.attempt,
+                index=todo.index,
+                slot=slot.number,
+                gpus=slot.gpus,
             )
         except OSError as exc:
             text = f"the experiment directory could not be made: {exc.strerror}"

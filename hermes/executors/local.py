@@ -57,6 +57,7 @@ class LocalExecutor:
     """This machine."""
 
     name = "local"
+    is_here = True
     cancelling = "stopping: jobs get {grace} to end; once more to kill them"
     killing = "killing the jobs; once more to leave at once"
 
@@ -193,7 +194,12 @@ class LocalPlace:
             if not self.run.folder.has_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             experiment = self.run.folder.experiment(
-                todo.job, todo.key, attempt=todo.attempt, index=todo.index, slot=slot.number
+                todo.job,
+                todo.key,
+                attempt=todo.attempt,
+                index=todo.index,
+                slot=slot.number,
+                gpus=slot.gpus,
             )
         except OSError as exc:
             where = f" `{exc.filename}`" if exc.filename else ""

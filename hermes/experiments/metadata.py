@@ -108,8 +108,9 @@ class Metadata(msgspec.Struct, kw_only=True):
     values of the sweeps around the job by their keys, and `template` is `argv` with `{key}` where
     they stand; both are empty outside of sweeps. `program` is the path of the program that was
     executed, `python` the version of the Python that executed the job, behind launchers too: None
-    if it is not known. `environment` is None if it was no Python. `slot` is the job's HERMES_SLOT.
-    `key` says what the job is, the same in every run of the same entry; `attempts` which
+    if it is not known. `environment` is None if it was no Python. `slot` is the job's HERMES_SLOT,
+    `gpus` are its GPUs as CUDA_VISIBLE_DEVICES calls them, None where Hermes gives out none. `key`
+    says what the job is, the same in every run of the same entry; `attempts` which
     try of the job this is in this run, `restarts` how often Slurm has started it again in its
     directory. `start` is None if it was never started. `end`, `duration` (seconds, by a
     clock that never steps) and `exit_code` or `signal` are None while it runs. `pid_start` and
@@ -128,6 +129,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     python: str | None = None
     environment: Environment | None = None
     slot: int = 0
+    gpus: tuple[str, ...] | None = None
     options: Options = Options()
     comments: tuple[str, ...] = ()
     key: str

@@ -202,7 +202,14 @@ class RunFolder:
         return layout.links_file(self.folder, identifier)
 
     def experiment(
-        self, job: Job, key: str, *, attempt: int = 1, index: int = 0, slot: int = 0
+        self,
+        job: Job,
+        key: str,
+        *,
+        attempt: int = 1,
+        index: int = 0,
+        slot: int = 0,
+        gpus: tuple[str, ...] | None = None,
     ) -> Experiment:
         """Makes the directory of a new experiment, exclusively, and what stands in it before the
         job starts. Raises `OSError` if that is not possible."""
@@ -228,6 +235,7 @@ class RunFolder:
             key=key,
             attempt=attempt,
             slot=slot,
+            gpus=gpus,
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
             code=code,

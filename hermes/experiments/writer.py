@@ -38,6 +38,7 @@ from .files import (
     write_atomic,
 )
 from .git import Git
+from .gpu_variables import claim_name, gpu_variables
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
 from .mending import leads_to, led_anew, replace_link
 from .metadata import Environment, HermesFile, Metadata, StoredFile, read_metadata, write_metadata
@@ -92,11 +93,12 @@ class Experiment:
 
     @classmethod
     def new(
-        cls, *, run: Run, job: Job, key: str, attempt: int, slot: int, identifier: str,
-        home: Home, code: CodeAtStart, python: Future[PythonOfJob], program: str | None,
+        cls, *, run: Run, job: Job, key: str, attempt: int, slot: int,
+        gpus: tuple[str, ...] | None, identifier: str, home: Home, code: CodeAtStart,
+        python: Future[PythonOfJob], program: str | None,
     ) -> Experiment:  # fmt: skip
         """The experiment of a job that has not been started. The directory is there, and empty."""
-        values = placeholders(run, identifier, home.path, slot)
+        values = placeholders(run, identifier, home.path, slot, gpus)
         metadata = msgspec.structs.replace(
             run.template,
             identifier=identifier,
@@ -108,6 +110,7 @@ class Experiment:
             program=program,
             environment=Environment(reason=NOT_YET),
             slot=slot,
+            gpus=gpus,
             git=code.so_far.state,
             options=job.options,
             comments=job.options.comments,
@@ -229,7 +232,8 @@ class Experiment:
     @property
     def placeholders(self) -> dict[str, str]:
         """What stands for `PLACEHOLDERS`."""
-        return placeholders(self.run, self.identifier, self.directory, self.metadata.slot)
+        metadata = self.metadata
+        return placeholders(self.run, self.identifier, self.directory, metadata.slot, metadata.gpus)
 
     @property
     def working_directory(self) -> str:
@@ -246,6 +250,9 @@ class Experiment:
         environment[b"HERMES_IDENTIFIER"] = self.identifier.encode()
         environment[b"HERMES_EXPERIMENT_DIR"] = os.fsencode(self.directory)
         environment[b"HERMES_SLOT"] = b"%d" % self.metadata.slot
+        if self.metadata.gpus is not None:
+            claim = claim_name(self.metadata.run_id, self.metadata.key, self.metadata.attempts)
+            environment.update(gpu_variables(self.metadata.gpus, claim))
         if self.run.plan.settings.cwd == "experiment":
             # What a module or a script imports from the folder in which it is executed otherwise
             folders = (os.fsencode(self.run.plan.working_directory), environment.get(b"PYTHONPATH"))
@@ -330,13 +337,17 @@ class Experiment:
             put_aside(path)
 
 
-def placeholders(run: Run, identifier: str, directory: str, slot: int) -> dict[str, str]:
+def placeholders(
+    run: Run, identifier: str, directory: str, slot: int, gpus: tuple[str, ...] | None
+) -> dict[str, str]:
     """What stands for `PLACEHOLDERS` in the words and paths of one experiment."""
     return {
         "identifier": identifier,
         "directory": directory,
         "slot": str(slot),
-        "gpus": os.fsdecode(run.environment.get(b"CUDA_VISIBLE_DEVICES", b"")),
+        "gpus": ",".join(gpus)
+        if gpus is not None
+        else os.fsdecode(run.environment.get(b"CUDA_VISIBLE_DEVICES", b"")),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import HermesFileError, did_you_mean
 from ..model import Options
 from . import predecessor
+from .gpus import AMOUNT
 from .kinds import BOOLEAN, PATH, SBATCH, TEXT, TIME_LIMIT, WHOLE, Kind
 from .source import Source, Span, Word
 from .sweeps import Sweep, Template, Values, distinct
@@ -81,6 +82,11 @@ OPTIONS = (
     Option(
         short="-r", long="--retries", field="retries", kind=WHOLE,
         meaning="how often this job is tried again if it fails, instead of that of the settings",
+    ),
+    Option(
+        short="-g", long="--gpus", field="gpus", kind=AMOUNT,
+        meaning="how many GPUs this job needs, `0.5` shares one: by default what `jobs_per_gpu` "
+        "says; on Slurm `--gpus-per-task`",
     ),
     Option(short="-leg", long="--legacy", field=None, meaning="accepted, does nothing"),
     Option(

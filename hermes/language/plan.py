@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import HermesError, PlanError, escape
 from ..model import PLACEHOLDER, Job, Options, shell_line
@@ -49,6 +50,9 @@ from .sweeps import (
 from .syntax import HEADERS, Document, SettingLine, parse, values_in
 from .words import SPACE, Cursor
 from .writing import BARE, quote
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 STDIN = "<stdin>"
 """The path of a hermes file that is read from standard input."""
@@ -350,6 +354,10 @@ class Plan:
         if found:
             raise PlanError(found)
 
+    def source_line(self, line: int) -> str:
+        """A line of the hermes file, for people."""
+        return f"{escape(self.path)}:{line}" if self.path is not None else f"line {line}"
+
     def sbatch_options(self) -> Iterator[tuple[tuple[str, ...], int]]:
         """The distinct `sbatch` options of the jobs, each with the line of an entry with them."""
         found: set[tuple[str, ...]] = set()
@@ -361,6 +369,18 @@ class Plan:
                 if words not in found:
                     found.add(words)
                     yield words, binder.line
+
+    def gpu_amounts(self) -> Iterator[tuple[Fraction, int]]:
+        """The distinct numbers of GPUs that jobs need, each with the line of an entry with it."""
+        found: set[Fraction] = set()
+        for binder, above, values in self._bindings():
+            given = binder.options.templates("gpus")
+            slots = frozenset[int]().union(*(template.slots for template in given))
+            for _ in distinct(slots, above, values):
+                amount = amount_of(binder.options.bind(values), self.settings)
+                if amount not in found:
+                    found.add(amount)
+                    yield amount, binder.line
 
     def _bindings(self) -> Iterator[Binding]:
         for tree, slots in self._entries:
@@ -422,6 +442,28 @@ class Jobs:
         return (shell_line(binder.command(values).argv) for binder, values in self.plan._bound())
 
 
+def amount_of(options: Options, settings: Settings) -> Fraction:
+    """How many GPUs a job needs: whole ones, or a part of one; 0 for none."""
+    # Here, because most plans need none
+    from fractions import Fraction
+
+    if options.gpus is not None:
+        # As it was written: `0.1` is a tenth
+        return Fraction(repr(options.gpus))
+    return Fraction(0) if settings.gpus is None else Fraction(1, settings.jobs_per_gpu)
+
+
 def sbatch_words(settings: Settings, options: Options) -> tuple[str, ...]:
-    """The words that `sbatch` gets for a job: later words overrule earlier ones."""
-    return tuple(word for text in (settings.slurm, *options.slurm) for word in split_sbatch(text))
+    """The words that `sbatch` gets for a job: later words overrule earlier ones.
+
+    The GPUs that a job needs are among them, unless what was written for `sbatch` names some.
+    """
+    words = [word for text in (settings.slurm, *options.slurm) for word in split_sbatch(text)]
+    amount = amount_of(options, settings)
+    if amount and not any(_GPUS_OF_SBATCH.match(word) for word in words):
+        # `--gpus-per-task` needs the number of tasks
+        words = ["--ntasks=1", f"--gpus-per-task={amount}", *words]
+    return tuple(words)
+
+
+_GPUS_OF_SBATCH = re.compile(r"-G|--gpus|--gres=.*gpu|--tres-per-\w+=.*gpu|gpu:")

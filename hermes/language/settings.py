@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..errors import HermesError, did_you_mean
 from . import predecessor
+from .gpus import GPUS, SIZE
 from .kinds import (
     BOOLEAN,
     COUNT,
@@ -131,6 +132,20 @@ class Settings:
         or_none(FAILURES),
         "after so many failed jobs (`10`, or `20%` of those ended) nothing more is started",
     )
+    gpus: str | None = _setting(
+        None,
+        or_none(GPUS),
+        "GPUs of this machine that jobs may use: `all`, a number `2`, or a list `0,2,3` of indices "
+        "or UUIDs (`2,` is the one with index 2); `fake:4`, for tests, pretends 0 to 3",
+    )
+    jobs_per_gpu: int = _setting(
+        1, COUNT, "how many jobs share a GPU, where `-g` does not say what a job needs"
+    )
+    gpu_free: int | None = _setting(
+        None,
+        or_none(SIZE),
+        "a GPU is given only while so much of its memory is free: `6GiB`",
+    )
     env: tuple[str, ...] = _setting(
         (), VARIABLES, "`NAME=value` words, environment variables of every job; repeatable"
     )
@@ -176,6 +191,9 @@ class SettingArguments(TypedDict, total=False):
     grace: str | float | timedelta | None
     retries: int | None
     max_failures: str | int | None
+    gpus: str | int | Sequence[int | str] | None
+    jobs_per_gpu: int | None
+    gpu_free: str | None
     env: str | Mapping[str, str] | Sequence[str] | None
     slurm: str | None
     seed: int | None

@@ -33,11 +33,13 @@ from ..executors.base import (
     wait_in_time,
 )
 from ..experiments.run_folder import RunFolder
+from ..gpus.finding import Gpus
 from ..language.kinds import DURATION
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, ProblemKind, RunResult
 from ..timing import Timing
 from .control import cancel_when_asked
+from .gpus import GpuDealer
 from .limits import are_too_many, pause_before_retry
 from .news import FollowLogs, News
 from .slots import HeldSlot, Slots
@@ -75,6 +77,7 @@ class Run:
         folder: RunFolder,
         survey: Survey,
         executor: Executor,
+        gpus: Gpus | None = None,
         options: RunOptions,
         starts: Starts | None = None,
         is_ending: bool = False,
@@ -97,6 +100,9 @@ class Run:
         """What other runs of this name start; None if this one repeats what they have done."""
 
         self._executor = executor
+        self._gpus = gpus
+        """Those that jobs may use; None if no job needs one, or if another place gives them out."""
+
         self._timing = options.timing
         self._grace = Grace(within_outer(options.grace_of(self.plan), os.environ))
         grace = DURATION.write(self._grace.seconds)
@@ -216,6 +222,27 @@ class Run:
         )
 
     async def _run_jobs(self, place: Place) -> None:
+        async with self._dealing() as dealer:
+            await self._run_all(place, dealer)
+
+    @asynccontextmanager
+    async def _dealing(self) -> AsyncIterator[GpuDealer | None]:
+        """What gives GPUs to the jobs in the block; None where that is not ours to do."""
+        if self._gpus is None:
+            yield None
+            return
+        poll = self._timing.gpu_poll
+        dealer = await in_thread(GpuDealer.opened, self._folder, self._gpus, poll)
+        try:
+            async with anyio.create_task_group() as services:
+                services.start_soon(dealer.serve)
+                yield dealer
+                services.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await in_thread(dealer.close)
+
+    async def _run_all(self, place: Place, dealer: GpuDealer | None) -> None:
         # The next job must not start before it is known whether this one has failed
         slots = Slots(place.window, kept=self.plan.settings.max_failures is not None)
         async with anyio.create_task_group() as jobs:
@@ -226,7 +253,7 @@ class Run:
                     slot.free()
                     continue
                 self._at_work += 1
-                jobs.start_soon(self._run_job, place, todo, slot)
+                jobs.start_soon(self._run_job, place, todo, slot, dealer)
 
     async def _next(self) -> Todo | None:
         """The next job. Waits while no job is there but may come again; None when all is done."""
@@ -244,10 +271,16 @@ class Run:
             with anyio.move_on_after(pause):
                 await self._one_less.wait()
 
-    async def _run_job(self, place: Place, todo: Todo, slot: HeldSlot) -> None:
+    async def _run_job(
+        self, place: Place, todo: Todo, slot: HeldSlot, dealer: GpuDealer | None
+    ) -> None:
         """Brings one job to its end. Told in every case, also when the run is cancelled."""
         job: RunningJob | None = None
         try:
+            if dealer is not None:
+                slot.hold(await dealer.take(todo))
+                if self._todos.is_closed and not todo.is_taken_up:
+                    return
             if await self._is_taken(todo):
                 return
             async with place.job(todo, slot) as job:

@@ -7,6 +7,8 @@ from itertools import count
 
 import anyio
 
+from .gpus import HeldGpus
+
 
 class Slots:
     """Gives out at most `most` slots at the same time, to those who ask first.
@@ -44,6 +46,16 @@ class HeldSlot:
     def __init__(self, slots: Slots, *, kept: bool) -> None:
         self._slots: Slots | None = slots
         self._is_kept = kept
+        self._held: HeldGpus | None = None
+
+    @property
+    def gpus(self) -> tuple[str, ...] | None:
+        """The GPUs that are held with it, as CUDA_VISIBLE_DEVICES calls them."""
+        return self._held.values if self._held is not None else None
+
+    def hold(self, gpus: HeldGpus) -> None:
+        """Holds these GPUs too, until the slot is given back."""
+        self._held = gpus
 
     def release(self) -> None:
         """Gives the slot back; a second time does nothing."""
@@ -54,3 +66,5 @@ class HeldSlot:
         slots, self._slots = self._slots, None
         if slots is not None:
             slots.give_back(self)
+            if self._held is not None:
+                self._held.release()

@@ -114,12 +114,17 @@ class Progress:
             rows.append(
                 Row(
                     escape(event.script),
-                    escape(differences),
+                    escape(differences) + on_gpus(event),
                     now - since,
                     last_line(event.directory),
                 )
             )
         return rows
+
+
+def on_gpus(event: JobStarted) -> str:
+    """Which GPUs a job has got, to stand behind its name; nothing if it has got none."""
+    return f" on GPU {','.join(event.gpus)}" if event.gpus else ""
 
 
 class Differences:

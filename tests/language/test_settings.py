@@ -246,8 +246,10 @@ def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
     assert str | Mapping[str, str] | Sequence[str] | None == hints.pop("env")
     assert str | float | timedelta | None == hints.pop("timeout") == hints.pop("grace")
     assert str | int | None == hints.pop("max_failures")
+    assert str | int | Sequence[int | str] | None == hints.pop("gpus")
+    assert str | None == hints.pop("gpu_free")
     assert hints == {name: rows[name].kind.argument | None for name in hints}
-    assert len(hints) == len(rows) - 4
+    assert len(hints) == len(rows) - 6
     # `open_run` takes an executor itself as well as its name
     assert set(SettingArguments.__annotations__) == set(rows) - {"executor"}
     with pytest.raises(TypeError, match="thread"):
@@ -267,7 +269,7 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     given: tuple[str, ...] = ("--threads=3", "--path-to-experiments=out", "--no-supervise")
     given += ("--executor=local", "--identifier=none", "--seed=7", "--cwd=experiment")
     given += ("--env=A=x y", "--env=B=", "--timeout=1d12h", "--grace=0.5s", "--retries=2")
-    given += ("--max-failures=20%",)
+    given += ("--max-failures=20%", "--gpus=fake:2", "--jobs-per-gpu=3", "--gpu-free=1.5GiB")
     desk.write(".hermes_settings", "threads: 2\nsupervise: true\nenv: A=1 C=3\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
     (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
@@ -281,6 +283,9 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
         "grace": 0.5,
         "retries": 2,
         "max_failures": "20%",
+        "gpus": "fake:2",
+        "jobs_per_gpu": 3,
+        "gpu_free": 1610612736,
         "env": ["A=x y", "B=", "C=3"],
         "executor": "local",
         "slurm": "--time=5",

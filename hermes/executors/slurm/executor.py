@@ -50,6 +50,7 @@ class SlurmExecutor:
     """A Slurm cluster."""
 
     name = "slurm"
+    is_here = False
     cancelling = (
         "leaving: the jobs stay with Slurm; `hermes resume` follows them again,"
         " `hermes stop` ends them"
@@ -89,6 +90,12 @@ SLURM = SlurmExecutor()
 
 def _check(plan: Plan, commands: Commands) -> None:
     require_slurm()
+    for amount, line in plan.gpu_amounts():
+        if amount.denominator != 1:
+            raise HermesError(
+                f"{plan.source_line(line)}: on Slurm a job cannot have {amount} of a GPU",
+                hint="write `-g 1`, or how your cluster shares them into `slurm`",
+            )
     for words, line in plan.sbatch_options():
         try:
             said = commands.test(words)

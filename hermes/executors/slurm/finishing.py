@@ -22,6 +22,7 @@ class NoSlot:
     """What a job holds that is over."""
 
     number: int = 0
+    gpus: tuple[str, ...] | None = None
 
     def release(self) -> None:
         """There is nothing to give back."""
