@@ -11,7 +11,7 @@ from ..experiments.metadata import StoredFile
 from ..experiments.writer import Experiment
 from ..model import Problem, ProblemKind, Status
 from .exits import Exit, status_of
-from .memory import MemoryKills, last_words, out_of_memory
+from .memory import last_words, out_of_memory
 from .processes import Group
 
 MAY_LACK_OUTPUT = "the disk was full when it ended: its output may be incomplete"
@@ -30,14 +30,14 @@ def record_end(
     reason: Status | None,
     seconds: float | None,
     has_room: bool,
-    began: float,
-    memory_kills: MemoryKills,
+    memory_kills: int | None,
 ) -> None:
     """Puts into the metadata how a job ended; writes nothing.
 
     `end` is how its process ended, None if nobody can tell or if there was none, `reason` why the
-    runner ended it, `seconds` how long it ran, None if it was never started. `began` is its start
-    by the monotonic clock, `-inf` if that was before `memory_kills` were counted.
+    runner ended it, `seconds` how long it ran, None if it was never started. `memory_kills`:
+    how many processes the kernel has ended for lack of memory while it ran, None if that is not
+    known.
     """
     metadata = experiment.metadata
     for problem in collected.problems:
@@ -55,7 +55,7 @@ def record_end(
     metadata.duration = seconds or 0.0
     if metadata.status is Status.FAILED and end is not None and reason is None:
         words = last_words(f"{experiment.directory}/{STDERR}")
-        cause = out_of_memory(end, memory_kills.since(began), words)
+        cause = out_of_memory(end, memory_kills, words)
         if cause is not None:
             experiment.add_problem(cause)
 

@@ -319,6 +319,10 @@ class LocalPlace:
                 job.exit = await job.process.end(self.run.grace)
         job.ended = time.monotonic()
         job.experiment.metadata.end = now()
+        if job.exit is not None and job.exit.code != 0 and not job.is_adopted:
+            # Now, before another job can run and be killed
+            kills = partial(self.memory_kills.since, job.began)
+            job.memory_kills = await in_thread(kills, limiter=self.threads)
 
     def _note_ending(self, job: LocalJob) -> None:
         journal = self.run.folder.journal
@@ -433,8 +437,7 @@ class LocalPlace:
             reason=reason,
             seconds=seconds if was_started else None,
             has_room=has_room,
-            began=-math.inf if job.is_adopted else job.began,
-            memory_kills=self.memory_kills,
+            memory_kills=job.memory_kills,
         )
         status = metadata.status
         is_written = write(experiment, sync=seconds > SYNC_AFTER, has_ended=True)

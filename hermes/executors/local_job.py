@@ -38,6 +38,10 @@ class LocalJob:
     exit: Exit | None = None
     """How the process ended; None before that, and if nobody can tell."""
 
+    memory_kills: int | None = None
+    """How many processes the kernel ended for lack of memory while it ran; None if it succeeded, or
+    if that is not known."""
+
     reason: Status | None = None
     started: JobStarted | None = None
     outcome: Outcome | None = None
