@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,12 +24,16 @@ from ..experiments.layout import STDERR, STDOUT
 from ..experiments.writer import rerun_command
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, RunResult, Status
+from .estimate import time_left
 
 TAIL_LINES = 10
 """Lines of stderr that are shown of a failed job."""
 
 TAIL_BYTES = 8192
 """Bytes at the end of a log in which its last lines are looked for."""
+
+RECENT = 100
+"""Jobs that ended last, by whose durations the time left is estimated."""
 
 SAMPLE = 1000
 """Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others
@@ -72,6 +77,12 @@ class Progress:
     queue: QueueChanged | None = None
     """Where the jobs stand that are with a cluster; None if they are not."""
 
+    at_once: int = 1
+    """How many ran at the same time when the last one started."""
+
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Seconds that the latest jobs took."""
+
     _differences: Differences | None = None
 
     def take(self, event: Event) -> None:
@@ -80,10 +91,12 @@ class Progress:
                 self.total = event.total
             case JobStarted():
                 self.running[event.identifier] = (event, time.monotonic())
+                self.at_once = len(self.running)
                 if self._differences is not None:
                     self._differences.add(event.script, event.arguments)
             case JobEnded(outcome=outcome, tried_again_in=pause):
                 self.running.pop(outcome.identifier, None)
+                self.durations.append(outcome.duration)
                 self.done += pause is None
                 self.failed += pause is None and not outcome.ok
             case QueueChanged():
@@ -98,9 +111,11 @@ class Progress:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until all jobs have ended, if the rest takes as long as those that have; None if
-        none has."""
-        return self.elapsed / self.done * (self.total - self.done) if self.done else None
+        """Seconds until all jobs have ended, as far as it can be told; None if none has."""
+        now = time.monotonic()
+        running = [now - since for _, since in self.running.values()]
+        waiting = max(0, self.total - self.done - len(running))
+        return time_left(self.durations, running, waiting, self.at_once)
 
     def rows(self, room: int) -> list[Row]:
         """Up to `room` running jobs, the oldest first. Reads the ends of their logs, so call it in

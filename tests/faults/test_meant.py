@@ -12,7 +12,7 @@ import pytest
 
 import hermes
 
-from ..support import LONG, Desk, MakeDesk, RecordProperty, until
+from ..support import LONG, Desk, MakeDesk, RecordProperty, some, until
 
 pytestmark = pytest.mark.fault(32)
 
@@ -70,7 +70,7 @@ def metadata(folder: Path) -> list[dict[str, object]]:
     return [json.loads(each.read_text()) for each in folder.rglob("hermes.json")]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", some(PLACES, 3))
 def test_runs_are_found_after_their_project_was_moved(
     make_desk: MakeDesk, place: str, record_property: RecordProperty
 ) -> None:
@@ -113,7 +113,7 @@ SETTINGS = (
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", some(PLACES, 3))
 def test_runs_are_found_whatever_the_settings_say_now(
     make_desk: MakeDesk, place: str, record_property: RecordProperty
 ) -> None:
@@ -245,7 +245,7 @@ def test_messages_about_runs_leave_json_whole_and_quiet_says_nothing(desk: Desk)
     assert "resuming" not in desk.hermes("resume", "-q", code=1, cwd=base).stderr
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", some(PLACES, 3))
 def test_re_execution_files_know_their_folder(
     desk: Desk, place: str, record_property: RecordProperty
 ) -> None:

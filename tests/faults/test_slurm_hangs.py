@@ -15,7 +15,7 @@ import pytest
 import hermes
 from hermes.timing import Timing
 
-from ..support import LIMIT, Desk, until
+from ..support import LIMIT, Desk, some, until
 from ..support.toy_slurm import HANG, HANG_IN_EARNEST, ToySlurm, toy_slurm
 
 pytestmark = [pytest.mark.fault(34)]
@@ -66,7 +66,7 @@ SIGNALS = [
 
 
 @pytest.mark.parametrize("signals", SIGNALS)
-@pytest.mark.parametrize("command", ["sbatch --test-only", "scontrol", "sbatch", "squeue"])
+@pytest.mark.parametrize("command", some(["sbatch --test-only", "scontrol", "sbatch", "squeue"], 2))
 def test_a_signal_waits_for_no_command(
     desk: Desk, toy: ToySlurm, command: str, signals: tuple[signal.Signals, ...]
 ) -> None:
@@ -103,7 +103,7 @@ def test_resuming_waits_for_no_command(desk: Desk, toy: ToySlurm, command: str) 
 
 
 @pytest.mark.parametrize("signals", SIGNALS)
-@pytest.mark.parametrize("command", ["scontrol", "scancel", "squeue"])
+@pytest.mark.parametrize("command", some(["scontrol", "scancel", "squeue"], 1))
 def test_who_stops_a_run_waits_for_no_command(
     desk: Desk, toy: ToySlurm, command: str, signals: tuple[signal.Signals, ...]
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_client_whose_command_hangs_leaves_when_its_run_is_stopped(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("command", ["sbatch --test-only", "scontrol", "sbatch", "squeue"])
+@pytest.mark.parametrize("command", some(["sbatch --test-only", "scontrol", "sbatch", "squeue"], 2))
 async def test_a_host_that_cancels_waits_for_no_command(
     desk: Desk, toy: ToySlurm, anyio_backend_name: str, command: str
 ) -> None:

@@ -17,7 +17,7 @@ import hermes
 from hermes import Status
 from hermes.timing import Timing
 
-from ..support import LIMIT, Desk, until
+from ..support import LIMIT, Desk, some, until
 from ..support.toy_slurm import ToySlurm, toy_slurm
 
 pytestmark = [pytest.mark.fault(34)]
@@ -81,7 +81,7 @@ def execute(desk: Desk, meanwhile: Callable[[], object]) -> hermes.RunResult:
     return anyio.run(execute)
 
 
-@pytest.mark.parametrize("what", REMOVED)
+@pytest.mark.parametrize("what", some(REMOVED, 2))
 def test_removed_while_jobs_are_queued(desk: Desk, toy: ToySlurm, what: str) -> None:
     def remove() -> None:
         with toy.held():
@@ -96,7 +96,7 @@ def test_removed_while_jobs_are_queued(desk: Desk, toy: ToySlurm, what: str) -> 
     assert lines(desk, "ran") == []
 
 
-@pytest.mark.parametrize("what", REMOVED)
+@pytest.mark.parametrize("what", some(REMOVED, 2))
 def test_removed_while_a_job_runs(desk: Desk, toy: ToySlurm, what: str) -> None:
     desk.write("hold")
 
@@ -131,7 +131,7 @@ def test_removed_while_a_long_job_runs_it_is_let_run(desk: Desk, toy: ToySlurm) 
     assert lines(desk, "ended") == ["0"]
 
 
-@pytest.mark.parametrize("what", REMOVED)
+@pytest.mark.parametrize("what", some(REMOVED, 2))
 @pytest.mark.parametrize("moment", ["queued", "running"])
 def test_removed_and_left(desk: Desk, toy: ToySlurm, what: str, moment: str) -> None:
     desk.write("hold")
@@ -195,7 +195,7 @@ def interrupted(desk: Desk, toy: ToySlurm) -> None:
         client.kill()
 
 
-@pytest.mark.parametrize("put", SPOILERS)
+@pytest.mark.parametrize("put", some(SPOILERS, 2))
 def test_the_list_of_tasks_is_spoiled(
     desk: Desk, toy: ToySlurm, put: Callable[[Path], object]
 ) -> None:
@@ -226,7 +226,7 @@ def test_a_spoiled_run_keeps_nobody_from_stopping_another(desk: Desk, toy: ToySl
     spoiled.write_bytes(text)
 
 
-@pytest.mark.parametrize("put", SPOILERS)
+@pytest.mark.parametrize("put", some(SPOILERS, 2))
 @pytest.mark.parametrize("name", ["0.0.ended", "0.0.running", "0.0.claim"])
 def test_a_file_of_a_task_is_spoiled(
     desk: Desk, toy: ToySlurm, name: str, put: Callable[[Path], object]

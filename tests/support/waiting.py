@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,13 @@ def tries(record_property: RecordProperty, short: int, long: int) -> range:
     count = times(short, long)
     record_property("tried", count)
     return range(count)
+
+
+def some(values: Iterable[T], count: int) -> list[T]:
+    """So many of the variations of a fault in the default suite, always the same; all in
+    `nox -s faults`."""
+    found = list(values)
+    return found if LONG else random.Random(count).sample(found, min(count, len(found)))
 
 
 def until(condition: Callable[[], T | None]) -> T:
