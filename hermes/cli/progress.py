@@ -7,6 +7,7 @@ hundreds of lines a second.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ line."""
 
 BAR = 30
 """Characters of the bar, if there is room for them beside the figures."""
+
+ENDED = 8
+"""Lines at most for the jobs that ended last, if there is room for them above the bar."""
 
 GAP = "  "
 """Between two columns."""
@@ -99,13 +103,22 @@ class ProgressDisplay(PlainDisplay):
                 columns, lines = _size()
                 # The lines above and below the jobs, and one that stays free
                 rows = await anyio.to_thread.run_sync(self.progress.rows, max(1, lines - 3))
-                self._screen.draw(self._drawing(run, rows, max(1, columns - ECHO)))
+                room = min(ENDED, lines - 3 - len(rows))
+                ended = await anyio.to_thread.run_sync(self.progress.ended_rows, max(0, room))
+                self._screen.draw(self._drawing(run, ended, rows, max(1, columns - ECHO)))
             self._screen.show()
             await anyio.sleep(TICK)
 
-    def _drawing(self, run: hermes.Run, rows: Sequence[report.Row], width: int) -> list[str]:
+    def _drawing(
+        self,
+        run: hermes.Run,
+        ended: Sequence[report.EndedRow],
+        rows: Sequence[report.Row],
+        width: int,
+    ) -> list[str]:
         more = len(self.progress.running) - len(rows)
         return [
+            *self._ended(ended, width),
             self._bar(run, width),
             *self._jobs(rows, width),
             *([self._styled(f"and {more} more running", DIM)] if more > 0 else []),
@@ -139,6 +152,16 @@ class ProgressDisplay(PlainDisplay):
             else " " * (room - done)
         )
         return self._styled(self._line * done, MAGENTA) + rest + GAP + figures
+
+    def _ended(self, rows: Sequence[report.EndedRow], width: int) -> list[str]:
+        scripts = _column([row.script for row in rows], width // 4)
+        lines = []
+        for row, script in zip(rows, scripts, strict=True):
+            how = self._styled(row.how, *([GREEN] if row.ok else [RED]))
+            rest = GAP.join([row.short, script, report.duration(row.seconds), row.differences])
+            room = width - cell_len(row.how) - len(GAP)
+            lines.append(how + GAP + self._styled(_cut(rest.rstrip(), room), DIM))
+        return lines
 
     def _jobs(self, rows: Sequence[report.Row], width: int) -> list[str]:
         scripts = _column([row.script for row in rows], width // 4)
@@ -212,8 +235,11 @@ class _Screen:
             self._drawn = None
 
     def _write(self, drawing: list[str]) -> None:
-        # The cursor stands at the end of the drawing's last line
-        erase = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * (len(self._drawn or ()) - 1)
+        # The cursor stands at the end of the drawing's last line. A terminal that has become
+        # narrower has broken the longer ones
+        columns, _ = _size()
+        rows = sum(max(1, -(-_width(line) // columns)) for line in self._drawn or ())
+        erase = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * (rows - 1)
         self._out.write("".join([erase, *self._lines, "\n".join(drawing)]))
         self._lines.clear()
         self.waiting = 0
@@ -239,6 +265,14 @@ def _cut(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+
+
+def _width(line: str) -> int:
+    """The columns of a line, without its colours."""
+    return cell_len(_STYLE.sub("", line))
+
+
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
 
 
 def _size() -> tuple[int, int]:

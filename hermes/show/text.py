@@ -63,6 +63,18 @@ class Row(NamedTuple):
     line: str
 
 
+class EndedRow(NamedTuple):
+    """A job that has ended, as one line of a progress display. `short` is a part of its identifier
+    by which commands find it, `how` it ended, `seconds` how long it took."""
+
+    short: str
+    script: str
+    differences: str
+    how: str
+    seconds: float
+    ok: bool
+
+
 @dataclass(slots=True, eq=False)
 class Progress:
     """Where a run stands, by its events."""
@@ -83,6 +95,9 @@ class Progress:
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     """Seconds that the latest jobs took."""
 
+    latest: deque[tuple[JobStarted, Outcome]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The jobs that ended last, the newest at the end."""
+
     _differences: Differences | None = None
 
     def take(self, event: Event) -> None:
@@ -95,7 +110,9 @@ class Progress:
                 if self._differences is not None:
                     self._differences.add(event.script, event.arguments)
             case JobEnded(outcome=outcome, tried_again_in=pause):
-                self.running.pop(outcome.identifier, None)
+                started, _ = self.running.pop(outcome.identifier, (None, 0.0))
+                if started is not None:
+                    self.latest.append((started, outcome))
                 self.durations.append(outcome.duration)
                 self.done += pause is None
                 self.failed += pause is None and not outcome.ok
@@ -136,10 +153,34 @@ class Progress:
             )
         return rows
 
+    def ended_rows(self, room: int) -> list[EndedRow]:
+        """Up to `room` jobs that ended last, the newest at the end. May make jobs of the plan, so
+        call it in a worker thread."""
+        if self._differences is None:
+            self._differences = Differences(self.plan)
+        return [
+            EndedRow(
+                short_identifier(outcome.identifier),
+                escape(started.script),
+                escape(" ".join(self._differences.of(started.script, started.arguments))),
+                outcome.how,
+                outcome.duration,
+                outcome.ok,
+            )
+            for started, outcome in list(self.latest)[max(0, len(self.latest) - room) :]
+        ]
+
 
 def on_gpus(event: JobStarted) -> str:
     """Which GPUs a job has got, to stand behind its name; nothing if it has got none."""
     return f" on GPU {','.join(event.gpus)}" if event.gpus else ""
+
+
+def short_identifier(identifier: str) -> str:
+    """The part of an identifier that tells it from the others of a day: the time of day, down to
+    the microsecond."""
+    parts = identifier.split("_")
+    return parts[3] if len(parts) > 3 else identifier
 
 
 class Differences:

@@ -91,7 +91,10 @@ def test_a_run_from_start_to_end(desk: Desk) -> None:
         assert not terminal.screen.cursor_shown
         order(desk, "a", "0")
         terminal.shows(r"1/3 done  2 running  0 failed  .*, about .* left$")
-        assert not any("--name a" in line for line in terminal.screen.lines)
+        # What has ended is above the bar, with a part of its identifier that commands take
+        short = terminal.shows(r"^finished  (\d{12})  work  \d+\.\d s  --name a$")[1]
+        assert [each for each in desk.experiments() if short in each.identifier]
+        assert len([line for line in terminal.screen.lines if "--name a" in line]) == 1
         # A failure is shown at once, above the drawing
         order(desk, "b", "7")
         terminal.shows(r"2/3 done  1 running  1 failed")
@@ -102,7 +105,9 @@ def test_a_run_from_start_to_end(desk: Desk) -> None:
         last = next(
             index for index, line in enumerate(terminal.screen.lines) if "run again" in line
         )
-        assert "2/3 done" in terminal.screen.lines[last + 1]
+        below = [line.split()[0] for line in terminal.screen.lines[last + 1 : last + 3]]
+        assert below == ["finished", "exit"]
+        assert "2/3 done" in terminal.screen.lines[last + 3]
         order(desk, "c", "0")
         assert terminal.end() == 1
         # What stays: the failure and a summary
@@ -397,3 +402,23 @@ def test_a_terminal_that_has_stopped_holds_no_job_up(desk: Desk) -> None:
         assert terminal.end() == 0
         assert any(re.match(r"x: 6 jobs in .*: 6 finished", line) for line in terminal.screen.lines)
         assert terminal.screen.cursor_shown
+
+
+def test_a_window_that_gets_narrower_and_wider_shows_nothing_torn(desk: Desk) -> None:
+    desk.hermes_file(
+        f"PROD([[{PYTHON}, work.py, --name {{name}}]], name=[a, b, c])", settings={"threads": 3}
+    )
+    with desk.terminal("exec", "-f", "x.hermes", "-n", "shown", columns=200) as terminal:
+        for name in "abc":
+            order(desk, name, "x" * 150)
+            terminal.shows(rf"^work  --name {name}  .*x{{100}}")
+        for columns in (80, 200, 90):
+            terminal.resize(columns)
+            end = "x{150}" if columns == 200 else "…"
+            for name in "abc":
+                terminal.shows(rf"^work  --name {name}  .*{end}$")
+            shown = [line for line in terminal.screen.lines if line]
+            assert len(shown) == 4, (columns, "\n".join(shown))
+        for name in "abc":
+            order(desk, name, "0")
+        assert terminal.end() == 0

@@ -82,6 +82,13 @@ class Terminal:
 
         return self.until(found)
 
+    def resize(self, columns: int) -> None:
+        """Makes the window narrower or wider."""
+        while self.read(0.0) and select.select([self.process.fd], [], [], 0.0)[0]:
+            pass
+        self.process.setwinsize(self.screen.rows, columns)
+        self.screen.resize(columns)
+
     def close(self) -> None:
         """What happens when somebody closes the window."""
         self.process.fileobj.close()
@@ -148,6 +155,21 @@ class Screen:
                 self._down()
             elif not match[0].startswith("\x1b"):
                 self._write(match[0])
+
+    def resize(self, columns: int) -> None:
+        """Breaks the lines that are too long now; those that were broken stay so. The cursor has to
+        stand at the end of its line, as progress displays leave it."""
+        broken: list[str] = []
+        row = 0
+        for index, line in enumerate(self.lines):
+            broken += [line[at : at + columns] for at in range(0, len(line), columns)] or [""]
+            row = len(broken) - 1 if index == self._row else row
+        out = max(0, len(broken) - self.rows)
+        self.columns = columns
+        self.history += broken[:out]
+        self._lines = broken[out:]
+        self._row = row - out
+        self._column = len(self._lines[self._row])
 
     def _control(self, numbers: str, letter: str) -> None:
         if letter == "A":
