@@ -85,6 +85,7 @@ class PlainDisplay:
     def __init__(self, plan: hermes.Plan, *, quiet: bool) -> None:
         self.plan = plan
         self.progress = report.Progress(plan)
+        self._failures = report.Failures(plan)
         self._quiet = quiet
         self._reason = ""
         self._out, self._err = outputs()
@@ -123,7 +124,7 @@ class PlainDisplay:
                 what = f"{outcome.how} {outcome.script} {outcome.identifier}"
                 self._change(f"{counted} {what} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome, tried_again_in=pause):
-                self.failure(report.failure(outcome, run.name, self.plan, pause))
+                self.failure(self._failures.lines(outcome, run.name, pause))
             case hermes.QueueChanged() if event.reason != self._reason:
                 # Every change of the figures would be a line a job
                 self._reason = event.reason

@@ -58,6 +58,7 @@ class _Board:
         self._progress = report.Progress(run.plan)
         self._events: AsyncIterator[Event] = run.__aiter__()
         self._failures: list[str] = []
+        self._alike = report.Failures(run.plan)
         self._handle: Any = None
         self.ended = anyio.Event()
 
@@ -71,13 +72,8 @@ class _Board:
                     and report.is_failure(event.outcome)
                     and len(self._failures) < FAILURES
                 ):
-                    self._failures += [
-                        "\n".join(
-                            report.failure(
-                                event.outcome, self._run.name, self._run.plan, event.tried_again_in
-                            )
-                        )
-                    ]
+                    told = self._alike.lines(event.outcome, self._run.name, event.tried_again_in)
+                    self._failures.append("\n".join(told))
         self.ended.set()
 
     async def keep_updating(self) -> None:

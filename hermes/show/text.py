@@ -262,6 +262,32 @@ def failure(
     return lines
 
 
+class Failures:
+    """The failures of one run, as they are told: of those that are alike only the first in full."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._told: dict[tuple[str, ...], str] = {}
+
+    def lines(self, outcome: Outcome, name: str, tried_again_in: float | None = None) -> list[str]:
+        """`failure`, or its first line alone, with the short identifier of one like it."""
+        lines = failure(outcome, name, self._plan, tried_again_in)
+        if outcome.directory is None or outcome.status is Status.CANCELLED:
+            return lines
+        last = [] if outcome.status is Status.FINISHED else _last_words(outcome.directory)[-1:]
+        reasons = [*(problem.text for problem in outcome.problems), *last]
+        # Numbers differ from job to job: identifiers, sizes, addresses
+        alike = [_NUMBER.sub("#", reason) for reason in reasons]
+        kind = (outcome.script, outcome.status.value, outcome.how, *alike)
+        first = self._told.setdefault(kind, short_identifier(outcome.identifier))
+        if first == short_identifier(outcome.identifier):
+            return lines
+        return [f"{lines[0]}, like {first}"]
+
+
+_NUMBER = re.compile(r"\d[\d_.]*")
+
+
 def _last_words(directory: str) -> list[str]:
     return [f"    stderr | {line}" for line in tail(f"{directory}/{STDERR}", TAIL_LINES)]
 

@@ -209,3 +209,27 @@ def test_a_script_that_does_not_know_its_identifier(
     )
     told = text.failure(ended, "name", plan)
     assert any(text.KEEP_AWAY in each for each in told) == is_told
+
+
+def test_failures_that_are_alike_are_told_once(plan: Plan, tmp_path: Path) -> None:
+    failures = text.Failures(plan)
+
+    def told(number: int, last: str, **changes: object) -> list[str]:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        identifier = f"2021_07_25_16000832697{number}_1930e"
+        (directory / "stderr.log").write_text(f"Traceback\n{last.format(identifier)}\n")
+        ended = replace(
+            BAD, status=Status.FAILED, exit_code=1, problems=(), identifier=identifier,
+            directory=str(directory),
+        )  # fmt: skip
+        return failures.lines(replace(ended, **changes), "study")  # type: ignore[arg-type]
+
+    assert len(told(0, "ValueError: 17 of {}")) > 4
+    (again,) = told(1, "ValueError: 3 of {}")
+    assert again.startswith("failed: ")
+    assert again.endswith(", like 160008326970")
+    # Another reason, another exit code, another script
+    assert len(told(2, "KeyError: 17 of {}")) > 4
+    assert len(told(3, "ValueError: 17 of {}", exit_code=2)) > 4
+    assert len(told(4, "ValueError: 17 of {}", script="other")) > 4
