@@ -9,7 +9,7 @@ The map, in the order in which data flows; each part imports only from those abo
 
     errors model events timing blocking    what all others share
     language/       text -> jobs: hermes files, settings, sweeps, checks
-    experiments/    what is on the disk: directories, metadata, identifiers, provenance
+    storage/        what is on the disk: directories, metadata, identifiers, provenance
     gpus/           the GPUs of this machine, who gets which, what other runs hold
     collection/     files whose names carry an identifier; copies and moves
     executors/      one job, from its start to its final metadata: local, slurm, fake
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
         RunWarning,
     )
     from .executors.base import Executor
-    from .experiments.query import Experiment, load_experiment
-    from .experiments.writer import rerun_command
     from .language.plan import Plan, compile_command, compile_file, compile_text
     from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
     from .language.writing import quote
@@ -59,6 +57,8 @@ if TYPE_CHECKING:
         signal_name,
     )
     from .run.runner import Run
+    from .storage.query import Experiment, load_experiment
+    from .storage.writer import rerun_command
 
 _HOMES = {
     "errors": ("HermesError", "HermesFileError", "Place", "PlanError", "did_you_mean", "escape"),
@@ -94,10 +94,10 @@ _HOMES = {
         "Settings",
     ),
     "language.writing": ("quote",),
-    "experiments.query": ("Experiment", "load_experiment"),
+    "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
-    "experiments.writer": ("rerun_command",),
+    "storage.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

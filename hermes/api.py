@@ -16,9 +16,6 @@ import anyio
 from .blocking import in_thread
 from .errors import HermesError, escape
 from .executors.base import Executor
-from .experiments.layout import stop_file
-from .experiments.run_folder import RunFolder, experiments_of
-from .experiments.run_record import RunRecord
 from .language.plan import Plan, compile_file
 from .language.settings import SettingArguments
 from .model import RunResult
@@ -30,6 +27,9 @@ from .run.resume import is_unfinished, settled_by_others, survey_name, survey_ru
 from .run.runner import Run, RunOptions, in_progress
 from .run.starts import Starts
 from .run.survey import Survey
+from .storage.layout import stop_file
+from .storage.run_folder import RunFolder, experiments_of
+from .storage.run_record import RunRecord
 from .timing import TIMING, Timing
 
 StrPath = str | os.PathLike[str]

@@ -28,8 +28,8 @@ from hermes import HermesError, JobStarted, Status
 from hermes.executors.base import OpenRun, Slot, Todo
 from hermes.executors.local import LocalExecutor, LocalPlace
 from hermes.executors.local_job import LocalJob
-from hermes.experiments import provenance, run_folder
-from hermes.experiments.identifiers import Clock
+from hermes.storage import provenance, run_folder
+from hermes.storage.identifiers import Clock
 
 from .support import IDENTIFIER, Project, is_alive
 from .support.jobs import TELL, told

@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 import anyio
 
 from ..blocking import in_thread
-from ..experiments.files import Home, is_folder, lstat
 from ..model import Problem
+from ..storage.files import Home, is_folder, lstat
 from .behind import MAX_FOLDERS, Behind
 from .claims import Contested, owner
 from .dangling import Dangling

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ..experiments.copying import Report, copy, kind_of, move, take_away
-from ..experiments.files import (
+from ..model import Options, Problem, ProblemKind, filled
+from ..storage.copying import Report, copy, kind_of, move, take_away
+from ..storage.files import (
     Home,
     beside,
     lstat,
@@ -26,8 +27,7 @@ from ..experiments.files import (
     size_of,
     unfinished,
 )
-from ..experiments.metadata import Origin, StoredFile
-from ..model import Options, Problem, ProblemKind, filled
+from ..storage.metadata import Origin, StoredFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

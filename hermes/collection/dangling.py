@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..experiments.files import lstat
-from ..experiments.mending import leads_to, led_anew, replace_link
+from ..storage.files import lstat
+from ..storage.mending import leads_to, led_anew, replace_link
 from .behind import Behind
 from .links import JobFiles
 from .tree import Tree

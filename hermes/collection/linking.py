@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ..experiments.files import free_name, lstat, unfinished
+from ..storage.files import free_name, lstat, unfinished
 
 Key = tuple[int, int] | str
 """What a path held when it was collected: device and inode of a file, target of a symbolic link."""

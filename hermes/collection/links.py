@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..experiments.copying import left_in_place, move, take_away
-from ..experiments.files import (
+from ..model import Problem, ProblemKind
+from ..storage.copying import left_in_place, move, take_away
+from ..storage.files import (
     NO_LINKS,
     Home,
     everything_below,
@@ -25,8 +26,7 @@ from ..experiments.files import (
     same_content,
     size_of,
 )
-from ..experiments.mending import leads_to, led_anew, replace_link
-from ..model import Problem, ProblemKind
+from ..storage.mending import leads_to, led_anew, replace_link
 from .claims import last_name_carries
 from .linking import Key, inode_of, key_of, link_beside, replace
 from .record import LinkRecord

@@ -10,8 +10,8 @@ import json
 import os
 from contextlib import suppress
 
-from ..experiments.files import open_regular, read_regular, write_all
-from ..experiments.layout import FORMATS, LINKS
+from ..storage.files import open_regular, read_regular, write_all
+from ..storage.layout import FORMATS, LINKS
 from .linking import Key
 
 

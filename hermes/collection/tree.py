@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
-from ..experiments.files import is_folder
-from ..experiments.layout import EXPERIMENTS, METADATA, RUNS
+from ..storage.files import is_folder
+from ..storage.layout import EXPERIMENTS, METADATA, RUNS
 from .claims import SHORTEST
 
 NOT_SEARCHED = frozenset({".git", "node_modules", RUNS})

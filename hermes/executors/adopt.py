@@ -10,11 +10,11 @@ import anyio
 
 from ..blocking import in_thread
 from ..errors import escape
-from ..experiments.files import read_regular
-from ..experiments.journal import Machine, may_be_alive
-from ..experiments.metadata import Metadata
-from ..experiments.provenance import boot_id, process_start
 from ..model import Problem, ProblemKind
+from ..storage.files import read_regular
+from ..storage.journal import Machine, may_be_alive
+from ..storage.metadata import Metadata
+from ..storage.provenance import boot_id, process_start
 from .exits import Exit, parse_supervisor_pid
 from .proc import (
     HAS_PROC,

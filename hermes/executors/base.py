@@ -22,12 +22,12 @@ from typing import Protocol
 import anyio
 
 from ..events import JobStarted
-from ..experiments.journal import Machine
-from ..experiments.metadata import Metadata
-from ..experiments.run_folder import RunFolder
-from ..experiments.writer import Experiment
 from ..language.plan import Plan
 from ..model import Job, Outcome, Problem, Status
+from ..storage.journal import Machine
+from ..storage.metadata import Metadata
+from ..storage.run_folder import RunFolder
+from ..storage.writer import Experiment
 from ..timing import Timing
 
 

@@ -6,10 +6,10 @@ import os
 from contextlib import suppress
 
 from ..collection.collector import Collected
-from ..experiments.layout import STDERR
-from ..experiments.metadata import StoredFile
-from ..experiments.writer import Experiment
 from ..model import Problem, ProblemKind, Status
+from ..storage.layout import STDERR
+from ..storage.metadata import StoredFile
+from ..storage.writer import Experiment
 from .exits import Exit, status_of
 from .memory import last_words, out_of_memory
 from .processes import Group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..experiments.query import is_running
+from ..storage.query import is_running
 from .proc import processes_of
 
 

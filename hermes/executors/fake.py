@@ -20,11 +20,11 @@ import anyio
 
 from ..blocking import in_thread
 from ..events import JobStarted
-from ..experiments.metadata import now
-from ..experiments.run_folder import RunFolder
-from ..experiments.writer import Experiment
 from ..language.plan import Plan
 from ..model import Outcome, Problem, ProblemKind, Status
+from ..storage.metadata import now
+from ..storage.run_folder import RunFolder
+from ..storage.writer import Experiment
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event, time_limit
 from .exits import Exit, status_of
 

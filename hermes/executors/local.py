@@ -23,12 +23,12 @@ import anyio.lowlevel
 from ..blocking import in_thread, shielded
 from ..collection.collector import Collected, Collector
 from ..collection.copies import Copies
-from ..experiments.files import remove_parts
-from ..experiments.metadata import now
-from ..experiments.run_folder import RunFolder
-from ..experiments.writer import SYNC_AFTER, Experiment
 from ..language.plan import Plan
 from ..model import Problem, ProblemKind, Status
+from ..storage.files import remove_parts
+from ..storage.metadata import now
+from ..storage.run_folder import RunFolder
+from ..storage.writer import SYNC_AFTER, Experiment
 from .adopt import adopt, adopted_end, left_alone
 from .base import NotBegunError, OpenRun, Slot, Todo, outcome_of, start_event
 from .closing import UNSUPERVISED, keep_exit, record_end, write

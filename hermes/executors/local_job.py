@@ -11,10 +11,10 @@ import anyio.lowlevel
 
 from ..blocking import in_thread
 from ..events import JobStarted
-from ..experiments.metadata import now
-from ..experiments.provenance import process_start
-from ..experiments.writer import Experiment
 from ..model import Outcome, Status
+from ..storage.metadata import now
+from ..storage.provenance import process_start
+from ..storage.writer import Experiment
 from .base import OpenRun, Todo, time_limit
 from .closing import write
 from .exits import Exit

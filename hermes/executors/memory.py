@@ -15,8 +15,8 @@ import signal
 import time
 from contextlib import suppress
 
-from ..experiments.files import open_regular, read_regular
 from ..model import Problem, ProblemKind
+from ..storage.files import open_regular, read_regular
 from .exits import Exit
 
 TAIL = 64 * 1024

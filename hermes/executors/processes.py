@@ -23,7 +23,7 @@ import anyio
 import anyio.abc
 
 from ..blocking import in_thread, is_asyncio
-from ..experiments.files import read_regular
+from ..storage.files import read_regular
 from .base import Grace
 from .exits import NO_ROOM, Exit, as_exit_file, exit_of, parse_exit_file
 from .proc import (

@@ -18,7 +18,7 @@ from fractions import Fraction
 import msgspec
 
 from ..errors import HermesError
-from ..experiments.files import open_regular, read_regular, write_atomic
+from ..storage.files import open_regular, read_regular, write_atomic
 
 FORMAT = 1
 

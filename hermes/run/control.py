@@ -9,8 +9,8 @@ from typing import Protocol
 import anyio
 
 from ..blocking import in_thread
-from ..experiments.layout import stop_file
-from ..experiments.run_folder import RunFolder
+from ..storage.layout import stop_file
+from ..storage.run_folder import RunFolder
 from ..timing import Timing
 
 

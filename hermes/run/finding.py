@@ -11,12 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..errors import HermesError, escape
-from ..experiments.layout import CLOCK, EXPERIMENTS, RUN_RECORD, RUNS, SLURM
-from ..experiments.query import experiments_named
-from ..experiments.run_record import RunRecord, Warn, is_locked, is_same, runs_in
 from ..language.settings import absolute, find_root, layered
 from ..language.source import Source
 from ..model import Status
+from ..storage.layout import CLOCK, EXPERIMENTS, RUN_RECORD, RUNS, SLURM
+from ..storage.query import experiments_named
+from ..storage.run_record import RunRecord, Warn, is_locked, is_same, runs_in
 
 SHOWN = 5
 """So many runs are listed at most."""

@@ -15,13 +15,13 @@ from ..blocking import in_thread
 from ..errors import HermesError
 from ..executors.base import Todo
 from ..executors.proc import processes_of
-from ..experiments.gpu_variables import CLAIM, claim_name
-from ..experiments.run_folder import RunFolder
 from ..gpus.claims import Claim, Claims, Holding, own_folder
 from ..gpus.finding import Gpu, Gpus, find
 from ..gpus.sharing import Request, count_of, deal, share_of
 from ..language.plan import Plan, amount_of
 from ..language.settings import Settings
+from ..storage.gpu_variables import CLAIM, claim_name
+from ..storage.run_folder import RunFolder
 
 
 class GpuDealer:

@@ -14,12 +14,12 @@ from ..executors.exits import is_success
 from ..executors.proc import processes_of
 from ..executors.processes import recorded_exit
 from ..executors.slurm.tasks import TaskFolder, open_keys
-from ..experiments.journal import Journal, Machine, Started, may_be_alive, read_journal
-from ..experiments.layout import SLURM, exit_file, run_folder
-from ..experiments.query import Found
-from ..experiments.run_folder import RunFolder
-from ..experiments.run_record import is_locked, runs_in
 from ..model import Status
+from ..storage.journal import Journal, Machine, Started, may_be_alive, read_journal
+from ..storage.layout import SLURM, exit_file, run_folder
+from ..storage.query import Found
+from ..storage.run_folder import RunFolder
+from ..storage.run_record import is_locked, runs_in
 from .survey import Reason, Survey
 
 

@@ -13,15 +13,15 @@ import msgspec
 
 from ..errors import escape
 from ..executors.base import Leftover, Todo
-from ..experiments.journal import Journal, Started, read_journal
-from ..experiments.layout import named_folder
-from ..experiments.metadata import Metadata
-from ..experiments.query import Found, find_named
-from ..experiments.run_folder import RunFolder
-from ..experiments.writer import command_of, placeholders
 from ..language.keys import Keys
 from ..language.plan import Plan
 from ..model import FAILED, Status
+from ..storage.journal import Journal, Started, read_journal
+from ..storage.layout import named_folder
+from ..storage.metadata import Metadata
+from ..storage.query import Found, find_named
+from ..storage.run_folder import RunFolder
+from ..storage.writer import command_of, placeholders
 from .limits import retries_of
 from .others import settle_by_others
 from .survey import Reason, Survey

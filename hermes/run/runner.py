@@ -32,11 +32,11 @@ from ..executors.base import (
     Todo,
     wait_in_time,
 )
-from ..experiments.run_folder import RunFolder
 from ..gpus.finding import Gpus
 from ..language.kinds import DURATION
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, ProblemKind, RunResult
+from ..storage.run_folder import RunFolder
 from ..timing import Timing
 from .control import cancel_when_asked
 from .gpus import GpuDealer

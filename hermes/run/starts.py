@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ..experiments import layout
-from ..experiments.files import open_regular, write_all
-from ..experiments.run_record import is_locked
 from ..model import Status
+from ..storage import layout
+from ..storage.files import open_regular, write_all
+from ..storage.run_record import is_locked
 from .survey import Reason
 
 

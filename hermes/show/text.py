@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from ..errors import escape, shortened
 from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
-from ..experiments.files import open_regular
-from ..experiments.layout import STDERR, STDOUT
-from ..experiments.writer import rerun_command
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, RunResult, Status
+from ..storage.files import open_regular
+from ..storage.layout import STDERR, STDOUT
+from ..storage.writer import rerun_command
 from .estimate import time_left
 
 TAIL_LINES = 10

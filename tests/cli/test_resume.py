@@ -11,7 +11,7 @@ import pytest
 
 import hermes
 from hermes.executors.local import LocalExecutor
-from hermes.experiments.run_folder import RunFolder
+from hermes.storage.run_folder import RunFolder
 
 from ..support import Desk, until
 from ..support.sweeps import check_all_done, ledger, sweep

@@ -18,8 +18,8 @@ import anyio.to_thread
 import pytest
 
 from hermes.collection.collector import Collected, Collector
-from hermes.experiments.metadata import StoredFile
 from hermes.model import ProblemKind
+from hermes.storage.metadata import StoredFile
 
 from ..support import LIMIT, Project
 

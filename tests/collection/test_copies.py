@@ -16,9 +16,9 @@ import pytest
 from anyio import to_thread
 
 from hermes.collection.copies import Copies
-from hermes.experiments import copying
-from hermes.experiments.files import Home
 from hermes.model import Options, Problem, ProblemKind
+from hermes.storage import copying
+from hermes.storage.files import Home
 
 from .place import FakeJob, Place, both_ways
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.mending import leads_to
+from hermes.storage.mending import leads_to
 
 from .place import Place, both_ways
 
@@ -197,7 +197,7 @@ def test_a_link_that_a_job_has_made_anew_stays_as_it_is(
         link(target, path)
 
     monkeypatch.setattr(os, "readlink", readlink)
-    monkeypatch.setattr("hermes.experiments.mending.os.symlink", symlink)
+    monkeypatch.setattr("hermes.storage.mending.os.symlink", symlink)
     place.finish(first)
     monkeypatch.undo()
     assert os.readlink(place.path / "latest") == second.identifier

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.copying import copy, move
-from hermes.experiments.files import size_of
 from hermes.model import Problem, ProblemKind
+from hermes.storage.copying import copy, move
+from hermes.storage.files import size_of
 
 from .place import Place, both_ways
 

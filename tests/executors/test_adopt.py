@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.run_folder import RunFolder
-from hermes.experiments.run_record import read_record
 from hermes.language.keys import Keys
+from hermes.storage.run_folder import RunFolder
+from hermes.storage.run_record import read_record
 from hermes.timing import TIMING
 
 from ..support import Desk, all_metadata, until

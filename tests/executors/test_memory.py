@@ -20,8 +20,8 @@ from hermes.executors.memory import (
     counting_file,
     out_of_memory,
 )
-from hermes.experiments.metadata import read_metadata
 from hermes.model import Problem, Status
+from hermes.storage.metadata import read_metadata
 
 from ..support import PYTHON, Project
 

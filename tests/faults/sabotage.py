@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from hermes.collection.collector import Collected, Collector
 from hermes.collection.tree import Tree
 from hermes.executors import processes
-from hermes.experiments import metadata
-from hermes.experiments.files import Stamp
+from hermes.storage import metadata
+from hermes.storage.files import Stamp
 
 
 def replace() -> None:

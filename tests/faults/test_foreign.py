@@ -215,7 +215,7 @@ def counted(function):
     return call
 for name in "mkdir replace rename link symlink unlink rmdir fsync open".split():
     setattr(os, name, counted(getattr(os, name)))
-from hermes.experiments import copying
+from hermes.storage import copying
 whole = copying.move
 def move(*args, **kwargs):
     sys.argv[0] = "counting"

@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from hermes.experiments.layout import stop_file
 from hermes.run.control import cancel_when_asked
+from hermes.storage.layout import stop_file
 from hermes.timing import Timing
 
 from ..support import LIMIT, Project

@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from hermes.experiments.run_record import RunRecord
 from hermes.run.finding import SHOWN, FoundRun, Purpose, State, choose, listed
+from hermes.storage.run_record import RunRecord
 
 RESUME, STOP, FORGET = Purpose
 LED, LEFT, ENDED = State

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hermes.experiments.metadata import Metadata
-from hermes.experiments.run_folder import RunFolder
 from hermes.model import Status
 from hermes.run.resume import is_unfinished, survey_name, survey_run
 from hermes.run.survey import Reason, Survey
+from hermes.storage.metadata import Metadata
+from hermes.storage.run_folder import RunFolder
 from hermes.timing import Timing
 
 from ..support import Project

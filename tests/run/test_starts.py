@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments import layout
-from hermes.experiments.run_folder import RunFolder
 from hermes.language.plan import Plan, compile_file
 from hermes.model import Status
 from hermes.run.starts import Starts
 from hermes.run.survey import Reason
+from hermes.storage import layout
+from hermes.storage.run_folder import RunFolder
 from hermes.timing import Timing
 
 from ..support import Project

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hermes.experiments.run_folder import RunFolder
-from hermes.experiments.writer import Experiment
 from hermes.language.keys import Keys
 from hermes.language.plan import Plan, compile_file
 from hermes.model import Job, Status
+from hermes.storage.run_folder import RunFolder
+from hermes.storage.writer import Experiment
 from hermes.timing import Timing
 
 from .project import Project

@@ -20,10 +20,10 @@ import anyio.lowlevel
 from ...blocking import in_thread
 from ...errors import HermesError, escape
 from ...events import JobStarted
-from ...experiments.metadata import amend
-from ...experiments.run_folder import RunFolder
 from ...language.plan import Plan
 from ...model import Outcome, Status
+from ...storage.metadata import amend
+from ...storage.run_folder import RunFolder
 from ..base import NotBegunError, OpenRun, RunningJob, Slot, Todo
 from .asking import Asker
 from .commands import Commands, Limits, NoAnswerError, require_slurm

@@ -13,11 +13,11 @@ import anyio
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape
-from ...experiments.files import Home
-from ...experiments.metadata import amend
-from ...experiments.run_folder import experiments_of
-from ...experiments.writer import Experiment
 from ...model import Outcome, Problem, ProblemKind, Status
+from ...storage.files import Home
+from ...storage.metadata import amend
+from ...storage.run_folder import experiments_of
+from ...storage.writer import Experiment
 from ..base import Leftover, NotBegunError, OpenRun, Todo, outcome_of
 from .commands import Commands, NoAnswerError
 from .finishing import Finished, Finisher

@@ -23,14 +23,14 @@ import anyio
 from ...blocking import in_thread
 from ...errors import HermesError, escape
 from ...events import JobStarted
-from ...experiments.files import Home, read_regular
-from ...experiments.git import Git
-from ...experiments.layout import PATCH
-from ...experiments.metadata import SlurmTask, amend
-from ...experiments.run_folder import RunFolder, experiments_of
-from ...experiments.run_record import read_record
-from ...experiments.writer import Experiment
 from ...model import Job, Outcome, Status
+from ...storage.files import Home, read_regular
+from ...storage.git import Git
+from ...storage.layout import PATCH
+from ...storage.metadata import SlurmTask, amend
+from ...storage.run_folder import RunFolder, experiments_of
+from ...storage.run_record import read_record
+from ...storage.writer import Experiment
 from ...timing import TIMING
 from ..base import Grace, Leftover, NotBegunError, OpenRun, Todo, outcome_of, wait_in_time
 from ..local import LOCAL

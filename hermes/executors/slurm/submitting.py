@@ -14,9 +14,9 @@ import msgspec
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape
-from ...experiments.git import Git
 from ...language.plan import sbatch_words
 from ...model import Problem, ProblemKind
+from ...storage.git import Git
 from ..base import NotBegunError, OpenRun, Todo
 from .commands import Commands, Limits, NoAnswerError, NotTakenError
 from .open_tasks import OpenTask, OpenTasks

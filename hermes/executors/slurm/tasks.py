@@ -30,10 +30,10 @@ import msgspec
 
 from ...errors import HermesError, escape
 from ...events import JobStarted
-from ...experiments.files import NO_LINKS, open_regular, read_regular, write_atomic
-from ...experiments.layout import FORMATS, SLURM, stop_file
-from ...experiments.metadata import GitState, decoded, encoded
 from ...model import Outcome, Problem, Status
+from ...storage.files import NO_LINKS, open_regular, read_regular, write_atomic
+from ...storage.layout import FORMATS, SLURM, stop_file
+from ...storage.metadata import GitState, decoded, encoded
 from ..base import NotBegunError
 
 FORMAT = FORMATS[SLURM]

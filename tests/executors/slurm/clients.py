@@ -12,7 +12,7 @@ import pytest
 
 import hermes
 from hermes import Status
-from hermes.experiments.metadata import SlurmTask
+from hermes.storage.metadata import SlurmTask
 from hermes.timing import Timing
 
 from ...support import Desk, until

@@ -10,8 +10,8 @@ from hermes import Status
 from hermes.executors.base import Grace, NotBegunError, OpenRun, Todo
 from hermes.executors.slurm.executor import SLURM
 from hermes.executors.slurm.finishing import NoSlot
-from hermes.experiments.run_folder import RunFolder
 from hermes.language.keys import Keys
+from hermes.storage.run_folder import RunFolder
 from hermes.timing import Timing
 
 from ...support import Project

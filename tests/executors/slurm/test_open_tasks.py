@@ -8,8 +8,8 @@ from hermes.executors.base import NotBegunError, Todo
 from hermes.executors.slurm.commands import Row
 from hermes.executors.slurm.open_tasks import Fate, OpenTasks, Signs, fate_of
 from hermes.executors.slurm.tasks import Entry, Submission
-from hermes.experiments.metadata import GitState
 from hermes.model import Job, Options
+from hermes.storage.metadata import GitState
 from hermes.timing import Timing
 
 TIMING = Timing(slurm_alive=25.0, slurm_settle=5.0, slurm_lost_after=30.0, slurm_stale=300.0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hermes.executors.slurm.submitting import submission_words
 from hermes.executors.slurm.tasks import Entry, Submission
-from hermes.experiments.metadata import GitState
+from hermes.storage.metadata import GitState
 
 
 def words(count: int, *options: str, threads: int = 4, after: Sequence[str] = ()) -> list[str]:

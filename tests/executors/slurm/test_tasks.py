@@ -23,8 +23,8 @@ from hermes.executors.slurm.tasks import (
     TaskFolder,
     held,
 )
-from hermes.experiments.metadata import GitState
 from hermes.model import Outcome, Problem, ProblemKind, Status
+from hermes.storage.metadata import GitState
 
 FORMAT_1 = Path(__file__).parent / "data" / "format1"
 """A run's folder as the first format leaves it. It stays as it is: what is in it stays readable."""

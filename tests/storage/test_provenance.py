@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.metadata import GitState
-from hermes.experiments.provenance import boot_id, process_start, start_ticks, versions
+from hermes.storage.metadata import GitState
+from hermes.storage.provenance import boot_id, process_start, start_ticks, versions
 from hermes.timing import Timing
 
 from .conftest import Lab, git

@@ -9,9 +9,9 @@ import pytest
 
 import hermes
 from hermes import HermesError, Status
-from hermes.experiments.metadata import StoredFile, now
-from hermes.experiments.query import experiments_named
 from hermes.model import Options, Problem, ProblemKind
+from hermes.storage.metadata import StoredFile, now
+from hermes.storage.query import experiments_named
 
 from .conftest import Lab, a_job
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.metadata import Metadata, read_metadata
-from hermes.experiments.run_folder import RunFolder
-from hermes.experiments.writer import Experiment
 from hermes.language.plan import Plan, compile_file
 from hermes.model import PLACEHOLDER, Job, Options
+from hermes.storage.metadata import Metadata, read_metadata
+from hermes.storage.run_folder import RunFolder
+from hermes.storage.writer import Experiment
 from hermes.timing import Timing
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments import files
-from hermes.experiments.files import (
+from hermes.model import ProblemKind
+from hermes.storage import files
+from hermes.storage.files import (
     Home,
     free_name,
     has_room,
@@ -26,7 +27,6 @@ from hermes.experiments.files import (
     size_of,
     write_atomic,
 )
-from hermes.model import ProblemKind
 
 KIND = ProblemKind.NOT_COPIED
 

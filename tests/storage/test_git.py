@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.metadata import Metadata, read_metadata
-from hermes.experiments.run_folder import RunFolder
 from hermes.model import Job, Status
+from hermes.storage.metadata import Metadata, read_metadata
+from hermes.storage.run_folder import RunFolder
 from hermes.timing import Timing
 
 from .conftest import Lab, a_job, git
@@ -71,8 +71,8 @@ def test_an_edit_a_commit_and_another_branch_during_the_run(repository: Lab) -> 
 def test_another_tracked_file_edited_during_the_run(
     repository: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hermes.experiments.code.INTERVAL", 0.0)
-    monkeypatch.setattr("hermes.experiments.code.MAX_SHARE", 1e9)
+    monkeypatch.setattr("hermes.storage.code.INTERVAL", 0.0)
+    monkeypatch.setattr("hermes.storage.code.MAX_SHARE", 1e9)
     run = repository.run()
     started(run)
     repository.write("data.bin", "edited")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from hermes.experiments import layout
-from hermes.experiments.metadata import FORMAT, Metadata, Packages
-from hermes.experiments.run_record import RunFile
+from hermes.storage import layout
+from hermes.storage.metadata import FORMAT, Metadata, Packages
+from hermes.storage.run_record import RunFile
 
 from .conftest import Lab, a_job
 

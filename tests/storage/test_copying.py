@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments import copying
-from hermes.experiments.copying import copy, move
-from hermes.experiments.files import beside, rename_new, size_of
 from hermes.model import Problem, ProblemKind
+from hermes.storage import copying
+from hermes.storage.copying import copy, move
+from hermes.storage.files import beside, rename_new, size_of
 
 KIND = ProblemKind.NOT_COPIED
 

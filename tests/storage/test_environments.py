@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from hermes.experiments.metadata import Environment, Metadata, Packages, decoded, read_metadata
-from hermes.experiments.run_folder import RunFolder
 from hermes.model import PLACEHOLDER, Job
+from hermes.storage.metadata import Environment, Metadata, Packages, decoded, read_metadata
+from hermes.storage.run_folder import RunFolder
 from hermes.timing import Timing
 
 from .conftest import Lab, a_job

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from hermes import HermesError, Status
-from hermes.experiments import run_folder
-from hermes.experiments.git import Git
-from hermes.experiments.metadata import GitState, SlurmTask, StoredFile, now, read_metadata
-from hermes.experiments.run_folder import (
+from hermes.model import Problem, ProblemKind
+from hermes.storage import run_folder
+from hermes.storage.git import Git
+from hermes.storage.metadata import GitState, SlurmTask, StoredFile, now, read_metadata
+from hermes.storage.run_folder import (
     RESERVE,
     RunFolder,
     experiments_of,
 )
-from hermes.experiments.run_record import lock, read_record, runs_in
-from hermes.model import Problem, ProblemKind
+from hermes.storage.run_record import lock, read_record, runs_in
 
 from .conftest import Lab, a_job
 
@@ -130,7 +130,7 @@ def test_the_lock_goes_with_its_process(lab: Lab) -> None:
     run = lab.run()
     run.close(done=False)
     code = (
-        "import sys, hermes.experiments.run_folder as r; assert r.lock(sys.argv[1]) is not None;"
+        "import sys, hermes.storage.run_folder as r; assert r.lock(sys.argv[1]) is not None;"
         "print('ready', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, run.folder]
@@ -306,7 +306,7 @@ def test_git_is_asked_once_while_nothing_changes(
     repository.program("bin/git", text)
     monkeypatch.setenv("PATH", f"{repository.path}/bin", prepend=os.pathsep)
     # However slow the machine: git is asked again only when something has changed
-    monkeypatch.setattr("hermes.experiments.code.INTERVAL", 1e9)
+    monkeypatch.setattr("hermes.storage.code.INTERVAL", 1e9)
     run = repository.run()
     # `git diff` itself may have refreshed an index that is so young: then it is asked once more
     for _ in range(2):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes.experiments.identifiers import Clock, next_stamp
+from hermes.storage.identifiers import Clock, next_stamp
 
 IDENTIFIER = re.compile(r"\d{4}_\d\d_\d\d_\d{12}_[0-9a-f]{5}")
 

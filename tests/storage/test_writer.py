@@ -10,9 +10,9 @@ import pytest
 
 import hermes
 from hermes import Status
-from hermes.experiments.metadata import StoredFile, now, read_metadata
-from hermes.experiments.writer import Experiment, rerun_command
 from hermes.model import Options, Problem, ProblemKind
+from hermes.storage.metadata import StoredFile, now, read_metadata
+from hermes.storage.writer import Experiment, rerun_command
 
 from .conftest import Lab, a_job
 

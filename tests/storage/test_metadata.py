@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes import HermesError, Status
-from hermes.experiments.metadata import (
+from hermes.model import Options, Problem, ProblemKind
+from hermes.storage.metadata import (
     GitState,
     HermesFile,
     Metadata,
@@ -27,7 +28,6 @@ from hermes.experiments.metadata import (
     read_metadata,
     write_metadata,
 )
-from hermes.model import Options, Problem, ProblemKind
 
 NOT_UTF_8 = os.fsdecode(b"a\xff")
 
