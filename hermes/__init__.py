@@ -10,6 +10,7 @@ The map, in the order in which data flows; each part imports only from those abo
     errors model events timing blocking    what all others share
     language/       text -> jobs: hermes files, settings, sweeps, checks
     storage/        what is on the disk: directories, metadata, identifiers, provenance
+    query/          what came of experiments: columns, filters, metrics, statistics
     gpus/           the GPUs of this machine, who gets which, what other runs hold
     collection/     files whose names carry an identifier; copies and moves
     executors/      one job, from its start to its final metadata: local, slurm, fake

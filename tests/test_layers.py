@@ -32,6 +32,7 @@ LAYERS = (
     "storage.identifiers", "storage.provenance", "storage.journal",
     "storage.query", "storage.gpu_variables", "storage.writer",
     "storage.run_record", "storage.run_folder",
+    "query.metrics.curves", "query.rows",
     "gpus.sharing", "gpus.finding", "gpus.claims",
     "collection.claims", "collection.linking", "collection.record",
     "collection.tree", "collection.behind", "collection.links", "collection.watching",

@@ -1,0 +1,57 @@
+"""What the commands share: the group that they belong to, common options, how they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Plain help: rich would take as long as all the rest of start-up, for boxes around the same text
+app = typer.Typer(
+    name="hermes",
+    help="Run the jobs of a hermes file, each with an identifier, a directory and logs of its own.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", metavar="DIR", help="Folder that experiments/ goes into.", show_default=False
+    ),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print failures and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    # A sweep may have millions of lines: no call per line, and no list of all
+    from itertools import islice
+
+    lines = iter(lines)
+    while block := list(islice(lines, 1000)):
+        sys.stdout.write("\n".join(block) + "\n")
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def coloured(text: str) -> str:
+    if (
+        not sys.stderr.isatty()
+        or os.environ.get("NO_COLOR")
+        or os.environ.get("TERM", "dumb") == "dumb"
+    ):
+        return text
+    colours = {"error:": "\033[1;31merror:\033[0m", "hint:": "\033[1;36mhint:\033[0m"}
+    lines = []
+    for line in text.split("\n"):
+        word = line.partition(" ")[0]
+        lines.append(colours[word] + line[len(word) :] if word in colours else line)
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""An experiment as a row of columns, whose values are typed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+from ..model import Status
+from .metrics.curves import Summary
+
+Value: TypeAlias = "bool | int | float | str | datetime | tuple[Value, ...]"
+"""A cell. Nothing is there where it is None."""
+
+
+ASPECTS = ("last", "min", "max", "mean", "count")
+"""What may stand behind the name of a metric: `return.max`. The name alone is the last value."""
+
+
+class Kind(StrEnum):
+    """Where a column comes from; its value is the prefix that says so in a filter: `arg:lr`."""
+
+    PARAMETER = "param"
+    ARGUMENT = "arg"
+    METRIC = "metric"
+    META = "meta"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that was asked for: `lr`, `arg:lr`, `return.max`.
+
+    `kinds` are where it is looked for: more than one if all that have it say the same. `name` is
+    without prefix. Of a metric `name` is `return` or `return.max`.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One experiment. `cells` are its typed values but for metrics, `raw` their text as written,
+    both by kind and name; `metrics` sum up its curves by name.
+    """
+
+    identifier: str
+    directory: str
+    status: Status
+    cells: Mapping[Kind, Mapping[str, Value]]
+    raw: Mapping[Kind, Mapping[str, str]]
+    metrics: Mapping[str, Summary] = field(default_factory=dict)
+
+    def value(self, column: Column) -> Value | None:
+        """The row's value of a column, None if it has none."""
+        for kind in column.kinds:
+            is_metric = kind is Kind.METRIC
+            found: Value | None = (
+                self._metric(column.name)
+                if is_metric
+                else self.cells.get(kind, {}).get(column.name)
+            )
+            if found is not None:
+                return found
+        return None
+
+    def text(self, column: Column) -> str:
+        """The value as it was written, empty if there is none."""
+        for kind in column.kinds:
+            written = self.raw.get(kind, {}).get(column.name)
+            if written is not None:
+                return written
+        found = self.value(column)
+        return "" if found is None else str(found)
+
+    def _metric(self, name: str) -> float | None:
+        metric, _, aspect = name.rpartition(".")
+        if name in self.metrics:
+            metric, aspect = name, "last"
+        summary = self.metrics.get(metric)
+        return getattr(summary, aspect) if summary and aspect in ASPECTS else None
