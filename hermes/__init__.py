@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         RunWarning,
     )
     from .executors.base import Executor
-    from .language.plan import Plan, compile_command, compile_file, compile_text
+    from .language.compiling import compile_command, compile_file, compile_text
+    from .language.plan import Plan
     from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
     from .language.writing import quote
     from .model import (
@@ -86,7 +87,8 @@ _HOMES = {
         "Status",
         "signal_name",
     ),
-    "language.plan": ("Plan", "compile_command", "compile_file", "compile_text"),
+    "language.compiling": ("compile_command", "compile_file", "compile_text"),
+    "language.plan": ("Plan",),
     "language.settings": (
         "SETTINGS",
         "PlanArguments",

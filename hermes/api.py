@@ -16,7 +16,8 @@ import anyio
 from .blocking import in_thread
 from .errors import HermesError, escape
 from .executors.base import Executor
-from .language.plan import Plan, compile_file
+from .language.compiling import compile_file
+from .language.plan import Plan
 from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding

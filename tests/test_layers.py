@@ -25,13 +25,13 @@ LAYERS = (
     "language.kinds", "language.gpus", "language.settings", "language.options",
     "language.keys", "language.launchers", "language.scripts", "language.pythons",
     "language.binding", "language.sharing", "language.relative", "language.checks",
-    "language.writing", "language.plan",
+    "language.writing", "language.plan", "language.compiling",
     "storage.layout", "storage.files", "storage.copying", "storage.mending",
     "storage.metadata", "storage.asking", "storage.git", "storage.code",
     "storage.environments",
     "storage.identifiers", "storage.provenance", "storage.journal",
     "storage.query", "storage.gpu_variables", "storage.writer",
-    "storage.run_record", "storage.run_folder",
+    "storage.wishes", "storage.run_record", "storage.run_folder",
     "query.metrics.curves", "query.rows",
     "gpus.sharing", "gpus.finding", "gpus.claims",
     "collection.claims", "collection.linking", "collection.record",
@@ -62,6 +62,7 @@ HEAVY = (
     "IPython",
     "hermes.run.runner",
     "hermes.language.plan",
+    "hermes.language.compiling",
 )
 """What must not be loaded before it is needed."""
 

@@ -1,22 +1,19 @@
-"""From a parsed hermes file to a plan: what will be executed.
+"""A plan: the jobs of a hermes file, made one by one, and how they are executed.
 
-Compiling reads the hermes file and `.hermes_settings` and nothing else; the same files give the
-same plan. `Plan.check` looks at the disk for what the jobs need.
+`compiling` makes one. `Plan.check` looks at the disk for what the jobs need.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
-from ..errors import HermesError, PlanError, escape
+from ..errors import PlanError, escape
 from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
@@ -25,214 +22,29 @@ from .options import Option
 from .predecessor import glued_comments
 from .relative import relative_paths
 from .settings import (
-    WORKING_DIRECTORY,
-    PlanArguments,
     Settings,
     absolute,
-    find_root,
-    layered,
 )
 from .sharing import shared_paths
 from .shells import findings
-from .source import Source
 from .sweeps import (
     JobTemplate,
     Sweep,
     Tree,
     Values,
-    build,
     count,
     distinct,
     expand,
     pick,
     templates,
 )
-from .syntax import HEADERS, Document, SettingLine, parse, values_in
-from .words import SPACE, Cursor
-from .writing import BARE, quote
+from .syntax import Document, values_in
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
 STDIN = "<stdin>"
 """The path of a hermes file that is read from standard input."""
-
-
-def compile_file(
-    path: str | os.PathLike[str],
-    *,
-    working_directory: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    comments: Sequence[str] = (),
-    **settings: Unpack[PlanArguments],
-) -> Plan:
-    """Compiles a hermes file into a plan; its jobs are made only as you iterate over them.
-
-    Relative paths start at `working_directory`, by default the current one. `comments` are added to
-    every job's. `root` and `settings` (such as `threads=4`) overrule what the files say. Raises
-    `HermesFileError` with the place of the first mistake, and `HermesError` if the file cannot be
-    read.
-    """
-    base = _base(working_directory)
-    return _compile(
-        os.fspath(path), _read(base, path), base=base, root=root, comments=comments,
-        arguments=settings,
-    )  # fmt: skip
-
-
-def compile_text(
-    text: str | bytes,
-    *,
-    path: str = STDIN,
-    working_directory: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    comments: Sequence[str] = (),
-    **settings: Unpack[PlanArguments],
-) -> Plan:
-    """Compiles the text of a hermes file that lies nowhere. `path` is what messages call it.
-
-    Otherwise as `compile_file`.
-    """
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    base = _base(working_directory)
-    return _compile(path, data, base=base, root=root, comments=comments, arguments=settings)
-
-
-def compile_command(
-    command: str,
-    *,
-    working_directory: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    comments: Sequence[str] = (),
-    **settings: Unpack[PlanArguments],
-) -> Plan:
-    """Compiles one command, split as a shell would, as a hermes file with this one job.
-
-    Otherwise as `compile_file`.
-    """
-    base = _base(working_directory)
-    words = _words_of_command(command)
-    if not words:
-        raise HermesError("the command is empty, expected a program")
-    data = f"EXEC\n[[{' '.join(words)}]]\n".encode("utf-8", "surrogateescape")
-    return _compile(None, data, base=base, root=root, comments=comments, arguments=settings)
-
-
-def _words_of_command(command: str) -> list[str]:
-    """The words of a command as they can stand in a hermes file, not quoted where they were not."""
-    cursor = Cursor(Source("<command>", command, (0,)))
-    words: list[str] = []
-    while True:
-        while cursor.peek() and cursor.peek() in SPACE:
-            cursor.pos += 1
-        if cursor.at_end():
-            return words
-        word = cursor.shell_word(ends="", multiline=True)
-        raw = command[word.span.start : word.span.end]
-        is_bare = raw == word.text and BARE.fullmatch(raw) and raw not in HEADERS
-        words.append(raw if is_bare else quote(word.text))
-
-
-def from_recipe(recipe: dict[str, Any]) -> Plan:
-    """Makes a plan again from its `Plan.recipe`.
-
-    Raises `KeyError`, `TypeError` or `HermesError` for one that was not made by this version.
-    """
-    return _compile(
-        recipe["path"],
-        recipe["text"].encode(),
-        base=Path(recipe["working_directory"]),
-        root=recipe["root"],
-        comments=recipe["comments"],
-        arguments=recipe["settings"],
-        is_recorded=True,
-    )
-
-
-def _base(working_directory: str | os.PathLike[str] | None) -> Path:
-    try:
-        return Path(working_directory) if working_directory is not None else Path.cwd()
-    except FileNotFoundError:
-        raise HermesError("the current directory does not exist any more") from None
-
-
-def _read(base: Path, path: str | os.PathLike[str]) -> bytes:
-    shown = escape(os.fspath(path))
-    try:
-        return base.joinpath(path).read_bytes()
-    except FileNotFoundError as exc:
-        hint = "`hermes create NAME` writes one to start from"
-        raise HermesError(f"cannot read `{shown}`: {exc.strerror}", hint=hint) from None
-    except OSError as exc:
-        raise HermesError(f"cannot read `{shown}`: {exc.strerror}") from None
-    except ValueError as exc:
-        raise HermesError(f"cannot read `{shown}`: {exc}") from None
-
-
-def _compile(
-    path: str | None,
-    data: bytes,
-    *,
-    base: Path,
-    root: str | os.PathLike[str] | None,
-    comments: Sequence[str],
-    arguments: Mapping[str, object],
-    is_recorded: bool = False,
-) -> Plan:
-    base = Path(os.path.abspath(base))
-    source = Source.of(path or "<command>", data)
-    document = parse(source)
-    pre = [line for line in document.settings if line.key.text != WORKING_DIRECTORY]
-    if not is_recorded:
-        # A plan that was executed before has all settings, and its working directory, in its record
-        _check_place(source, document.settings, base, path)
-    top = absolute(base, root) if root is not None else find_root(base)
-    notes: list[str] = []
-    # What Hermes has written says all values of a job, also those that no word shows
-    is_again = len(pre) < len(document.settings)
-    settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
-    entries = [
-        build(source, entry, seed=settings.seed, warn=notes.append, is_again=is_again)
-        for entry in document.entries
-    ]
-    plan = Plan(
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        working_directory=base,
-        root=top,
-        place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
-        settings=settings,
-        _data=data,
-        _document=document,
-        _entries=tuple(entries),
-        _comments=tuple(comments),
-        _notes=tuple(notes),
-    )
-    for binder, above, values in plan._bindings():
-        binder.check(above, values)
-    return plan
-
-
-def _check_place(
-    source: Source, settings: Iterable[SettingLine], base: Path, path: str | None
-) -> None:
-    """Raises `HermesFileError` if the hermes file says that it is for another folder."""
-    line = next((line for line in settings if line.key.text == WORKING_DIRECTORY), None)
-    if line is None:
-        return
-    file = os.path.abspath(base / (path or ""))
-    lexical, physical = os.path.dirname(file), os.path.dirname(os.path.realpath(file))
-    # The folder may be reached by links, of which the relative path knows or not
-    places = [os.path.normpath(f"{folder}/{line.value.text}") for folder in (lexical, physical)]
-    there = [each for each in places if os.path.isdir(each)]
-    if any(os.path.samefile(each, base) for each in there):
-        return
-    hint = f"take the line away to run the jobs in `{escape(str(base))}`"
-    if there:
-        command = ["hermes", "exec", "-f", os.path.relpath(file, there[0])]
-        hint = f"`cd {shlex.quote(there[0])} && {shlex.join(command)}`, or {hint}"
-    place = escape((there or places)[0])
-    raise source.error(f"this file is to be executed in `{place}`", line.value.span, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +67,7 @@ class Plan:
     _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
     _comments: tuple[str, ...] = field(repr=False)
     _notes: tuple[str, ...] = field(repr=False)
+    _added: tuple[Plan, ...] = field(default=(), repr=False)
 
     @property
     def experiments(self) -> Path:
@@ -263,7 +76,7 @@ class Plan:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """All that `from_recipe` needs to make this plan again, as JSON types."""
+        """All that `from_recipe` needs to make this plan again, but for what was added to it."""
         return {
             "path": self.path,
             "text": self._data.decode(),
@@ -278,6 +91,24 @@ class Plan:
         return replace(self, settings=self.settings.at(executor))
 
     @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plan without what was added to it, and each addition: their jobs are all jobs."""
+        return (replace(self, _added=()), *self._added) if self._added else (self,)
+
+    def part_of(self, index: int) -> Plan:
+        """The part that holds the job of this index, counted from 0."""
+        for part in self.parts:
+            if index < part.count:
+                return part
+            index -= part.count
+        raise IndexError(index)
+
+    @property
+    def text(self) -> str:
+        """The hermes file, without additions."""
+        return self._data.decode("utf-8", "surrogateescape")
+
+    @property
     def jobs(self) -> Jobs:
         """All jobs in order. Iterating makes them one by one; nothing is kept."""
         return Jobs(self)
@@ -285,7 +116,8 @@ class Plan:
     @property
     def count(self) -> int:
         """How many jobs there are, also where that is too many for `len`."""
-        return sum(count(tree) for tree, _ in self._entries)
+        own = sum(count(tree) for tree, _ in self._entries)
+        return own + sum(part.count for part in self._added)
 
     @property
     def default_name(self) -> str:
@@ -419,7 +251,7 @@ class Jobs:
     plan: Plan
 
     def __iter__(self) -> Iterator[Job]:
-        return (binder.job(values) for binder, values in self.plan._bound())
+        return (binder.job(values) for part in self.plan.parts for binder, values in part._bound())
 
     def __len__(self) -> int:
         return self.plan.count
@@ -428,18 +260,23 @@ class Jobs:
         """The job of this index, counted from 0; the ones before it are not made."""
         if index < 0:
             raise IndexError(index)
-        for tree, slots in self.plan._entries:
-            size = count(tree)
-            if index < size:
-                values = [""] * slots
-                template, above = pick(tree, index, values)
-                return self.plan._binder(template, above).job(values)
-            index -= size
+        for part in self.plan.parts:
+            for tree, slots in part._entries:
+                size = count(tree)
+                if index < size:
+                    values = [""] * slots
+                    template, above = pick(tree, index, values)
+                    return part._binder(template, above).job(values)
+                index -= size
         raise IndexError(index)
 
     def lines(self) -> Iterator[str]:
         """`Job.shell` of every job, without making the jobs."""
-        return (shell_line(binder.command(values).argv) for binder, values in self.plan._bound())
+        return (
+            shell_line(binder.command(values).argv)
+            for part in self.plan.parts
+            for binder, values in part._bound()
+        )
 
 
 def amount_of(options: Options, settings: Settings) -> Fraction:

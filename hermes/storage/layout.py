@@ -14,6 +14,10 @@
           journal                       the jobs it has started, and how they ended
           lock                          held by the process that executes it; a reserve of room
           stop                          there once `hermes stop` was called
+          pause                         there from `hermes pause` to `hermes continue`
+          threads                       how many jobs run at once since `hermes set threads=N`
+          added/<n>.json                what `hermes add` has added to the plan, counted from 1
+          added/taken                   how many of these the run has taken in
           uncommitted.patch             as the run began, for the nodes of a cluster
           <identifier>                  how that job ended, as its supervisor has seen it
           <identifier>.links            what was collected while it runs
@@ -48,6 +52,10 @@ RUN_RECORD = "run.json"
 LOCK = "lock"
 JOURNAL = "journal"
 STOP = "stop"
+PAUSE = "pause"
+THREADS = "threads"
+ADDED = "added"
+TAKEN = "taken"
 SLURM = "slurm"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
@@ -74,14 +82,15 @@ FORMATS: Mapping[str, int] = {
     LINKS: 1,
     SLURM: 1,
     ENVIRONMENT: 1,
+    ADDED: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
 that folder.
 
 A reader ignores members that it does not know, so a new member changes no number; members that go
 or change their meaning, and new values of an enumeration, do. Readers take older formats and
-refuse newer ones. The clock is text that sorts; the lock, the stop file and the logs have no
-format.
+refuse newer ones. The clock is text that sorts; the lock, the stop and
+pause files, the number of threads and the logs have no format.
 """
 
 
@@ -127,3 +136,18 @@ def links_file(run_folder: str, identifier: str) -> str:
 def stop_file(run_folder: str) -> str:
     """What tells the process that executes a run to end it."""
     return f"{run_folder}/{STOP}"
+
+
+def pause_file(run_folder: str) -> str:
+    """For as long as it is there, nothing more is started."""
+    return f"{run_folder}/{PAUSE}"
+
+
+def threads_file(run_folder: str) -> str:
+    """Says how many jobs run at once, if that was changed since the run began."""
+    return f"{run_folder}/{THREADS}"
+
+
+def added_folder(run_folder: str) -> str:
+    """Holds what was added to the plan of a run since it began."""
+    return f"{run_folder}/{ADDED}"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import msgspec
 
 from ..errors import HermesError, escape
-from ..language.plan import Plan, from_recipe
+from ..language.compiling import from_recipe
+from ..language.plan import Plan
 from ..language.settings import find_root
 from . import layout
 from .files import open_regular, read_regular, write_atomic

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from hermes.errors import PlanError
-from hermes.language.plan import Plan, compile_file
+from hermes.language.compiling import compile_file
+from hermes.language.plan import Plan
 from hermes.language.settings import Settings
 from hermes.language.writing import quote, re_execution
 from hermes.model import PLACEHOLDER, Job, Options

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from hermes.errors import HermesFileError
-from hermes.language.plan import Plan, compile_file
+from hermes.language.compiling import compile_file
+from hermes.language.plan import Plan
 from hermes.model import PLACEHOLDER, Job, Options
 
 from .helpers import (

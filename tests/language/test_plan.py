@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hermes.errors import HermesError, HermesFileError, PlanError
-from hermes.language.plan import compile_command, compile_file, from_recipe
+from hermes.language.compiling import compile_command, compile_file, from_recipe
 from hermes.model import PLACEHOLDER
 
 from ..support import RecordProperty, times

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.language.plan import Plan, compile_command
+from hermes.language.compiling import compile_command
+from hermes.language.plan import Plan
 from hermes.language.writing import quote
 from hermes.model import PLACEHOLDER
 

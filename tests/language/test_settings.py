@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes.errors import HermesError, HermesFileError
-from hermes.language.plan import from_recipe
+from hermes.language.compiling import from_recipe
 from hermes.language.settings import (
     SETTINGS,
     PlanArguments,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hermes.language.plan import compile_file
+from hermes.language.compiling import compile_file
 from hermes.language.settings import Settings
 from hermes.language.writing import quote, re_execution
 from hermes.model import Options

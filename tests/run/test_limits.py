@@ -13,7 +13,7 @@ import hermes
 from hermes import JobEnded, Options, Settings, Status
 from hermes.executors.base import Todo
 from hermes.executors.fake import FakeExecutor, FakeJob
-from hermes.language.plan import compile_command
+from hermes.language.compiling import compile_command
 from hermes.run.limits import are_too_many, pause_before_retry
 from hermes.timing import Timing
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.language.plan import Plan, compile_file
+from hermes.language.compiling import compile_file
+from hermes.language.plan import Plan
 from hermes.model import Status
 from hermes.run.starts import Starts
 from hermes.run.survey import Reason

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.language.plan import Plan, compile_file
+from hermes.language.compiling import compile_file
+from hermes.language.plan import Plan
 from hermes.model import Outcome, Problem, ProblemKind, RunResult, Status
 from hermes.show import text
 

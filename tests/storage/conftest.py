@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hermes.language.plan import Plan, compile_file
+from hermes.language.compiling import compile_file
+from hermes.language.plan import Plan
 from hermes.model import PLACEHOLDER, Job, Options
 from hermes.storage.metadata import Metadata, read_metadata
 from hermes.storage.run_folder import RunFolder

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hermes.language.compiling import compile_file
 from hermes.language.keys import Keys
-from hermes.language.plan import Plan, compile_file
+from hermes.language.plan import Plan
 from hermes.model import Job, Status
 from hermes.storage.run_folder import RunFolder
 from hermes.storage.writer import Experiment

@@ -1,0 +1,251 @@
+"""From a hermes file to a plan: what will be executed.
+
+Compiling reads the hermes file and `.hermes_settings` and nothing else; the same files give the
+same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from ..errors import HermesError, escape
+from .plan import STDIN, Plan
+from .settings import (
+    WORKING_DIRECTORY,
+    PlanArguments,
+    absolute,
+    find_root,
+    layered,
+)
+from .source import Source
+from .sweeps import build
+from .syntax import HEADERS, SettingLine, parse
+from .words import SPACE, Cursor
+from .writing import BARE, quote
+
+
+def compile_file(
+    path: str | os.PathLike[str],
+    *,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    **settings: Unpack[PlanArguments],
+) -> Plan:
+    """Compiles a hermes file into a plan; its jobs are made only as you iterate over them.
+
+    Relative paths start at `working_directory`, by default the current one. `comments` are added to
+    every job's. `root` and `settings` (such as `threads=4`) overrule what the files say. Raises
+    `HermesFileError` with the place of the first mistake, and `HermesError` if the file cannot be
+    read.
+    """
+    base = _base(working_directory)
+    return _compile(
+        os.fspath(path), _read(base, path), base=base, root=root, comments=comments,
+        arguments=settings,
+    )  # fmt: skip
+
+
+def compile_text(
+    text: str | bytes,
+    *,
+    path: str = STDIN,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    **settings: Unpack[PlanArguments],
+) -> Plan:
+    """Compiles the text of a hermes file that lies nowhere. `path` is what messages call it.
+
+    Otherwise as `compile_file`.
+    """
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    base = _base(working_directory)
+    return _compile(path, data, base=base, root=root, comments=comments, arguments=settings)
+
+
+def compile_command(
+    command: str,
+    *,
+    working_directory: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    comments: Sequence[str] = (),
+    **settings: Unpack[PlanArguments],
+) -> Plan:
+    """Compiles one command, split as a shell would, as a hermes file with this one job.
+
+    Otherwise as `compile_file`.
+    """
+    base = _base(working_directory)
+    words = _words_of_command(command)
+    if not words:
+        raise HermesError("the command is empty, expected a program")
+    data = f"EXEC\n[[{' '.join(words)}]]\n".encode("utf-8", "surrogateescape")
+    return _compile(None, data, base=base, root=root, comments=comments, arguments=settings)
+
+
+def _words_of_command(command: str) -> list[str]:
+    """The words of a command as they can stand in a hermes file, not quoted where they were not."""
+    cursor = Cursor(Source("<command>", command, (0,)))
+    words: list[str] = []
+    while True:
+        while cursor.peek() and cursor.peek() in SPACE:
+            cursor.pos += 1
+        if cursor.at_end():
+            return words
+        word = cursor.shell_word(ends="", multiline=True)
+        raw = command[word.span.start : word.span.end]
+        is_bare = raw == word.text and BARE.fullmatch(raw) and raw not in HEADERS
+        words.append(raw if is_bare else quote(word.text))
+
+
+def compile_addition(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    working_directory: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """Compiles a hermes file whose jobs are to be added to those of a plan.
+
+    They run in the plan's working directory and with its settings; the warnings name those settings
+    of the file that are left out. `path` starts at `working_directory`, by default the current one.
+    Raises as `compile_file`.
+    """
+    added = _added_to(plan, os.fspath(path), _read(_base(working_directory), path))
+    source = added._document.source
+    pre = [line for line in added._document.settings if line.key.text != WORKING_DIRECTORY]
+    wanted = layered(None, source, pre, {}, lambda _: None).as_texts()
+    in_force = plan.settings.as_texts()
+    overruled = [
+        f"{source.at(line.key.span)}: `{escape(line.key.text)}` is left out: the run has its own "
+        "settings"
+        for line in pre
+        if wanted.get(line.key.text) != in_force.get(line.key.text)
+    ]
+    return replace(added, _notes=(*overruled, *added._notes))
+
+
+def with_added(plan: Plan, path: str | None, text: str) -> Plan:
+    """A plan, and after its jobs those of the hermes file `text`; see `compile_addition`."""
+    added = _added_to(plan, path, text.encode("utf-8", "surrogateescape"))
+    return replace(plan, _added=(*plan._added, added))
+
+
+def _added_to(plan: Plan, path: str | None, data: bytes) -> Plan:
+    return _compile(
+        path,
+        data,
+        base=plan.working_directory,
+        root=plan.root,
+        comments=plan._comments,
+        arguments=plan.settings.as_texts(),
+        is_recorded=True,
+    )
+
+
+def from_recipe(recipe: dict[str, Any]) -> Plan:
+    """Makes a plan again from its `Plan.recipe`.
+
+    Raises `KeyError`, `TypeError` or `HermesError` for one that was not made by this version.
+    """
+    return _compile(
+        recipe["path"],
+        recipe["text"].encode(),
+        base=Path(recipe["working_directory"]),
+        root=recipe["root"],
+        comments=recipe["comments"],
+        arguments=recipe["settings"],
+        is_recorded=True,
+    )
+
+
+def _base(working_directory: str | os.PathLike[str] | None) -> Path:
+    try:
+        return Path(working_directory) if working_directory is not None else Path.cwd()
+    except FileNotFoundError:
+        raise HermesError("the current directory does not exist any more") from None
+
+
+def _read(base: Path, path: str | os.PathLike[str]) -> bytes:
+    shown = escape(os.fspath(path))
+    try:
+        return base.joinpath(path).read_bytes()
+    except FileNotFoundError as exc:
+        hint = "`hermes create NAME` writes one to start from"
+        raise HermesError(f"cannot read `{shown}`: {exc.strerror}", hint=hint) from None
+    except OSError as exc:
+        raise HermesError(f"cannot read `{shown}`: {exc.strerror}") from None
+    except ValueError as exc:
+        raise HermesError(f"cannot read `{shown}`: {exc}") from None
+
+
+def _compile(
+    path: str | None,
+    data: bytes,
+    *,
+    base: Path,
+    root: str | os.PathLike[str] | None,
+    comments: Sequence[str],
+    arguments: Mapping[str, object],
+    is_recorded: bool = False,
+) -> Plan:
+    base = Path(os.path.abspath(base))
+    source = Source.of(path or "<command>", data)
+    document = parse(source)
+    pre = [line for line in document.settings if line.key.text != WORKING_DIRECTORY]
+    if not is_recorded:
+        # A plan that was executed before has all settings, and its working directory, in its record
+        _check_place(source, document.settings, base, path)
+    top = absolute(base, root) if root is not None else find_root(base)
+    notes: list[str] = []
+    # What Hermes has written says all values of a job, also those that no word shows
+    is_again = len(pre) < len(document.settings)
+    settings = layered(None if is_recorded else top, source, pre, arguments, notes.append)
+    entries = [
+        build(source, entry, seed=settings.seed, warn=notes.append, is_again=is_again)
+        for entry in document.entries
+    ]
+    plan = Plan(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        working_directory=base,
+        root=top,
+        place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
+        settings=settings,
+        _data=data,
+        _document=document,
+        _entries=tuple(entries),
+        _comments=tuple(comments),
+        _notes=tuple(notes),
+    )
+    for binder, above, values in plan._bindings():
+        binder.check(above, values)
+    return plan
+
+
+def _check_place(
+    source: Source, settings: Iterable[SettingLine], base: Path, path: str | None
+) -> None:
+    """Raises `HermesFileError` if the hermes file says that it is for another folder."""
+    line = next((line for line in settings if line.key.text == WORKING_DIRECTORY), None)
+    if line is None:
+        return
+    file = os.path.abspath(base / (path or ""))
+    lexical, physical = os.path.dirname(file), os.path.dirname(os.path.realpath(file))
+    # The folder may be reached by links, of which the relative path knows or not
+    places = [os.path.normpath(f"{folder}/{line.value.text}") for folder in (lexical, physical)]
+    there = [each for each in places if os.path.isdir(each)]
+    if any(os.path.samefile(each, base) for each in there):
+        return
+    hint = f"take the line away to run the jobs in `{escape(str(base))}`"
+    if there:
+        command = ["hermes", "exec", "-f", os.path.relpath(file, there[0])]
+        hint = f"`cd {shlex.quote(there[0])} && {shlex.join(command)}`, or {hint}"
+    place = escape((there or places)[0])
+    raise source.error(f"this file is to be executed in `{place}`", line.value.span, hint=hint)
