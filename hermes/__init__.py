@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Status,
         signal_name,
     )
+    from .query.found import Experiments, FoundExperiment, experiments
     from .run.runner import Run
     from .storage.query import Experiment, load_experiment
     from .storage.writer import rerun_command
@@ -97,6 +98,7 @@ _HOMES = {
         "Settings",
     ),
     "language.writing": ("quote",),
+    "query.found": ("Experiments", "FoundExperiment", "experiments"),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
@@ -105,11 +107,13 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "SETTINGS", "Event", "Executor", "Experiment", "FileCollected", "FoundRun", "HermesError",
+    "SETTINGS", "Event", "Executor", "Experiment", "Experiments", "FileCollected",
+    "FoundExperiment", "FoundRun", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
     "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings",
     "Status", "compile_command", "compile_file", "compile_text", "did_you_mean", "escape",
+    "experiments",
     "find_run", "load_experiment", "open_resumed", "open_run", "open_stopped", "quote",
     "rerun_command", "run_file", "signal_name",
 ]  # fmt: skip

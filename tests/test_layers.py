@@ -33,6 +33,7 @@ LAYERS = (
     "storage.query", "storage.gpu_variables", "storage.writer",
     "storage.wishes", "storage.run_record", "storage.run_folder",
     "query.metrics.curves", "query.rows",
+    "query.columns", "query.filters", "query.rlmate", "query.places", "query.found",
     "gpus.sharing", "gpus.finding", "gpus.claims",
     "collection.claims", "collection.linking", "collection.record",
     "collection.tree", "collection.behind", "collection.links", "collection.watching",

@@ -1,0 +1,282 @@
+"""Experiments that pass a filter: `hermes.experiments("status = finished and lr < 0.01")`."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from ..errors import HermesError, escape
+from ..storage.layout import METADATA
+from ..storage.metadata import Metadata, read_metadata
+from ..storage.query import Experiment
+from . import rlmate
+from .columns import Columns, row_of
+from .filters import parse, predicate
+from .metrics.curves import Curve, Summary
+from .places import directories_in, folders_of
+from .rows import Column, Kind, Row, Value
+
+if TYPE_CHECKING:
+    pass
+
+MOST_SHOWN = 100
+"""Experiments that a notebook shows; how many more there are is told."""
+
+LEADING = ("identifier", "script", "name", "status", "duration")
+"""Metadata that a table begins with."""
+
+
+class FoundExperiment(Experiment):
+    """An experiment and its row. `metadata` is read again when it is asked for."""
+
+    row: Row
+
+    def __init__(self, row: Row) -> None:
+        object.__setattr__(self, "directory", Path(row.directory))
+        object.__setattr__(self, "row", row)
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        return metadata_of(self.row.directory)
+
+    @property
+    def identifier(self) -> str:
+        return self.row.identifier
+
+    @property
+    def parameters(self) -> Mapping[str, Value]:
+        """The values of the sweeps around the job, by their keys."""
+        return self.row.cells.get(Kind.PARAMETER, {})
+
+    @property
+    def options(self) -> Mapping[str, Value]:
+        """The arguments of its command by their names without dashes."""
+        return self.row.cells.get(Kind.ARGUMENT, {})
+
+    @property
+    def metrics(self) -> Mapping[str, Summary]:
+        """What sums up its curves."""
+        return self.row.metrics
+
+    def curves(self, name: str) -> Curve | None:
+        """A curve that the job left, None if there is none of that name."""
+        return curve_of(self.row.directory, name)
+
+    def __repr__(self) -> str:
+        return f"<FoundExperiment {self.row.identifier} {self.row.status}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FoundExperiment) and self.row.directory == other.row.directory
+
+    def __hash__(self) -> int:
+        return hash(self.row.directory)
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """The experiments that pass a filter, newest first.
+
+    Nothing is read before they are asked for, and then once: what changes on the disk after that
+    is seen by a new call of `experiments`. Iterating, `len` and `[0]` work as on a list. Each
+    method may raise `HermesError` for a mistake in the filter.
+    """
+
+    where: str | None = None
+    root: str | os.PathLike[str] | None = None
+    working_directory: str | os.PathLike[str] | None = None
+
+    @cached_property
+    def _all(self) -> tuple[list[Row], Columns, list[str]]:
+        """All rows there are, their columns and the warnings."""
+        warnings: dict[str, None] = {}
+
+        def warn(text: str) -> None:
+            warnings[escape(text)] = None
+
+        rows: list[Row] = []
+        seen: set[str] = set()
+        for folder in folders_of(self.root, self.working_directory, warn):
+            for directory in directories_in(folder, warn):
+                try:
+                    metadata = metadata_of(directory)
+                except HermesError as exc:
+                    warn(exc.message)
+                    continue
+                if metadata.identifier != os.path.basename(directory):
+                    owner = escape(metadata.identifier)
+                    warn(f"`{directory}` holds the metadata of `{owner}`")
+                elif metadata.identifier not in seen:
+                    seen.add(metadata.identifier)
+                    rows.append(row_of(directory, metadata, summaries_of(directory)))
+        rows.sort(key=lambda row: row.identifier, reverse=True)
+        return rows, Columns(rows), list(warnings)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        rows, columns, _ = self._all
+        if self.where is None or not self.where.strip():
+            return rows
+        passes = predicate(parse(self.where), columns)
+        return [row for row in rows if passes(row)]
+
+    def rows(self) -> list[Row]:
+        """The experiments as rows, newest first."""
+        return list(self._rows)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of all experiments there are; `columns.find("lr")` is one."""
+        return self._all[1]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be read, and which directories are no experiments."""
+        return list(self._all[2])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def __iter__(self) -> Iterator[FoundExperiment]:
+        return map(FoundExperiment, self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> FoundExperiment: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[FoundExperiment]: ...
+    def __getitem__(self, index: int | slice) -> FoundExperiment | list[FoundExperiment]:
+        if isinstance(index, slice):
+            return [FoundExperiment(row) for row in self._rows[index]]
+        return FoundExperiment(self._rows[index])
+
+    def one(self, part: str) -> FoundExperiment:
+        """The experiment whose identifier holds `part`. Raises `HermesError` if that is not one."""
+        found = [row for row in self._rows if part in row.identifier]
+        if len(found) == 1:
+            return FoundExperiment(found[0])
+        if not found:
+            raise HermesError(
+                f"no experiment has `{escape(part)}` in its identifier",
+                hint="`hermes ls` lists them",
+            )
+        names = [f"`{row.identifier}`" for row in found[:3]]
+        more = [f"{len(found) - 3} more"] if len(found) > 3 else []
+        raise HermesError(f"`{escape(part)}` may be {', '.join(names + more)}")
+
+    def curves(self, metric: str) -> dict[str, Curve]:
+        """The curve of a metric by the identifiers of the experiments that have one."""
+        found = {row.identifier: curve_of(row.directory, metric) for row in self._rows}
+        return {name: curve for name, curve in found.items() if curve is not None}
+
+    def shown_columns(self) -> list[Column]:
+        """What a table shows if nothing else is asked for: identifier, script, name, status and
+        duration; parameters and arguments that differ; metrics that there are."""
+        rows = self._rows
+        metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+        return [
+            *(Column(name, (Kind.META,)) for name in LEADING),
+            *self.columns.differing(rows),
+            *(Column(name, (Kind.METRIC,)) for name in metrics),
+        ]
+
+    def records(self) -> list[dict[str, Value]]:
+        """A mapping an experiment: its values by the names of the columns, those that clash with
+        their prefixes. Of a metric it is the last value. What is missing is left out."""
+        columns = {name: self.columns.find(name) for name in self.columns}
+        return [
+            {
+                name: value
+                for name, column in columns.items()
+                if (value := row.value(column)) is not None
+            }
+            for row in self._rows
+        ]
+
+    def frame(self) -> Any:
+        """A data frame of pandas, or of polars if only that is installed; a row an experiment.
+
+        Raises `HermesError` if neither is there.
+        """
+        records = self.records()
+        names = dict.fromkeys(name for record in records for name in record)
+        values = {name: [record.get(name) for record in records] for name in names}
+        try:
+            return import_module("pandas").DataFrame(values)
+        except ImportError:
+            pass
+        try:
+            polars = import_module("polars")
+        except ImportError:
+            raise HermesError(
+                "neither pandas nor polars is installed",
+                hint="`pip install pandas`, or `.records()`, which needs neither",
+            ) from None
+        return polars.DataFrame(
+            {
+                # Each value has a type of its own, which polars does not know
+                name: each if len({type(one) for one in each if one is not None}) < 2
+                else [None if one is None else str(one) for one in each]
+                for name, each in values.items()
+            },
+            strict=False,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        columns, rows = self.shown_columns(), self._rows
+        head = "".join(f"<th>{html.escape(escape(each.name))}</th>" for each in columns)
+        body = "".join(
+            f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>"
+            for row in rows[:MOST_SHOWN]
+        )
+        more = len(rows) - MOST_SHOWN
+        note = f"<div>and {more} more</div>" if more > 0 else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _cell(row: Row, column: Column) -> str:
+    return f"<td>{html.escape(escape(row.text(column)))}</td>"
+
+
+def experiments(
+    where: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+) -> Experiments:
+    """The experiments of a root that pass a filter, newest first; all of them without one.
+
+        for each in hermes.experiments("status = finished and lr < 0.01"):
+            print(each.identifier, each.parameters, each.duration)
+
+    `root` may also be a folder called `experiments`, or one that holds experiment directories, such
+    as somebody has copied. Raises `HermesError` for a mistake in the filter; an unknown column is
+    told when the experiments are asked for.
+    """
+    if where is not None and where.strip():
+        parse(where)
+    return Experiments(where, root, working_directory)
+
+
+def metadata_of(directory: str) -> Metadata:
+    """The metadata of an experiment, ours or rlmate's. Raises `HermesError`."""
+    is_rlmates = os.path.lexists(f"{directory}/{rlmate.INFO}")
+    if is_rlmates and not os.path.lexists(f"{directory}/{METADATA}"):
+        return rlmate.read(directory)
+    return read_metadata(directory)
+
+
+def summaries_of(directory: str) -> Mapping[str, Summary]:
+    """What sums up the curves of an experiment."""
+    return {}
+
+
+def curve_of(directory: str, name: str) -> Curve | None:
+    """One curve of an experiment."""
+    return None
