@@ -47,7 +47,8 @@ LAYERS = (
     "executors.slurm.executor", "executors.slurm.node",
     "run.feed", "run.logs", "run.news", "run.limits", "run.survey", "run.others", "run.resume",
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.runner", "run.finding",
-    "show.estimate", "show.text", "show.notebook",
+    "show.estimate", "show.text", "show.table", "show.cells",
+    "show.notebook",
     "api",
 )  # fmt: skip
 """Each may import only those before it."""

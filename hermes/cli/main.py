@@ -18,10 +18,11 @@ import hermes
 # The help shows the commands in the order of these imports
 from . import execute
 
+from . import looking  # isort: skip
 from . import examples  # isort: skip
 from .app import app, coloured, say
 
-__all__ = ["app", "examples", "execute", "main"]
+__all__ = ["app", "examples", "execute", "looking", "main"]
 
 WRONG_CALL = 2
 """The exit code after a call that typer has not understood."""

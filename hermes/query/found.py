@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +19,7 @@ from ..storage.layout import METADATA
 from ..storage.metadata import Metadata, read_metadata
 from ..storage.query import Experiment
 from . import rlmate
-from .columns import Columns, row_of
+from .columns import Columns, as_text, row_of
 from .filters import parse, predicate
 from .metrics.curves import Curve, Summary
 from .places import directories_in, folders_of
@@ -171,6 +174,27 @@ class Experiments:
         more = [f"{len(found) - 3} more"] if len(found) > 3 else []
         raise HermesError(f"`{escape(part)}` may be {', '.join(names + more)}")
 
+    @cached_property
+    def _short(self) -> Counter[str]:
+        return Counter(_time_of_day(row.identifier) for row in self._all[0])
+
+    def short(self, identifier: str) -> str:
+        """The part of an identifier that tells it from those of all experiments, also from those
+        that the filter leaves out: its time of day, or all of it."""
+        short = _time_of_day(identifier)
+        return short if self._short[short] == 1 else identifier
+
+    def sorted_by(self, column: str) -> list[FoundExperiment]:
+        """The experiments by the values of a column, the smallest first, or by `-column`, the
+        largest first. Those without a value come last; numbers stand before texts."""
+        is_falling = column.startswith("-")
+        wanted = self.columns.find(column.removeprefix("-"))
+        with_keys = [(_key(row.value(wanted)), row) for row in self._rows]
+        keyed = [(key, row) for key, row in with_keys if key is not None]
+        keyed.sort(key=lambda pair: pair[0], reverse=is_falling)
+        rest = [row for key, row in with_keys if key is None]
+        return [FoundExperiment(row) for row in [*(row for _, row in keyed), *rest]]
+
     def curves(self, metric: str) -> dict[str, Curve]:
         """The curve of a metric by the identifiers of the experiments that have one."""
         found = {row.identifier: curve_of(row.directory, metric) for row in self._rows}
@@ -239,6 +263,25 @@ class Experiments:
         more = len(rows) - MOST_SHOWN
         note = f"<div>and {more} more</div>" if more > 0 else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _time_of_day(identifier: str) -> str:
+    parts = identifier.split("_")
+    return parts[3] if len(parts) > 3 else identifier
+
+
+def _key(value: Value | None) -> tuple[int, float, str] | None:
+    """By which values are sorted, whatever their types; None if there is nothing to sort by."""
+    if isinstance(value, bool):
+        return 1, float(value), ""
+    if isinstance(value, int | float):
+        try:
+            return None if value != value else (0, float(value), "")
+        except OverflowError:
+            return 0, math.copysign(math.inf, value), ""
+    if isinstance(value, datetime):
+        return 2, value.timestamp(), ""
+    return None if value is None else (3, 0.0, as_text(value))
 
 
 def _cell(row: Row, column: Column) -> str:

@@ -1,0 +1,101 @@
+"""`ls`: looks at what came of experiments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+
+import hermes
+
+from .app import AsJson, Root, app, say, write_lines
+
+Where = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[WHERE]",
+        help="Filter, quoted: 'lr < 0.01 and env = cartpole'.",
+        show_default=False,
+    ),
+]
+
+MOST_WARNINGS = 5
+
+FEW = 4
+"""Metrics that a table shows if nothing else is asked for."""
+
+
+@app.command(short_help="List experiments.")
+def ls(
+    where: Where = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort by a column; `-COLUMN`: the largest first.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Show the first N alone.", show_default=False),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Show these columns.", show_default=False),
+    ] = None,
+    all_columns: Annotated[
+        bool, typer.Option("--all-columns", help="Show all columns there are.")
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: AsJson = False,
+    root: Root = None,
+) -> None:
+    """List experiments, the newest first, with the parameters and arguments that differ.
+
+    A filter compares columns: `status = failed and not env in [pong, maze]`, `duration > 2h`,
+    `start since yesterday`, `lr is defined`, `name contains test`.
+    """
+    import shutil
+    import signal
+
+    from hermes.show import cells, table
+
+    # As other programs do: `hermes ls | head` ends quietly
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+    found = hermes.experiments(where, root)
+    rows = [each.row for each in (found.sorted_by(sort) if sort and found else found)]
+    warn(found)
+    if not rows:
+        say("no experiments" if not where else "no experiment passes the filter")
+        return
+    names = [name for name in (columns or "").split(",") if name.strip()]
+    chosen = cells.chosen(found, [name.strip() for name in names], all_columns=all_columns)
+    rows = rows[:top]
+    if json:
+        write_lines(cells.as_json(rows, chosen))
+    elif csv:
+        _write_csv(cells.as_csv(rows, chosen))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        few = None if names or all_columns else FEW
+        texts, numbers = cells.as_texts(found, rows, chosen, most_metrics=few)
+        write_lines(table.lines(texts, right=numbers, width=width))
+
+
+def warn(found: hermes.Experiments) -> None:
+    """Says what could not be read."""
+    warnings = found.warnings
+    for text in warnings[:MOST_WARNINGS]:
+        say(f"warning: {text}")
+    if len(warnings) > MOST_WARNINGS:
+        say(f"warning: and {len(warnings) - MOST_WARNINGS} more")
+
+
+def _write_csv(rows: Iterator[Sequence[str]]) -> None:
+    import csv
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
