@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from itertools import combinations
 
 from ..errors import HermesError, did_you_mean, escape
 from ..storage.metadata import Metadata
@@ -77,7 +77,6 @@ def _is_option(word: str) -> bool:
 
 def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | None = None) -> Row:
     """An experiment as a row."""
-    meta, written = _meta(metadata)
     options = arguments_of(metadata.arguments)
     parameters = metadata.parameters
     cells: dict[Kind, Mapping[str, Value]] = {
@@ -86,12 +85,11 @@ def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | 
             name: typed(texts[0]) if len(texts) == 1 else tuple(map(typed, texts))
             for name, texts in options.items()
         },
-        Kind.META: meta,
+        Kind.META: _meta(metadata),
     }
     raw: dict[Kind, Mapping[str, str]] = {
         Kind.PARAMETER: parameters,
         Kind.ARGUMENT: {name: " ".join(texts) for name, texts in options.items()},
-        Kind.META: written,
     }
     return Row(
         identifier=metadata.identifier,
@@ -103,7 +101,7 @@ def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | 
     )
 
 
-def _meta(metadata: Metadata) -> tuple[dict[str, Value], dict[str, str]]:
+def _meta(metadata: Metadata) -> dict[str, Value]:
     values: dict[str, Value | None] = {
         "identifier": metadata.identifier,
         "script": metadata.script,
@@ -129,19 +127,7 @@ def _meta(metadata: Metadata) -> tuple[dict[str, Value], dict[str, str]]:
         "python": metadata.python,
         "hermes": metadata.versions.hermes or None,
     }
-    cells: dict[str, Value] = {n: value for n, value in values.items() if value is not None}
-    return cells, {name: as_text(value) for name, value in cells.items()}
-
-
-def as_text(value: Value) -> str:
-    """A value as a filter takes it: times as ISO 8601, `true` and `false`."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    if isinstance(value, tuple):
-        return " ".join(map(as_text, value))
-    return str(value)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class Columns:
@@ -163,18 +149,18 @@ class Columns:
     def add(self, row: Row) -> None:
         """Takes up the columns of one more row."""
         self.count += 1
-        seen: dict[str, tuple[Kind, Value | None]] = {}
-        for kind, names in self._names.items():
-            if kind is Kind.METRIC:
-                found: Iterable[str] = row.metrics
-            else:
-                found = row.cells.get(kind, {})
-            for name in found:
-                names[name] = None
-                value = row.value(Column(name, (kind,)))
-                first, other = seen.setdefault(name, (kind, value))
-                if first is not kind and not _is_same(value, other):
-                    self._clashes.setdefault(name, set()).update((first, kind))
+        kinds = {
+            kind: row.metrics.keys() if kind is Kind.METRIC else row.cells.get(kind, {}).keys()
+            for kind in Kind
+        }
+        for kind, found in kinds.items():
+            if not found <= self._names[kind].keys():
+                self._names[kind].update(dict.fromkeys(found))
+        for one, other in combinations(Kind, 2):
+            for name in kinds[one] & kinds[other]:
+                values = (row.value(Column(name, (kind,))) for kind in (one, other))
+                if len({*map(_comparable, values)}) > 1:
+                    self._clashes.setdefault(name, set()).update((one, other))
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of one kind, in the order in which they were first seen."""
@@ -237,10 +223,6 @@ class Columns:
                 if len({_comparable(row.value(column)) for row in rows}) > 1:
                     found[name if is_clear else f"{kind}:{name}"] = column
         return list(found.values())
-
-
-def _is_same(one: Value | None, other: Value | None) -> bool:
-    return _comparable(one) == _comparable(other)
 
 
 def _comparable(value: Value | None) -> object:

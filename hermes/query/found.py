@@ -19,11 +19,11 @@ from ..storage.layout import METADATA
 from ..storage.metadata import Metadata, read_metadata
 from ..storage.query import Experiment
 from . import rlmate
-from .columns import Columns, as_text, row_of
+from .columns import Columns, row_of
 from .filters import parse, predicate
 from .metrics.curves import Curve, Summary
 from .places import directories_in, folders_of
-from .rows import Column, Kind, Row, Value
+from .rows import Column, Kind, Row, Value, as_text
 
 if TYPE_CHECKING:
     pass
@@ -309,10 +309,14 @@ def experiments(
 
 def metadata_of(directory: str) -> Metadata:
     """The metadata of an experiment, ours or rlmate's. Raises `HermesError`."""
-    is_rlmates = os.path.lexists(f"{directory}/{rlmate.INFO}")
-    if is_rlmates and not os.path.lexists(f"{directory}/{METADATA}"):
-        return rlmate.read(directory)
-    return read_metadata(directory)
+    try:
+        return read_metadata(directory)
+    except HermesError:
+        if os.path.lexists(f"{directory}/{METADATA}"):
+            raise
+        if os.path.lexists(f"{directory}/{rlmate.INFO}"):
+            return rlmate.read(directory)
+        raise
 
 
 def summaries_of(directory: str) -> Mapping[str, Summary]:

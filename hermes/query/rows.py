@@ -19,6 +19,17 @@ ASPECTS = ("last", "min", "max", "mean", "count")
 """What may stand behind the name of a metric: `return.max`. The name alone is the last value."""
 
 
+def as_text(value: Value) -> str:
+    """A value as a filter takes it: times as ISO 8601, `true` and `false`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, tuple):
+        return " ".join(map(as_text, value))
+    return str(value)
+
+
 class Kind(StrEnum):
     """Where a column comes from; its value is the prefix that says so in a filter: `arg:lr`."""
 
@@ -42,8 +53,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One experiment. `cells` are its typed values but for metrics, `raw` their text as written,
-    both by kind and name; `metrics` sum up its curves by name.
+    """One experiment. `cells` are its typed values but for metrics, `raw` the texts of parameters
+    and arguments as they were written, both by kind and name; `metrics` sum up its curves by name.
     """
 
     identifier: str
@@ -73,7 +84,7 @@ class Row:
             if written is not None:
                 return written
         found = self.value(column)
-        return "" if found is None else str(found)
+        return "" if found is None else as_text(found)
 
     def _metric(self, name: str) -> float | None:
         metric, _, aspect = name.rpartition(".")

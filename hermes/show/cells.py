@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from ..query.columns import DURATIONS, TIMES, as_text
+from ..query.columns import DURATIONS, TIMES
 from ..query.found import Experiments
 from ..query.rows import Column, Kind, Row, Value
 from .text import duration
@@ -61,7 +61,7 @@ def as_csv(rows: Sequence[Row], columns: Chosen) -> Iterator[Sequence[str]]:
     """A head and a row an experiment; values as they were written, empty where there is none."""
     yield list(columns)
     for row in rows:
-        yield [_written(row, column) for column in columns.values()]
+        yield [row.text(column) for column in columns.values()]
 
 
 def as_json(rows: Sequence[Row], columns: Chosen) -> Iterator[str]:
@@ -95,16 +95,7 @@ def _text(found: Experiments, row: Row, column: Column) -> str:
             return value.strftime("%Y-%m-%d %H:%M:%S")
     if column.kinds == (Kind.METRIC,) and isinstance(value, float):
         return f"{value:.4g}"
-    return _written(row, column)
-
-
-def _written(row: Row, column: Column) -> str:
-    for kind in column.kinds:
-        text = row.raw.get(kind, {}).get(column.name)
-        if text is not None:
-            return text
-    value = row.value(column)
-    return "" if value is None else as_text(value)
+    return row.text(column)
 
 
 def _is_number(value: Value | None) -> bool:

@@ -56,7 +56,7 @@ def test_a_row_keeps_the_text_and_the_value() -> None:
     assert made.raw[Kind.ARGUMENT] == {"tag": "a 5", "fast": "true"}
     meta = made.cells[Kind.META]
     assert (meta["status"], meta["problems"], meta["duration"]) == ("finished", 0, 2.0)
-    assert made.raw[Kind.META]["start"] == "2026-11-20T12:01:00+01:00"
+    assert made.text(Column("start", (Kind.META,))) == "2026-11-20T12:01:00+01:00"
     assert "signal" not in meta
     assert "commit" not in meta
     assert START.tzinfo is not None
