@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from ..errors import HermesError, did_you_mean, escape
@@ -30,6 +31,7 @@ _LONGEST_NUMBER = 400
 """Characters; longer ones are text."""
 
 
+@lru_cache(maxsize=10_000)
 def typed(text: str) -> Value:
     """The value of a text: `5` is an int, `1e-3` a float, `true` a bool, all else stays text."""
     if not text or len(text) > _LONGEST_NUMBER:

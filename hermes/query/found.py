@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 100
 """Experiments that a notebook shows; how many more there are is told."""
+
+NEW = 10.0
+"""Seconds: a younger directory without metadata is one whose job is being started."""
 
 LEADING = ("identifier", "script", "name", "status", "duration")
 """Metadata that a table begins with."""
@@ -109,7 +113,8 @@ class Experiments:
                 try:
                     metadata = metadata_of(directory)
                 except HermesError as exc:
-                    warn(exc.message)
+                    if not _is_coming_or_going(directory):
+                        warn(exc.message)
                     continue
                 if metadata.identifier != os.path.basename(directory):
                     owner = escape(metadata.identifier)
@@ -305,6 +310,16 @@ def experiments(
     if where is not None and where.strip():
         parse(where)
     return Experiments(where, root, working_directory)
+
+
+def _is_coming_or_going(directory: str) -> bool:
+    """Whether a directory without metadata was made just now, or was removed meanwhile."""
+    try:
+        made = os.stat(directory).st_mtime
+    except OSError:
+        return True
+    is_empty = not os.path.lexists(f"{directory}/{METADATA}")
+    return is_empty and abs(time.time() - made) < NEW
 
 
 def metadata_of(directory: str) -> Metadata:

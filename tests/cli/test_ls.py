@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -103,6 +104,7 @@ def test_what_cannot_be_read_is_told(desk: Desk) -> None:
     folder = desk.path / "experiments" / "train" / "test"
     for number in range(10, 17):
         (folder / identifier(number)).mkdir()
+        os.utime(folder / identifier(number), (0, 0))
     done = desk.hermes("ls", "--top", "1")
     assert len(done.stdout.splitlines()) == 2
     told = done.stderr.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -90,9 +91,12 @@ def test_what_is_no_experiment_is_told(made: Path) -> None:
     shutil.copytree(folder / identifier(0), folder / "a copy")
     shutil.copytree(folder / identifier(0), folder / identifier(7))
     (folder / identifier(8)).mkdir()
+    os.utime(folder / identifier(8), (0, 0))
     (folder / identifier(9)).mkdir()
     (folder / identifier(9) / "hermes.json").write_text("{")
     (made / "experiments" / ".hermes").mkdir()
+    # The job of this one is being started
+    (folder / identifier(10)).mkdir()
     found = hermes.experiments(root=made)
     assert len(found) == 3
     told = "\n".join(sorted(found.warnings))
