@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from .query.found import Experiments, FoundExperiment, experiments
     from .run.runner import Run
+    from .show.report import write_report
     from .storage.query import Experiment, load_experiment
     from .storage.writer import rerun_command
 
@@ -102,6 +103,7 @@ _HOMES = {
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
+    "show.report": ("write_report",),
     "storage.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -116,6 +118,7 @@ __all__ = [
     "experiments",
     "find_run", "load_experiment", "open_resumed", "open_run", "open_stopped", "quote",
     "rerun_command", "run_file", "signal_name",
+    "write_report",
 ]  # fmt: skip
 
 

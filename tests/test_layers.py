@@ -48,7 +48,7 @@ LAYERS = (
     "run.feed", "run.logs", "run.news", "run.limits", "run.survey", "run.others", "run.resume",
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.runner", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells",
-    "show.notebook",
+    "show.notebook", "show.thinning", "show.report",
     "api",
 )  # fmt: skip
 """Each may import only those before it."""
