@@ -7,7 +7,7 @@ import random
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hermes import HermesError
@@ -28,6 +28,9 @@ from hermes.query.filters import (
 from hermes.query.rows import Kind, Row
 
 from .simple import row
+
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+"""The machine may be busy."""
 
 NOW = datetime(2026, 11, 25, 12, 0).astimezone()
 """A Wednesday."""
@@ -197,11 +200,13 @@ filters: st.SearchStrategy[Filter] = st.recursive(
 )
 
 
+@UNHURRIED
 @given(filters)
 def test_what_is_printed_reads_back(made: Filter) -> None:
     assert parse(str(made)) == made
 
 
+@UNHURRIED
 @given(st.text())
 def test_any_text_is_a_filter_or_a_mistake(text: str) -> None:
     said = ""
