@@ -16,6 +16,7 @@ The map, in the order in which data flows; each part imports only from those abo
     executors/      one job, from its start to its final metadata: local, slurm, fake
     run/            which job runs when, and what is told of it
     show/           runs as text for people
+    changing        a run that another process executes: find_run, change_run, add_to_run
     api             run_file, open_run, open_resumed, open_stopped
     cli/            the command, a user of the public names
 
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import open_resumed, open_run, open_stopped, run_file
+    from .changing import add_to_run, change_run, find_run
     from .errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
     from .events import (
         Event,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         JobStarted,
         LogChunk,
         QueueChanged,
+        RunChanged,
         RunEnded,
         RunStarted,
         RunWarning,
@@ -73,11 +76,13 @@ _HOMES = {
         "JobStarted",
         "LogChunk",
         "QueueChanged",
+        "RunChanged",
         "RunEnded",
         "RunStarted",
         "RunWarning",
     ),
-    "api": ("find_run", "open_resumed", "open_run", "open_stopped", "run_file"),
+    "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
+    "changing": ("add_to_run", "change_run", "find_run"),
     "executors.base": ("Executor",),
     "model": (
         "Job",
@@ -113,11 +118,11 @@ __all__ = [
     "FoundExperiment", "FoundRun", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
-    "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings",
-    "Status", "compile_command", "compile_file", "compile_text", "did_you_mean", "escape",
-    "experiments",
-    "find_run", "load_experiment", "open_resumed", "open_run", "open_stopped", "quote",
-    "rerun_command", "run_file", "signal_name",
+    "RunChanged", "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
+    "SettingArguments", "Settings", "Status", "add_to_run", "change_run", "compile_command",
+    "compile_file", "compile_text", "did_you_mean", "escape",
+    "experiments", "find_run", "load_experiment",
+    "open_resumed", "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
     "write_report",
 ]  # fmt: skip
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Unpack
 
 import anyio
@@ -24,13 +23,15 @@ from .run import finding
 from .run.finding import FoundRun, Purpose
 from .run.gpus import find_for
 from .run.news import FollowLogs
+from .run.opening import in_progress
+from .run.options import RunOptions
 from .run.resume import is_unfinished, settled_by_others, survey_name, survey_run
-from .run.runner import Run, RunOptions, in_progress
+from .run.runner import Run
 from .run.starts import Starts
 from .run.survey import Survey
-from .storage.layout import stop_file
 from .storage.run_folder import RunFolder, experiments_of
 from .storage.run_record import RunRecord
+from .storage.wishes import ask_to_stop, want_threads, withdraw_stop
 from .timing import TIMING, Timing
 
 StrPath = str | os.PathLike[str]
@@ -111,6 +112,7 @@ async def open_resumed(
     run: str | FoundRun | None = None,
     *,
     failed: bool = False,
+    threads: int | None = None,
     root: StrPath | None = None,
     working_directory: StrPath | None = None,
     executor: Executor | None = None,
@@ -126,8 +128,8 @@ async def open_resumed(
     finished with their true exit status, their files collected; jobs of which nobody can tell how
     they ended are lost, and run again like those that were cancelled or never started. What
     succeeded is not repeated; what failed only with `failed`. The plan and the settings are those
-    with which the run began; `grace`, in seconds, may be another. Raises `HermesError` if there is
-    no such run, or another process is at it.
+    with which the run began, and with what was changed since; `threads` and `grace` (seconds) may
+    be others. Raises `HermesError` if there is no such run, or another process is at it.
     """
     options = RunOptions(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
@@ -137,7 +139,10 @@ async def open_resumed(
     gpus = await in_thread(find_for, plan) if place.is_here else None
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
     with _closed_on_error(folder):
-        await in_thread(_unlink, stop_file(folder.folder))
+        await in_thread(withdraw_stop, folder.folder)
+        if threads is not None:
+            await in_thread(want_threads, folder.folder, threads)
+            folder.set_threads(threads)
         starts = await in_thread(_starts, folder)
         survey = await _survey(folder, place, failed=failed)
     resumed = Run(
@@ -191,24 +196,7 @@ async def open_stopped(
                 await in_thread(_forget, folder, ending.result.left)
     finally:
         with anyio.CancelScope(shield=True):
-            await in_thread(_unlink, stop_file(record.folder))
-
-
-async def find_run(
-    run: str | None = None,
-    *,
-    purpose: Purpose | str = Purpose.RESUME,
-    root: StrPath | None = None,
-    working_directory: StrPath | None = None,
-) -> FoundRun:
-    """The run that `open_resumed` (`purpose` is "resume"), or `open_stopped` ("stop", or "forget")
-    would take, and what else there is. They take it in place of a name or an id.
-
-    `run` is a name, an id, or a part of an id that only one run has. Raises `HermesError` if there
-    is no such run, or if several could be meant.
-    """
-    find = partial(finding.find_run, root=root, working_directory=working_directory)
-    return await in_thread(find, run, Purpose(purpose))
+            await in_thread(withdraw_stop, record.folder)
 
 
 async def run_file(
@@ -255,7 +243,7 @@ async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> Run
     ends = time.monotonic() + options.grace_of(plan) + timing.takeover
     while True:
         try:
-            await in_thread(Path(stop_file(record.folder)).touch)
+            await in_thread(ask_to_stop, record.folder)
         except OSError:
             raise HermesError(f"the run `{escape(record.run_id)}` has just ended") from None
         try:
@@ -263,18 +251,13 @@ async def _taken_over(record: RunRecord, plan: Plan, options: RunOptions) -> Run
         except HermesError:
             if time.monotonic() > ends:
                 raise
-        await anyio.sleep(timing.stop_poll)
+        await anyio.sleep(timing.control_poll)
 
 
 def _refuse(given: Sequence[str]) -> None:
     if given:
         names = ", ".join(f"`{name}`" for name in given)
         raise TypeError(f"a plan has its settings already: give {names} to `compile_file`")
-
-
-def _unlink(path: str) -> None:
-    with suppress(OSError):
-        os.unlink(path)
 
 
 def _executor_of(plan: Plan) -> Executor:

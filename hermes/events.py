@@ -97,6 +97,16 @@ class QueueChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunChanged(Event):
+    """The run was changed while it goes on. `total` counts its jobs as in `RunStarted`, `threads`
+    are the most at the same time from now on; if it `is_paused` nothing more is started."""
+
+    total: int
+    threads: int
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunWarning(Event):
     """Something that concerns the whole run and harms no result, as exhausted watches do."""
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Timing:
     """How long a run waits for what. A run gets one as an argument and hands it down."""
 
-    stop_poll: float = 0.5
-    """Between two checks for the file by which `hermes stop` asks a run to end."""
+    control_poll: float = 0.2
+    """Between two checks for the files by which `hermes stop`, `set`, `pause`, `continue` and `add`
+    change a run in progress."""
 
     takeover: float = 30.0
     """Beyond the grace, for another process to end its run when `hermes stop` asks it to."""

@@ -44,14 +44,17 @@ LAYERS = (
     "executors.adopt", "executors.memory", "executors.closing", "executors.elsewhere",
     "executors.local_job", "executors.local", "executors.fake",
     "executors.slurm.states", "executors.slurm.refusals", "executors.slurm.commands",
-    "executors.slurm.tasks", "executors.slurm.open_tasks", "executors.slurm.submitting",
+    "executors.slurm.tasks", "executors.slurm.open_tasks",
+    "executors.slurm.pacing", "executors.slurm.submitting",
     "executors.slurm.asking", "executors.slurm.finishing", "executors.slurm.following",
     "executors.slurm.executor", "executors.slurm.node",
-    "run.feed", "run.logs", "run.news", "run.limits", "run.survey", "run.others", "run.resume",
-    "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.runner", "run.finding",
+    "run.feed", "run.logs", "run.news", "run.options",
+    "run.limits", "run.survey", "run.others", "run.resume",
+    "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.adding",
+    "run.runner", "run.opening", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells", "show.comparison",
     "show.notebook", "show.thinning", "show.report",
-    "api",
+    "changing", "api",
 )  # fmt: skip
 """Each may import only those before it."""
 

@@ -95,6 +95,8 @@ class PlainDisplay:
         for warning in self.plan.warnings:
             self.note(f"warning: {warning}")
         async for event in run:
+            # Jobs may have been added
+            self.plan = run.plan
             self.progress.take(event)
             for stream, text in self._shown.take(event):
                 self.print(stream, text)
@@ -125,6 +127,8 @@ class PlainDisplay:
                 self._change(f"{counted} {what} after {report.duration(outcome.duration)}")
             case hermes.JobEnded(outcome=outcome, tried_again_in=pause):
                 self.failure(self._failures.lines(outcome, run.name, pause))
+            case hermes.RunChanged():
+                self._change(report.changed(event))
             case hermes.QueueChanged() if event.reason != self._reason:
                 # Every change of the figures would be a line a job
                 self._reason = event.reason

@@ -158,6 +158,16 @@ def resume_(
     failed: Annotated[
         bool, typer.Option("--failed", help="Run the jobs that failed again, too.")
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            help="Most jobs at the same time, from now on.",
+            show_default=False,
+        ),
+    ] = None,
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -175,7 +185,7 @@ def resume_(
             "resume",
             root,
             lambda found: hermes.open_resumed(
-                found, failed=failed, follow_logs="shown", follow_files=as_json
+                found, failed=failed, threads=threads, follow_logs="shown", follow_files=as_json
             ),
             quiet=quiet,
         ),

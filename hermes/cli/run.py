@@ -63,16 +63,24 @@ async def named(
     quiet: bool,
 ) -> AsyncIterator[hermes.Run]:
     """Opens the run that is meant, after it has said which one that is, and what else there is."""
+    found = await find(wanted, purpose, root, _DOING[purpose], quiet=quiet)
+    async with opening(found) as run:
+        yield run
+
+
+async def find(
+    wanted: str | None, purpose: str, root: Path | None, doing: str, *, quiet: bool
+) -> hermes.FoundRun:
+    """The run that is meant; says which one that is, what is done to it, and what else there is."""
     found = await hermes.find_run(wanted, purpose=purpose, root=root)
     lines = [f"warning: {warning}" for warning in found.warnings]
     if not quiet:
-        lines.append(f"{_DOING[purpose]} {found}")
+        lines.append(f"{doing} {found}")
         lines += [f"    also there: {other}" for other in found.others_shown]
     # Messages go to stderr, also beside JSON
     for line in lines:
         print(line, file=sys.stderr, flush=True)
-    async with opening(found) as run:
-        yield run
+    return found
 
 
 def _use_pidfds() -> None:

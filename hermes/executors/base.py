@@ -234,6 +234,11 @@ class Place(Protocol):
         """
         ...
 
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        """From now on at most `threads` jobs run at the same time, and `window` says so; while
+        `is_paused`, jobs that wait in another queue wait on. Never blocks, and ends nothing."""
+        ...
+
     def kill(self) -> None:
         """From now on nothing waits any more: not for another program, not for a queue."""
         ...

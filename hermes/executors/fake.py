@@ -94,7 +94,7 @@ class FakeExecutor:
 
     @asynccontextmanager
     async def opened(self, run: OpenRun) -> AsyncIterator[FakePlace]:
-        yield FakePlace(run, self._behave, self._window or run.plan.settings.threads)
+        yield FakePlace(run, self._behave, self._window)
 
 
 class FakePlace:
@@ -102,10 +102,15 @@ class FakePlace:
 
     left = 0
 
-    def __init__(self, run: OpenRun, behave: Behaviour, window: int) -> None:
-        self.window = window
+    def __init__(self, run: OpenRun, behave: Behaviour, window: int | None) -> None:
+        self._own_window = window
+        self.window = window or run.plan.settings.threads
         self._run = run
         self._behave = behave
+
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        """Nothing waits here that was not started."""
+        self.window = self._own_window or threads
 
     def kill(self) -> None:
         """Nothing waits here."""

@@ -127,6 +127,10 @@ class LocalPlace:
     def close(self) -> None:
         os.close(self._empty)
 
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        """Nothing waits here that was not started."""
+        self.window = threads
+
     def kill(self) -> None:
         """Nothing waits here but the grace of jobs, which ends by itself."""
 

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -131,10 +132,9 @@ def compile_addition(
     return replace(added, _notes=(*overruled, *added._notes))
 
 
-def with_added(plan: Plan, path: str | None, text: str) -> Plan:
-    """A plan, and after its jobs those of the hermes file `text`; see `compile_addition`."""
-    added = _added_to(plan, path, text.encode("utf-8", "surrogateescape"))
-    return replace(plan, _added=(*plan._added, added))
+def recorded_addition(plan: Plan, path: str | None, text: str) -> Plan:
+    """The jobs of the hermes file `text`, which were added to a plan; see `compile_addition`."""
+    return _added_to(plan, path, text.encode("utf-8", "surrogateescape"))
 
 
 def _added_to(plan: Plan, path: str | None, data: bytes) -> Plan:
@@ -223,6 +223,7 @@ def _compile(
         _entries=tuple(entries),
         _comments=tuple(comments),
         _notes=tuple(notes),
+        _is_file=cache(lambda word: os.path.isfile(base / word)),
     )
     for binder, above, values in plan._bindings():
         binder.check(above, values)

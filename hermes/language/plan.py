@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +66,9 @@ class Plan:
     _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
     _comments: tuple[str, ...] = field(repr=False)
     _notes: tuple[str, ...] = field(repr=False)
+    _is_file: Callable[[str], bool] = field(repr=False)
+    """Whether a word is a file that exists; asked of the disk once, and not while jobs run."""
+
     _added: tuple[Plan, ...] = field(default=(), repr=False)
 
     @property
@@ -90,6 +92,10 @@ class Plan:
         """The same plan with another executor. Raises `HermesError` if none has this name."""
         return replace(self, settings=self.settings.at(executor))
 
+    def with_added(self, *parts: Plan) -> Plan:
+        """The same plan, with the jobs of these after its own."""
+        return replace(self, _added=(*self._added, *parts))
+
     @property
     def parts(self) -> tuple[Plan, ...]:
         """The plan without what was added to it, and each addition: their jobs are all jobs."""
@@ -97,6 +103,8 @@ class Plan:
 
     def part_of(self, index: int) -> Plan:
         """The part that holds the job of this index, counted from 0."""
+        if not self._added:
+            return self
         for part in self.parts:
             if index < part.count:
                 return part
@@ -229,7 +237,7 @@ class Plan:
             template,
             above,
             comments=self._comments,
-            exists=lambda word: os.path.isfile(self.working_directory / word),
+            exists=self._is_file,
             gives_identifier=self.settings.identifier == "argument",
         )
 
@@ -277,6 +285,11 @@ class Jobs:
             for part in self.plan.parts
             for binder, values in part._bound()
         )
+
+
+def with_threads(plan: Plan, threads: int) -> Plan:
+    """The same plan, of which so many jobs run at the same time."""
+    return replace(plan, settings=replace(plan.settings, threads=threads))
 
 
 def amount_of(options: Options, settings: Settings) -> Fraction:

@@ -1,33 +1,110 @@
-"""How a run in progress is told to end: by a file, which works on every machine and for every
-program."""
+"""How a run in progress is changed: by its program, and from outside by files in its folder, which
+work on every machine and for every program.
+"""
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 import anyio
+from anyio.abc import TaskStatus
 
 from ..blocking import in_thread
-from ..storage.layout import stop_file
 from ..storage.run_folder import RunFolder
+from ..storage.wishes import mark_pace, read_wishes, want_pause, want_threads
 from ..timing import Timing
+
+
+class Pace:
+    """How many jobs of a run go on at once, and whether more are started at all."""
+
+    def __init__(self, *, threads: int, is_paused: bool = False) -> None:
+        self.threads = threads
+        self.is_paused = is_paused
+        self.is_written = True
+        """Whether the files in the run's folder say so too."""
+
+        self._change = anyio.Event()
+
+    def change(self, *, threads: int, is_paused: bool) -> bool:
+        """False if nothing changes."""
+        if (threads, is_paused) == (self.threads, self.is_paused):
+            return False
+        self.threads, self.is_paused = threads, is_paused
+        self.note()
+        return True
+
+    def note(self) -> None:
+        """Has those who wait look again whether they may go on."""
+        self._change.set()
+        self._change = anyio.Event()
+
+    async def wait(self) -> None:
+        """Waits until something changes."""
+        await self._change.wait()
 
 
 class Controlled(Protocol):
     """What of a run is controlled from outside."""
 
+    @property
+    def pace(self) -> Pace: ...
+
     def cancel(self) -> None: ...
 
     def warn(self, message: str) -> None: ...
 
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        """Changes how many jobs start."""
+        ...
 
-async def cancel_when_asked(run: Controlled, folder: RunFolder, timing: Timing) -> None:
-    """Cancels a run when `hermes stop` asks for that."""
-    limiter = anyio.CapacityLimiter(1)
+    async def take_in(self, count: int) -> None:
+        """Adds the jobs of all but the first additions that are known; there are `count`."""
+        ...
+
+
+async def follow_wishes(
+    run: Controlled,
+    folder: RunFolder,
+    timing: Timing,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Changes a run as `hermes stop`, `set`, `pause`, `continue` and `add` ask for, until it is to
+    end. What the program itself changes is written down, so that it holds when the run is resumed.
+    """
+    limiter, is_told, told = anyio.CapacityLimiter(1), False, ""
     while True:
-        await anyio.sleep(timing.stop_poll)
-        if await in_thread(os.path.exists, stop_file(folder.folder), limiter=limiter):
+        if not run.pace.is_written:
+            run.pace.is_written = True
+            await in_thread(_write, folder.folder, run.pace, limiter=limiter)
+        wishes = await in_thread(read_wishes, folder.folder, limiter=limiter)
+        if wishes.is_stopped:
             run.warn("stopped by `hermes stop`")
             run.cancel()
+            if not is_told:
+                task_status.started()
             return
+        # What the program has changed since they were read is newer
+        if run.pace.is_written:
+            threads = run.pace.threads if wishes.threads is None else wishes.threads
+            run.set_pace(threads=threads, is_paused=wishes.is_paused)
+            if wishes.pace != told:
+                told = wishes.pace
+                await in_thread(mark_pace, folder.folder, told, limiter=limiter)
+        await run.take_in(wishes.count_added)
+        if not is_told:
+            # Nothing has started before: a paused run stays paused when it is resumed
+            task_status.started()
+            is_told = True
+        with anyio.move_on_after(timing.control_poll):
+            await run.pace.wait()
+
+
+def _write(folder: str, pace: Pace) -> None:
+    try:
+        want_threads(folder, pace.threads)
+        want_pause(folder, pace.is_paused)
+    except OSError:
+        # Somebody has removed the folder, or the disk is full: this process goes on as it was told
+        return

@@ -28,6 +28,7 @@ class Purpose(StrEnum):
     RESUME = "resume"
     STOP = "stop"
     FORGET = "forget"
+    CHANGE = "change"
 
 
 class State(StrEnum):
@@ -99,8 +100,9 @@ def choose(runs: Sequence[FoundRun], wanted: str | None, purpose: Purpose) -> Ch
     """Chooses among all runs that are known, the latest first.
 
     `wanted` is an id, a part of one that only one has, or a name. Of several runs the latest of
-    this working directory is taken: to resume, of those that no process executes; to stop, of those
-    that run. A run of another working directory is taken only if no other can be meant.
+    this working directory is taken: to resume, of those that no process executes; to stop and to
+    change, of those that run. A run of another working directory is taken only if no other can be
+    meant.
     """
     if wanted is None:
         fitting = [run for run in runs if run.is_here] or [run for run in runs if run.is_near]
@@ -122,7 +124,7 @@ def choose(runs: Sequence[FoundRun], wanted: str | None, purpose: Purpose) -> Ch
     if not fitting:
         return Choice(None, runs, none)
     narrowed = _narrowed(fitting, purpose)
-    if not narrowed and purpose is Purpose.STOP and wanted is None:
+    if not narrowed and purpose in (Purpose.STOP, Purpose.CHANGE) and wanted is None:
         return Choice(None, runs, "no run of `{}` is in progress")
     narrowed = narrowed or fitting
     is_guess = not narrowed[0].is_here
@@ -149,14 +151,14 @@ def find_run(
     warnings: dict[str, None] = {}
     runs = _known_runs(base, root, warnings)
     is_led = any(run.is_here and run.state is State.IN_PROGRESS for run in runs)
-    if purpose is not Purpose.RESUME and (wanted is not None or not is_led):
+    if purpose in (Purpose.STOP, Purpose.FORGET) and (wanted is not None or not is_led):
         # Not needed otherwise, and all metadata of a name are read
         runs = _with_jobs(runs)
     choice = choose(runs, wanted, purpose)
     if choice.run is None:
         lines = [*warnings, *listed(choice.others)]
         if choice.others:
-            lines.append(f"`hermes {_command(purpose)} ID` takes the one that you name")
+            lines.append(_to_name(purpose))
         raise HermesError(choice.why.format(escape(str(base))), hint="\n      ".join(lines) or None)
     return replace(choice.run, others=tuple(choice.others), warnings=tuple(warnings))
 
@@ -181,8 +183,11 @@ def _narrowed(runs: Sequence[FoundRun], purpose: Purpose) -> list[FoundRun]:
     return led or [run for run in runs if run.state is State.ALONE]
 
 
-def _command(purpose: Purpose) -> str:
-    return "stop --forget" if purpose is Purpose.FORGET else str(purpose)
+def _to_name(purpose: Purpose) -> str:
+    if purpose is Purpose.CHANGE:
+        return "name the one that you mean by its id"
+    command = "stop --forget" if purpose is Purpose.FORGET else str(purpose)
+    return f"`hermes {command} ID` takes the one that you name"
 
 
 @dataclass(slots=True)

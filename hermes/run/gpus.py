@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -150,6 +151,25 @@ class GpuDealer:
             # The driver hangs: it is asked again
             return []
         return [gpu for gpu in self._gpus if free.get(gpu, least) >= least]
+
+
+@asynccontextmanager
+async def dealing(
+    folder: RunFolder, gpus: Gpus | None, poll: float
+) -> AsyncIterator[GpuDealer | None]:
+    """What gives GPUs to the jobs in the block; None where that is not ours to do."""
+    if gpus is None:
+        yield None
+        return
+    dealer = await in_thread(GpuDealer.opened, folder, gpus, poll)
+    try:
+        async with anyio.create_task_group() as services:
+            services.start_soon(dealer.serve)
+            yield dealer
+            services.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(dealer.close)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import anyio
 
-from ..blocking import has_loop, in_thread
-from ..errors import escape
+from ..blocking import in_thread
+from ..errors import HermesError, escape
 from ..events import (
     Event,
     QueueChanged,
+    RunChanged,
     RunEnded,
     RunStarted,
 )
@@ -37,35 +36,17 @@ from ..language.kinds import DURATION
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, ProblemKind, RunResult
 from ..storage.run_folder import RunFolder
-from ..timing import Timing
-from .control import cancel_when_asked
-from .gpus import GpuDealer
+from ..storage.wishes import read_wishes
+from .adding import added_to
+from .control import Pace, follow_wishes
+from .gpus import GpuDealer, HeldGpus, dealing
 from .limits import are_too_many, pause_before_retry
-from .news import FollowLogs, News
+from .news import News
+from .options import RunOptions, within_outer
 from .slots import HeldSlot, Slots
 from .starts import Starts
 from .survey import Reason, Survey
 from .todos import PENDING, Todos, anew, comes_to_nothing
-
-INNER_SHARE = 0.7
-"""A run in a job of another run has this share of that job's grace."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a run is executed, and what is told of it beside the states of its jobs.
-
-    `grace` is in seconds, None for that of the settings.
-    """
-
-    grace: float | None
-    follow_logs: FollowLogs
-    follow_files: bool
-    timing: Timing
-
-    def grace_of(self, plan: Plan) -> float:
-        """Seconds between SIGTERM and SIGKILL for the jobs of a plan."""
-        return plan.settings.grace if self.grace is None else self.grace
 
 
 class Run:
@@ -82,7 +63,6 @@ class Run:
         starts: Starts | None = None,
         is_ending: bool = False,
     ) -> None:
-        self.plan = folder.plan
         self.name = folder.name
         self.run_id = folder.run_id
         self.killing = executor.killing
@@ -93,6 +73,9 @@ class Run:
 
         self.ended = anyio.Event()
         """Set when all jobs have ended and the last event is published."""
+
+        self.pace = Pace(threads=folder.plan.settings.threads)
+        """How many jobs go on at once, and whether more are started."""
 
         self._folder = folder
         self._survey = survey
@@ -118,6 +101,8 @@ class Run:
         self._news = News(options.follow_logs, options.timing)
         self._todos = Todos(self.plan, survey, is_ending=is_ending)
         self._place: Place | None = None
+        self._slots: Slots | None = None
+        self._taking_in = anyio.Lock()
         self._count_ended = 0
         self._count_failed = 0
         """Jobs that have come to their end in this call, and those that have failed for good."""
@@ -139,6 +124,44 @@ class Run:
         from now on.
         """
         return self._news.listen()
+
+    @property
+    def plan(self) -> Plan:
+        """What is executed, with all that was added to it so far."""
+        return self._folder.plan
+
+    @property
+    def threads(self) -> int:
+        """Most jobs at the same time. May be set while the run goes on: more start at once, and of
+        those that run too many none is ended.
+        """
+        return self.pace.threads
+
+    @threads.setter
+    def threads(self, most: int) -> None:
+        if most < 1:
+            raise ValueError("`threads` has to be at least 1")
+        self.pace.is_written = False
+        self.set_pace(threads=most, is_paused=self.pace.is_paused)
+
+    def pause(self) -> None:
+        """Starts nothing more until `continue_`. What runs goes on."""
+        self.pace.is_written = False
+        self.set_pace(threads=self.threads, is_paused=True)
+
+    def continue_(self) -> None:
+        """Starts jobs again after `pause`."""
+        self.pace.is_written = False
+        self.set_pace(threads=self.threads, is_paused=False)
+
+    async def add(self, file: str | os.PathLike[str]) -> None:
+        """Adds the jobs of a hermes file at the end of the run, with the run's settings.
+
+        Raises `HermesError` if the file or its jobs cannot be used; nothing is added then.
+        """
+        addition, _ = await in_thread(added_to, self.plan, self.name, file)
+        await in_thread(self._folder.want, addition)
+        await self.take_in((await in_thread(read_wishes, self._folder.folder)).count_added)
 
     def cancel(self) -> None:
         """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the
@@ -176,6 +199,35 @@ class Run:
             forgotten=self._folder.is_forgotten,
         )
 
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        """Changes how many jobs go on at once, and whether more are started. Nothing is written."""
+        if not self.pace.change(threads=threads, is_paused=is_paused):
+            return
+        self._folder.set_threads(threads)
+        if self._place is not None:
+            self._place.set_pace(threads=threads, is_paused=is_paused)
+        if self._slots is not None and self._place is not None:
+            self._slots.set_most(self._place.window)
+        self._tell_change()
+
+    async def take_in(self, count: int) -> None:
+        """Takes in the jobs that were added to the run since: there are `count` additions."""
+        async with self._taking_in:
+            known = len(self.plan.parts) - 1
+            if count <= known:
+                return
+            try:
+                parts = await in_thread(self._folder.added_since, known)
+            except HermesError as exc:
+                self.warn(f"nothing was added: {exc.message}")
+                return
+            self._folder.add(parts)
+            for part in parts:
+                self._todos.extend(part)
+            self._one_less.set()
+            self._tell_change()
+            await in_thread(self._folder.mark_taken, known + len(parts))
+
     def _passed(self, reason: Reason) -> int:
         # Jobs of a large plan are counted as they are passed
         return max(self._survey.counted[reason], self._todos.passed[reason])
@@ -189,11 +241,13 @@ class Run:
             async with anyio.create_task_group() as services:
                 services.start_soon(self._news.follow_logs)
                 if not self._is_ending:
-                    services.start_soon(cancel_when_asked, self, self._folder, self._timing)
+                    await services.start(follow_wishes, self, self._folder, self._timing)
                 try:
                     with self._opening:
                         async with self._executor.opened(self._open_run()) as place:
                             self._place = place
+                            if self.pace.is_paused:
+                                place.set_pace(threads=self.threads, is_paused=True)
                             with self._scope:
                                 await self._run_jobs(place)
                             self._left = place.left
@@ -222,33 +276,18 @@ class Run:
         )
 
     async def _run_jobs(self, place: Place) -> None:
-        async with self._dealing() as dealer:
+        async with dealing(self._folder, self._gpus, self._timing.gpu_poll) as dealer:
             await self._run_all(place, dealer)
-
-    @asynccontextmanager
-    async def _dealing(self) -> AsyncIterator[GpuDealer | None]:
-        """What gives GPUs to the jobs in the block; None where that is not ours to do."""
-        if self._gpus is None:
-            yield None
-            return
-        poll = self._timing.gpu_poll
-        dealer = await in_thread(GpuDealer.opened, self._folder, self._gpus, poll)
-        try:
-            async with anyio.create_task_group() as services:
-                services.start_soon(dealer.serve)
-                yield dealer
-                services.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(dealer.close)
 
     async def _run_all(self, place: Place, dealer: GpuDealer | None) -> None:
         # The next job must not start before it is known whether this one has failed
         slots = Slots(place.window, kept=self.plan.settings.max_failures is not None)
+        self._slots = slots
         async with anyio.create_task_group() as jobs:
             while (todo := await self._next()) is not None:
                 # Before the task exists: a million jobs stay lazy
                 slot = await slots.take()
+                await self._until_it_may_start(todo)
                 if self._todos.is_closed and not todo.is_taken_up:
                     slot.free()
                     continue
@@ -266,8 +305,12 @@ class Run:
             if todo is PENDING:
                 continue
             pause = self._todos.pause
-            if todo is not None or not (may_come_again or pause < math.inf):
+            if todo is not None:
                 return todo
+            if not (may_come_again or pause < math.inf):
+                if await self._is_more_wanted():
+                    continue
+                return None
             with anyio.move_on_after(pause):
                 await self._one_less.wait()
 
@@ -278,7 +321,7 @@ class Run:
         job: RunningJob | None = None
         try:
             if dealer is not None:
-                slot.hold(await dealer.take(todo))
+                slot.hold(await self._gpus_for(todo, dealer))
                 if self._todos.is_closed and not todo.is_taken_up:
                     return
             if await self._is_taken(todo):
@@ -300,6 +343,28 @@ class Run:
             slot.free()
             self._at_work -= 1
             self._one_less.set()
+
+    async def _until_it_may_start(self, todo: Todo) -> None:
+        """Waits while the run is paused. What an earlier runner has begun is not held up."""
+        while self.pace.is_paused and not todo.is_taken_up and not self._todos.is_closed:
+            await self.pace.wait()
+
+    async def _gpus_for(self, todo: Todo, dealer: GpuDealer) -> HeldGpus:
+        while True:
+            await self._until_it_may_start(todo)
+            held = await dealer.take(todo)
+            if not self.pace.is_paused or todo.is_taken_up or self._todos.is_closed:
+                return held
+            # Paused while it waited for them: others may have them meanwhile
+            held.release()
+
+    async def _is_more_wanted(self) -> bool:
+        """Whether jobs were added since anybody looked; asked when all others are done."""
+        if self._is_ending or self._todos.is_closed:
+            return False
+        known = self.plan.count
+        await self.take_in((await in_thread(read_wishes, self._folder.folder)).count_added)
+        return self.plan.count > known
 
     async def _is_taken(self, todo: Todo) -> bool:
         """Whether another run of this name has started the job since this one has looked."""
@@ -366,6 +431,7 @@ class Run:
     def _start_nothing_more(self, why: str) -> None:
         if not self._todos.is_closed:
             self._todos.is_closed = True
+            self.pace.note()
             self.warn(why)
 
     def close(self, is_done: bool) -> None:
@@ -387,18 +453,28 @@ class Run:
         self._news.leave()
 
     def _tell_begin(self) -> None:
-        done = self._survey.counted.total() - self._survey.counted[Reason.TAKEN_UP]
         self._news.publish(
             RunStarted(
                 run_id=self.run_id,
                 name=self.name,
-                total=self.plan.count - done,
+                total=self._total,
                 threads=self.plan.settings.threads,
                 experiments=str(self.plan.experiments),
             )
         )
         for message in self._survey.warnings:
             self.warn(message)
+
+    @property
+    def _total(self) -> int:
+        done = self._survey.counted.total() - self._survey.counted[Reason.TAKEN_UP]
+        return self.plan.count - done
+
+    def _tell_change(self) -> None:
+        pace = self.pace
+        self._news.publish(
+            RunChanged(total=self._total, threads=pace.threads, is_paused=pace.is_paused)
+        )
 
     def _tell_queue(self, pending: int, running: int, reason: str) -> None:
         self._news.publish(QueueChanged(pending=pending, running=running, reason=reason))
@@ -412,59 +488,3 @@ class Run:
                 cancelled=self.cancelled,
             )
         )
-
-
-def within_outer(grace: float, environment: Mapping[str, str]) -> float:
-    """The grace of a run that may itself be in a job of another run: shorter than the grace of that
-    job, so that jobs which do not obey are killed, and told, before their runner is.
-    """
-    try:
-        outer = float(environment["HERMES_GRACE"])
-    except (KeyError, ValueError):
-        return grace
-    return min(grace, INNER_SHARE * outer) if outer > 0 else grace
-
-
-@asynccontextmanager
-async def in_progress(run: Run, folder: RunFolder) -> AsyncIterator[Run]:
-    """Executes a run while the block runs. Leaving the block waits for the jobs; leaving it by an
-    exception ends them first. The exception is raised as it is.
-    """
-    is_done = False
-    failure: BaseException | None = None
-    host = anyio.get_current_task()
-    try:
-        async with AsyncExitStack() as stack:
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(run.execute)
-            try:
-                yield run
-            except anyio.get_cancelled_exc_class():
-                raise
-            except GeneratorExit:
-                # The generator around the block was dropped
-                run.cancel()
-                if has_loop():
-                    with anyio.CancelScope(shield=True):
-                        await run.ended.wait()
-                    if anyio.get_current_task() != host:
-                        # The group cannot be left by another task than that which entered it
-                        stack.pop_all()
-                raise
-            except BaseException as exc:
-                # Raised outside of the group, which would wrap it
-                failure = exc
-                run.cancel()
-            finally:
-                run.leave()
-        is_done = run.result.ok
-        if failure is not None:
-            raise failure
-    finally:
-        try:
-            if has_loop():
-                with anyio.CancelScope(shield=True):
-                    await in_thread(run.close, is_done)
-        finally:
-            # However this is broken off, the lock is given back
-            folder.close(done=False)

@@ -23,6 +23,10 @@ class Slots:
         self._fresh = count()
         self._returned: list[int] = []
 
+    def set_most(self, most: int) -> None:
+        """From now on so many at the same time; slots that are held stay held."""
+        self.limiter.total_tokens = most
+
     async def take(self) -> HeldSlot:
         """Waits for a slot."""
         slot = HeldSlot(self, kept=self._are_kept)

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
+from itertools import chain
 
 from ..executors.base import Todo
 from ..language.keys import Keys
@@ -36,7 +37,10 @@ class Todos:
         self._survey = survey
         self._first = deque(survey.taken_up)
         self._count_later = 0
-        self._plan = iter(()) if is_ending else self._of_plan(plan)
+        self._keys, self._count_made = Keys(plan.place), 0
+        self._plan: Iterator[Todo | Pending] = iter(())
+        for part in () if is_ending else plan.parts:
+            self.extend(part)
         self.passed: Counter[Reason] = Counter()
         """Jobs of the plan that were not started, so far."""
 
@@ -74,6 +78,10 @@ class Todos:
     def may_block(self) -> bool:
         return bool(self._survey.settled)
 
+    def extend(self, part: Plan) -> None:
+        """Adds the jobs of a part of the plan behind all others."""
+        self._plan = chain(self._plan, self._of_plan(part))
+
     def pass_by(self, reason: Reason) -> None:
         """Counts a job that is not started."""
         self.passed[reason] += 1
@@ -88,10 +96,11 @@ class Todos:
         heapq.heappush(self._later, (time.monotonic() + pause, self._count_later, todo))
 
     def _of_plan(self, plan: Plan) -> Iterator[Todo | Pending]:
-        keys, settled = Keys(plan.place), self._survey.settled
+        settled = self._survey.settled
         ends = time.monotonic() + SLICE
-        for index, job in enumerate(plan.jobs):
-            key = keys.key(job)
+        for job in plan.jobs:
+            key = self._keys.key(job)
+            index, self._count_made = self._count_made, self._count_made + 1
             reason = settled.get(key)
             if reason is None:
                 attempt = self._survey.attempts.get(key, 0) + 1

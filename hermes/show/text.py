@@ -18,7 +18,15 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..errors import escape, shortened
-from ..events import Event, JobEnded, JobStarted, QueueChanged, RunEnded, RunStarted
+from ..events import (
+    Event,
+    JobEnded,
+    JobStarted,
+    QueueChanged,
+    RunChanged,
+    RunEnded,
+    RunStarted,
+)
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, RunResult, Status
 from ..storage.files import open_regular
@@ -89,6 +97,9 @@ class Progress:
     queue: QueueChanged | None = None
     """Where the jobs stand that are with a cluster; None if they are not."""
 
+    is_paused: bool = False
+    """Whether nothing more is started for now."""
+
     at_once: int = 1
     """How many ran at the same time when the last one started."""
 
@@ -104,6 +115,8 @@ class Progress:
         match event:
             case RunStarted():
                 self.total = event.total
+            case RunChanged():
+                self.total, self.is_paused = event.total, event.is_paused
             case JobStarted():
                 self.running[event.identifier] = (event, time.monotonic())
                 self.at_once = len(self.running)
@@ -169,6 +182,13 @@ class Progress:
             )
             for started, outcome in list(self.latest)[max(0, len(self.latest) - room) :]
         ]
+
+
+def changed(event: RunChanged) -> str:
+    """How a run goes on after it was changed, in a line."""
+    if event.is_paused:
+        return "paused: nothing more is started until `hermes continue`"
+    return f"going on: {jobs(event.total)}, at most {event.threads} at the same time"
 
 
 def on_gpus(event: JobStarted) -> str:

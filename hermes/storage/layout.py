@@ -16,6 +16,7 @@
           stop                          there once `hermes stop` was called
           pause                         there from `hermes pause` to `hermes continue`
           threads                       how many jobs run at once since `hermes set threads=N`
+          pace                          which of the two the run's process has taken in last
           added/<n>.json                what `hermes add` has added to the plan, counted from 1
           added/taken                   how many of these the run has taken in
           uncommitted.patch             as the run began, for the nodes of a cluster
@@ -56,6 +57,7 @@ PAUSE = "pause"
 THREADS = "threads"
 ADDED = "added"
 TAKEN = "taken"
+PACE = "pace"
 SLURM = "slurm"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
@@ -90,7 +92,7 @@ that folder.
 A reader ignores members that it does not know, so a new member changes no number; members that go
 or change their meaning, and new values of an enumeration, do. Readers take older formats and
 refuse newer ones. The clock is text that sorts; the lock, the stop and
-pause files, the number of threads and the logs have no format.
+pause files, what is said of threads, and the logs have no format.
 """
 
 
@@ -146,6 +148,11 @@ def pause_file(run_folder: str) -> str:
 def threads_file(run_folder: str) -> str:
     """Says how many jobs run at once, if that was changed since the run began."""
     return f"{run_folder}/{THREADS}"
+
+
+def pace_file(run_folder: str) -> str:
+    """What the process of a run has last taken in of the two above."""
+    return f"{run_folder}/{PACE}"
 
 
 def added_folder(run_folder: str) -> str:

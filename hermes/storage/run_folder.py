@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -23,8 +23,9 @@ import msgspec
 from .. import __version__
 from ..errors import HermesError, escape
 from ..language.checks import find_program
+from ..language.compiling import recorded_addition
 from ..language.kinds import variables
-from ..language.plan import Plan
+from ..language.plan import Plan, with_threads
 from ..language.settings import Settings
 from ..model import Job, Status
 from ..timing import TIMING, Timing
@@ -40,6 +41,7 @@ from .metadata import Metadata, SlurmTask
 from .provenance import boot_id, user_name, versions
 from .query import experiments_named
 from .run_record import RunRecord, leave_pointer, lock, remove_pointer, write_record
+from .wishes import Addition, additions, mark_taken, want_jobs, want_threads
 from .writer import Experiment
 
 RESERVE = 64 * 1024
@@ -236,6 +238,7 @@ class RunFolder:
             attempt=attempt,
             slot=slot,
             gpus=gpus,
+            file=self.plan.part_of(index),
             identifier=identifier,
             home=Home.of(directory, f"{above.real}/{identifier}"),
             code=code,
@@ -297,6 +300,37 @@ class RunFolder:
         experiment.open_logs()
         return experiment
 
+    def want(self, addition: Addition) -> None:
+        """Has the run take in more jobs. Blocks. Raises `HermesError`."""
+        try:
+            want_jobs(self.folder, addition)
+        except OSError as exc:
+            raise HermesError(f"cannot write to `{escape(self.folder)}`: {exc.strerror}") from None
+
+    def added_since(self, known: int) -> list[Plan]:
+        """What was added to the run, but for the first `known` additions. Blocks. Raises
+        `HermesError`."""
+        return [
+            recorded_addition(self.plan, each.path, each.text)
+            for each in additions(self.folder, known)
+        ]
+
+    def add(self, parts: Sequence[Plan]) -> None:
+        """Takes more jobs into the plan."""
+        self.plan = self.plan.with_added(*parts)
+
+    def mark_taken(self, count: int) -> None:
+        """Tells those who wait for it that so many additions are in the plan. Blocks."""
+        with contextlib.suppress(OSError):
+            mark_taken(self.folder, count)
+
+    def set_threads(self, threads: int) -> None:
+        """From now on experiments tell that so many jobs run at the same time."""
+        self.plan = with_threads(self.plan, threads)
+        self.template = msgspec.structs.replace(
+            self.template, settings=self.plan.settings.as_json()
+        )
+
     def code_as_begun(self) -> Git:
         """The state of the code as the run began, whose patch is put into the run's folder for
         those who execute its jobs elsewhere. Blocks until git has told it."""
@@ -337,6 +371,9 @@ class RunFolder:
                 os.dup2(locked, self._locked, inheritable=False)
                 os.close(locked)
             write_record(self.folder, self.run_id, self.name, self.plan)
+            want_threads(self.folder, self.plan.settings.threads)
+            for part in self.plan.parts[1:]:
+                want_jobs(self.folder, Addition(path=part.path, text=part.text))
             _keep_room(self._locked)
             self.clock.renew(os.path.dirname(self.folder))
             if self.journal is not None:

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import msgspec
 
 from ..errors import HermesError, escape
-from ..language.compiling import from_recipe
-from ..language.plan import Plan
+from ..language.compiling import from_recipe, recorded_addition
+from ..language.plan import Plan, with_threads
 from ..language.settings import find_root
 from . import layout
 from .files import open_regular, read_regular, write_atomic
 from .layout import EXPERIMENTS, LOCK, POINTER, RUN_RECORD
 from .metadata import decoded, encoded
+from .wishes import additions, read_wishes
 
 Warn = Callable[[str], None]
 
@@ -70,10 +71,18 @@ class RunRecord:
     recipe: dict[str, object]
 
     def plan(self) -> Plan:
-        """The plan of the run, as it was when the run began. Raises `HermesError`."""
+        """The plan of the run, as it was when the run began and with what was changed since.
+
+        Raises `HermesError`.
+        """
         path = f"{self.folder}/{RUN_RECORD}"
         try:
-            return from_recipe(self.recipe)
+            plan = from_recipe(self.recipe)
+            for addition in additions(self.folder):
+                part = recorded_addition(plan, addition.path, addition.text)
+                plan = plan.with_added(part)
+            threads = read_wishes(self.folder).threads
+            return plan if threads is None else with_threads(plan, threads)
         except (KeyError, TypeError, AttributeError) as exc:
             raise HermesError(f"`{escape(path)}` does not hold a plan: {exc!r}") from None
 

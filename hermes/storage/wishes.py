@@ -15,7 +15,16 @@ import msgspec
 
 from ..errors import HermesError, escape
 from .files import read_regular, rename_new, unfinished, write_all, write_atomic
-from .layout import ADDED, FORMATS, TAKEN, added_folder, pause_file, stop_file, threads_file
+from .layout import (
+    ADDED,
+    FORMATS,
+    TAKEN,
+    added_folder,
+    pace_file,
+    pause_file,
+    stop_file,
+    threads_file,
+)
 from .metadata import decoded, encoded
 
 
@@ -38,6 +47,12 @@ class Wishes:
     is_paused: bool = False
     threads: int | None = None
     count_added: int = 0
+
+    @property
+    def pace(self) -> str:
+        """What is wanted but for what was added, as text; empty if nothing was ever changed."""
+        words = [str(self.threads or ""), "paused" if self.is_paused else ""]
+        return " ".join(filter(None, words))
 
 
 def read_wishes(folder: str) -> Wishes:
@@ -88,6 +103,21 @@ def want_pause(folder: str, is_paused: bool) -> None:
 def want_threads(folder: str, threads: int) -> None:
     """Has a run execute so many jobs at once. Raises `OSError`."""
     write_atomic(threads_file(folder), f"{threads}\n".encode(), sync=True)
+
+
+def mark_pace(folder: str, pace: str) -> None:
+    """Tells those who wait for it what the run's process has taken in. Never raises."""
+    with contextlib.suppress(OSError):
+        write_atomic(pace_file(folder), f"{pace}\n".encode(), sync=False)
+
+
+def is_taken_in(folder: str) -> bool:
+    """Whether the run's process has taken in how many jobs are wanted at once, and whether more."""
+    try:
+        known = read_regular(pace_file(folder)).decode("ascii", "replace").strip()
+    except OSError:
+        known = ""
+    return known == read_wishes(folder).pace
 
 
 def want_jobs(folder: str, addition: Addition) -> int:

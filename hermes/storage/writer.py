@@ -94,10 +94,13 @@ class Experiment:
     @classmethod
     def new(
         cls, *, run: Run, job: Job, key: str, attempt: int, slot: int,
-        gpus: tuple[str, ...] | None, identifier: str, home: Home, code: CodeAtStart,
-        python: Future[PythonOfJob], program: str | None,
+        gpus: tuple[str, ...] | None, file: Plan, identifier: str, home: Home,
+        code: CodeAtStart, python: Future[PythonOfJob], program: str | None,
     ) -> Experiment:  # fmt: skip
-        """The experiment of a job that has not been started. The directory is there, and empty."""
+        """The experiment of a job that has not been started. The directory is there, and empty.
+
+        `file` is the part of the plan that holds the job.
+        """
         values = placeholders(run, identifier, home.path, slot, gpus)
         metadata = msgspec.structs.replace(
             run.template,
@@ -116,7 +119,7 @@ class Experiment:
             comments=job.options.comments,
             key=key,
             attempts=attempt,
-            hermes_file=HermesFile(path=run.plan.path, line=job.line, sha256=run.plan.sha256),
+            hermes_file=HermesFile(path=file.path, line=job.line, sha256=file.sha256),
             files=[],
             problems=[],
         )

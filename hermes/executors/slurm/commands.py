@@ -233,6 +233,25 @@ class Commands:
         found = [parse_duration(line.strip()) for line in done.stdout.splitlines()]
         return next((seconds for seconds in found if seconds is not None), None)
 
+    # Changing
+
+    def set_pace(self, name: str, most: int, is_held: bool) -> None:
+        """Lets at most so many tasks of the arrays of this name run at once, and holds those that
+        have not started, or lets them go. Raises `NoAnswerError`."""
+        hold = "hold" if is_held else "release"
+        for words in (
+            ["update", f"JobName={name}", f"ArrayTaskThrottle={most}"],
+            [hold, f"jobname={name}"],
+        ):
+            done = self.call(["scontrol", *words], ASK_LIMIT)
+            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            # What has ended meanwhile needs nothing: `1_0-1: Job has already finished`
+            refused = [line for line in lines if not _NEEDS_NOTHING.search(line)]
+            if done.returncode and (refused or not lines):
+                raise NoAnswerError(
+                    last_line("\n".join(refused)) or f"`scontrol {words[0]}` failed"
+                )
+
     # Cancelling
 
     def cancel_named(self, names: Iterable[str]) -> None:
@@ -252,6 +271,10 @@ class Commands:
         done = self.call(["scancel", *words], ASK_LIMIT)
         if done.returncode:
             raise NoAnswerError(last_line(done.stderr))
+
+
+_NEEDS_NOTHING = re.compile(r"No error|already (finish|complet|done)|Invalid job", re.IGNORECASE)
+"""A line of `scontrol` on a task that has been changed, or has ended."""
 
 
 def require_slurm() -> None:

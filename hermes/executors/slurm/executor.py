@@ -30,6 +30,7 @@ from .commands import Commands, Limits, NoAnswerError, require_slurm
 from .finishing import Finisher
 from .following import Follower
 from .open_tasks import OpenTask, OpenTasks
+from .pacing import Pacer
 from .states import timed_out
 from .submitting import Submitter
 from .tasks import Submission, Task, TaskFolder, held
@@ -165,6 +166,7 @@ class SlurmPlace:
         self._threads = threads
         self._finisher = Finisher(run)
         self._asker = Asker(run=run, commands=commands, tasks=tasks, threads=threads)
+        self._pacer = Pacer(run=run, commands=commands, tasks=tasks, threads=threads)
         self._submitter = Submitter(
             run=run,
             folder=folder,
@@ -172,6 +174,7 @@ class SlurmPlace:
             limits=limits,
             tasks=tasks,
             threads=threads,
+            pacer=self._pacer,
             on_accepted=self._asker.begin_anew,
         )
         self._follower = Follower(
@@ -224,7 +227,9 @@ class SlurmPlace:
         try:
             with self._services:
                 async with anyio.create_task_group() as services:
-                    for each in (self._submitter, self._asker, self._follower, self._finisher):
+                    services.start_soon(self._submitter.serve)
+                    services.start_soon(self._pacer.serve)
+                    for each in (self._asker, self._follower, self._finisher):
                         services.start_soon(each.serve)
         finally:
             self._served.set()
@@ -234,6 +239,9 @@ class SlurmPlace:
         with anyio.move_on_after(LEAVING):
             await self._served.wait()
         self._commands.abandon()
+
+    def set_pace(self, *, threads: int, is_paused: bool) -> None:
+        self._pacer.set(threads=threads, is_paused=is_paused)
 
     def kill(self) -> None:
         self._commands.abandon()

@@ -20,6 +20,7 @@ from ...storage.git import Git
 from ..base import NotBegunError, OpenRun, Todo
 from .commands import Commands, Limits, NoAnswerError, NotTakenError
 from .open_tasks import OpenTask, OpenTasks
+from .pacing import Pacer
 from .refusals import Meaning
 from .tasks import Entry, Submission, TaskFolder
 
@@ -61,6 +62,7 @@ class Submitter:
         limits: Limits,
         tasks: OpenTasks,
         threads: anyio.CapacityLimiter,
+        pacer: Pacer,
         on_accepted: Callable[[], object],
     ) -> None:
         self._run = run
@@ -69,6 +71,7 @@ class Submitter:
         self._limits = limits
         self._tasks = tasks
         self._threads = threads
+        self._pacer = pacer
         self._on_accepted = on_accepted
         self._requests: dict[str, _Request] = {}
         """What has not been submitted yet, by the keys of the jobs."""
@@ -201,6 +204,7 @@ class Submitter:
             else:
                 self._tasks.arrays.setdefault(submission.number, set()).add(array)
                 self._on_accepted()
+                self._pacer.note_submitted()
                 return
             may_be_there |= meaning is Meaning.UNCLEAR
             # What has arrived late may itself be what fills the queue
@@ -257,7 +261,7 @@ class Submitter:
             run_folder=self._run.folder.folder,
             task_folder=self._folder.path,
             working_directory=str(self._run.plan.working_directory),
-            threads=self._run.plan.settings.threads,
+            threads=self._pacer.most,
             after=await self._arrays_before(submission),
         )
 
@@ -267,7 +271,7 @@ class Submitter:
         Each array has its own throttle; one after the other, they keep to `threads` together.
         """
         others = [each for each in self._tasks.all if each.task.submission != submission.number]
-        if len(others) + len(submission.entries) <= self._run.plan.settings.threads:
+        if len(others) + len(submission.entries) <= self._pacer.most:
             return ()
         arrays = self._tasks.arrays
         numbers = {each.task.submission for each in others} & arrays.keys()

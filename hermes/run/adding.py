@@ -1,0 +1,23 @@
+"""Adding jobs to a run: they are checked before anybody is told of them."""
+
+from __future__ import annotations
+
+import os
+
+from ..language.compiling import compile_addition
+from ..language.plan import Plan
+from ..storage.wishes import Addition
+from .gpus import find_for
+
+
+def added_to(plan: Plan, name: str, file: str | os.PathLike[str]) -> tuple[Addition, int]:
+    """What is to be added to a run of this plan and name, and how many jobs that are: those of a
+    hermes file. Blocks.
+
+    Raises `HermesError` if they cannot be executed.
+    """
+    part = compile_addition(plan, file)
+    part.check(name)
+    if plan.settings.executor == "local":
+        find_for(part)
+    return Addition(path=part.path, text=part.text), part.count
