@@ -1,0 +1,191 @@
+"""Which files of an experiment hold metrics, and what is in them.
+
+Where two kinds of files tell of the same metric, the first of this order counts: event files of
+TensorBoard, CSV, JSON lines, JSON, standard output. Where two files of one kind do, the metric of
+the second has the name of its file (of its folder, for event files) before its own:
+`eval/loss`. All functions here block.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from ...errors import HermesError, escape
+from ...storage.files import open_regular
+from ...storage.layout import OWN, PART, STDOUT
+from ...storage.metadata import read_metadata
+from .curves import Curve, Summary
+from .objects import read_lines, read_object
+from .printed import read_printed
+from .sinks import Sink, Target
+from .tables import read_table
+from .tensorboard import read_events
+
+MOST_FILES = 2000
+"""Files and folders of an experiment that are looked at."""
+
+DEEPEST = 8
+"""Folders in folders that are looked into."""
+
+LARGEST_OBJECT = 2**26
+"""Bytes of a JSON file that is read as a whole."""
+
+SETTINGS = ("config", "param", "args", "settings", "hparams", "options", "environment")
+"""A JSON file whose name begins so says how a job was set up, not what came of it."""
+
+
+class _Source(NamedTuple):
+    """A file with metrics. Kinds are sorted by their rank."""
+
+    kind: str
+    path: str
+    label: str
+
+
+_KINDS = ("events", "table", "lines", "object", "printed")
+
+
+def summarise(directory: str) -> tuple[dict[str, Summary], list[str]]:
+    """What sums up the metrics of an experiment, by name, and what could not be read.
+
+    Files of any size are read piece by piece.
+    """
+    return _read(directory, Summary, None)
+
+
+def read_curves(
+    directory: str, names: Collection[str] | None = None
+) -> tuple[dict[str, Curve], list[str]]:
+    """The curves of the metrics of an experiment, or of those of these names, and what could not be
+    read."""
+    return _read(directory, Curve, names)
+
+
+def _read(
+    directory: str, kind: type[Target], names: Collection[str] | None
+) -> tuple[dict[str, Target], list[str]]:
+    found: dict[str, Target] = {}
+    of_kind: dict[str, str] = {}
+    problems = []
+    sinks: dict[tuple[str, str], Sink[Target]] = {}
+    for source in _sources(directory):
+        sink = Sink(kind, names)
+        if source.kind == "events":
+            # A run that was started again goes on in another file of the same folder
+            sink = sinks.setdefault((source.kind, source.label), sink)
+        else:
+            sinks[source.kind, source.path] = sink
+        try:
+            wrong = _read_source(source, sink)
+        except OSError as exc:
+            wrong = exc.strerror or str(exc)
+        if wrong is not None:
+            path = escape(os.path.relpath(source.path, directory))
+            problems.append(f"`{path}`: {wrong}")
+    for (rank, where), sink in sinks.items():
+        label = where if rank == "events" else _label(where, directory)
+        for name, target in sink.found.items():
+            key = name
+            if key in found and of_kind[key] == rank:
+                key = f"{label}/{name}"
+            if key not in found and (names is None or key in names):
+                found[key], of_kind[key] = target, rank
+    return found, problems
+
+
+def _read_source(source: _Source, sink: Sink[Any]) -> str | None:
+    with open(open_regular(source.path, os.O_RDONLY), "rb") as file:
+        if source.kind == "events":
+            return read_events(file, sink)
+        if source.kind == "lines":
+            return read_lines(file, sink)
+        if source.kind == "object":
+            return _read_json(file, sink)
+        with io.TextIOWrapper(file, "utf-8", "replace", newline="\n") as text:
+            if source.kind == "table":
+                return read_table(text, sink)
+            read_printed(text, sink)
+            return None
+
+
+def _read_json(file: BinaryIO, sink: Sink[Any]) -> str | None:
+    first, second = file.readline(LARGEST_OBJECT), file.readline(LARGEST_OBJECT)
+    file.seek(0)
+    # Stable-Baselines3 calls such a file `progress.json`
+    if first.rstrip().endswith(b"}") and second.startswith(b"{"):
+        return read_lines(file, sink)
+    data = file.read(LARGEST_OBJECT + 1)
+    if len(data) > LARGEST_OBJECT:
+        return f"it has more than {LARGEST_OBJECT >> 20} MiB"
+    return read_object(data, sink)
+
+
+def _sources(directory: str) -> list[_Source]:
+    """The files of an experiment that may hold metrics, in the order in which they count."""
+    given = _given(directory)
+    found = []
+    for path in _files(directory):
+        relative = os.path.relpath(path, directory)
+        name = os.path.basename(path)
+        if relative in given or relative.endswith(PART):
+            continue
+        if relative in OWN:
+            if relative == STDOUT:
+                found.append(_Source("printed", path, ""))
+            continue
+        kind = _kind(name)
+        if kind is not None:
+            found.append(_Source(kind, path, os.path.dirname(relative)))
+    return sorted(found, key=lambda each: (_KINDS.index(each.kind), each.path))
+
+
+def _kind(name: str) -> str | None:
+    lower = name.lower()
+    if "tfevents" in lower:
+        return "events"
+    stem, suffix = os.path.splitext(lower)
+    if suffix in (".csv", ".tsv"):
+        return "table"
+    if suffix in (".jsonl", ".ndjson"):
+        return "lines"
+    if suffix == ".json" and not stem.startswith(SETTINGS):
+        return "object"
+    return None
+
+
+def _given(directory: str) -> set[str]:
+    """Files that were there before the job began: its input."""
+    try:
+        files = read_metadata(directory).files
+    except HermesError:
+        return set()
+    return {file.path for file in files if file.origin == "copied-before"}
+
+
+def _files(directory: str) -> Iterator[str]:
+    """Regular files below a folder; links are not followed."""
+    folders, count = [(directory, 0)], 0
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in found:
+            count += 1
+            if count > MOST_FILES:
+                return
+            if entry.is_file(follow_symlinks=False):
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False) and depth < DEEPEST:
+                folders.append((entry.path, depth + 1))
+
+
+def _label(path: str, directory: str) -> str:
+    """What stands before the metrics of a file: its path without suffix and identifier."""
+    stem = os.path.splitext(os.path.relpath(path, directory))[0]
+    return stem.replace(os.path.basename(directory), "").strip("_-. /") or "other"
