@@ -88,11 +88,12 @@ def _read(
     for (rank, where), sink in sinks.items():
         label = where if rank == "events" else _label(where, directory)
         for name, target in sink.found.items():
-            key = name
-            if key in found and of_kind[key] == rank:
-                key = f"{label}/{name}"
-            if key not in found and (names is None or key in names):
-                found[key], of_kind[key] = target, rank
+            key = f"{label}/{name}" if of_kind.get(name) == rank else name
+            if key not in of_kind:
+                # Also of those that nobody has asked for: names must not depend on that
+                of_kind[key] = rank
+                if names is None or key in names:
+                    found[key] = target
     return found, problems
 
 
