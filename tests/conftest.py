@@ -17,12 +17,17 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 import hermes
 
 from .executors.slurm.cluster import Cluster
 from .support import Desk, MakeDesk, Project
 from .support.endless import endless_jobs
+
+# How long an example takes says more of the machine than of Hermes
+settings.register_profile("hermes", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hermes")
 
 HERMES = os.path.dirname(hermes.__file__)
 TESTS = os.path.dirname(__file__)
