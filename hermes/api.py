@@ -73,7 +73,8 @@ async def open_run(
     )
     setting = executor if isinstance(executor, str) else None
     if isinstance(file, Plan):
-        given = {"root": root, "working_directory": working_directory, **settings}
+        places = {"root": root, "working_directory": working_directory}
+        given = {**places, "comments": comments or None, **settings}
         _refuse([each for each, value in given.items() if value is not None])
         plan = file if setting is None else file.at(setting)
     else:

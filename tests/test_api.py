@@ -401,6 +401,14 @@ async def test_unusable_names_are_refused(project: Project, name: str) -> None:
     assert project.tree(project.path.parent).keys() == before
 
 
+async def test_what_a_plan_has_already_is_refused_beside_it(project: Project) -> None:
+    project.write("job.sh", "")
+    plan = hermes.compile_command("sh job.sh", working_directory=project.path, root=project.path)
+    with pytest.raises(TypeError, match="give `comments`, `threads` to `compile_file`"):
+        await hermes.run_file(plan, comments=["lost"], threads=2)
+    assert (await hermes.run_file(plan)).ok
+
+
 @pytest.mark.parametrize("name", ["ü \N{ROCKET}", "-n", "a b", "x" * 255, "'\"$(x)", "[red]"])
 async def test_usable_names_are_used(project: Project, name: str) -> None:
     project.write("job.sh", "")

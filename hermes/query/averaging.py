@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..errors import HermesError
@@ -67,6 +67,14 @@ class Picture:
         if any(band.n > 1 for band in self.bands):
             said += ": mean and 95 % interval"
         return said
+
+    def first(self, most: int) -> Picture:
+        """With so many bands at most; that there are more is told."""
+        count = len(self.bands)
+        if count <= most:
+            return self
+        note = f"{most} of {count} groups are drawn; a filter or `--group-by` chooses others"
+        return replace(self, bands=self.bands[:most], notes=(*self.notes, note))
 
 
 def pictured(

@@ -7,27 +7,31 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
-from ..errors import HermesError, escape
+from ..errors import HermesError, did_you_mean, escape
 from ..storage.layout import METADATA
 from ..storage.metadata import Metadata, read_metadata
 from ..storage.query import Experiment
 from . import rlmate
+from .averaging import Picture, pictured
 from .columns import Columns, row_of
+from .comparing import Comparison, compared
 from .filters import parse, predicate
+from .grouping import Grouping, chosen, grouped
 from .metrics.curves import Curve, Summary
+from .metrics.files import read_curves, summarise
 from .places import directories_in, folders_of
-from .rows import Column, Kind, Row, Value, as_text
+from .rows import ASPECTS, Column, Kind, Row, Value, as_text
 
-if TYPE_CHECKING:
-    pass
+MOST_NAMED = 8
+"""Metrics that are named to somebody who has asked for one that there is not."""
 
 MOST_SHOWN = 100
 """Experiments that a notebook shows; how many more there are is told."""
@@ -205,6 +209,68 @@ class Experiments:
         found = {row.identifier: curve_of(row.directory, metric) for row in self._rows}
         return {name: curve for name, curve in found.items() if curve is not None}
 
+    def compare(
+        self,
+        group_by: str | Sequence[str] | None = None,
+        metric: str | Sequence[str] = (),
+        *,
+        with_failed: bool = False,
+    ) -> Comparison:
+        """Groups of experiments, and the statistics of their metrics.
+
+            hermes.experiments().compare("lr,env", "return.max")
+
+        `group_by` names columns, or `all-but seed`: all in which the experiments differ, but for
+        these; without, all but for seeds. `metric` is one or several of them; without, the first
+        there are. Only what has finished counts, or everything `with_failed`. The comparison's
+        `notes` say what was left out. Raises `HermesError`.
+        """
+        named = (metric,) if isinstance(metric, str) else metric
+        metrics = [self._metric(each, ASPECTS) for each in named]
+        return compared(self._grouped(group_by, with_failed), metrics)
+
+    def picture(
+        self,
+        metric: str,
+        *,
+        x: str | None = None,
+        group_by: str | Sequence[str] | None = None,
+        smooth: int = 1,
+        log_x: bool = False,
+        log_y: bool = False,
+        with_failed: bool = False,
+    ) -> Picture:
+        """The mean curve of each group, with its interval."""
+        name = self._metric(metric)
+        across = None if x is None else self._metric(x)
+        return pictured(
+            self._grouped(group_by, with_failed),
+            self.curves(name),
+            name,
+            across=None if across is None else self.curves(across),
+            x=across or "step",
+            smooth=smooth,
+            log_x=log_x,
+            log_y=log_y,
+        )
+
+    def _grouped(self, group_by: str | Sequence[str] | None, with_failed: bool) -> Grouping:
+        columns = chosen(self._rows, group_by, self.columns.find)
+        return grouped(self._rows, columns, with_failed=with_failed)
+
+    def _metric(self, text: str, aspects: Sequence[str] = ()) -> str:
+        """The name of a metric, perhaps with an aspect: `return.max`. Raises `HermesError` if no
+        experiment has it."""
+        name = text.removeprefix(f"{Kind.METRIC}:")
+        known = dict.fromkeys(each for row in self._all[0] for each in row.metrics)
+        metric, _, aspect = name.rpartition(".")
+        if name in known or (metric in known and aspect in aspects):
+            return name
+        raise HermesError(
+            f"no experiment has a metric `{escape(text)}`",
+            hint=did_you_mean(name, known) or _list_of(known),
+        )
+
     def shown_columns(self) -> list[Column]:
         """What a table shows if nothing else is asked for: identifier, script, name, status and
         duration; parameters and arguments that differ; metrics that there are."""
@@ -268,6 +334,15 @@ class Experiments:
         more = len(rows) - MOST_SHOWN
         note = f"<div>and {more} more</div>" if more > 0 else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _list_of(metrics: Iterable[str]) -> str:
+    names = [f"`{escape(name)}`" for name in metrics]
+    shown = ", ".join(names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+    if not names:
+        return "none of them has any metric"
+    return f"there are {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 def _time_of_day(identifier: str) -> str:
@@ -336,9 +411,9 @@ def metadata_of(directory: str) -> Metadata:
 
 def summaries_of(directory: str) -> Mapping[str, Summary]:
     """What sums up the curves of an experiment."""
-    return {}
+    return summarise(directory)[0]
 
 
 def curve_of(directory: str, name: str) -> Curve | None:
     """One curve of an experiment."""
-    return None
+    return read_curves(directory, [name])[0].get(name)

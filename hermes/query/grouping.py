@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import HermesError
@@ -24,6 +24,11 @@ NAMED = 3
 """So many groups are named at most in one note; how many more there are is told."""
 
 OF_ARGUMENTS = (Kind.PARAMETER, Kind.ARGUMENT)
+
+OF_ORIGIN = tuple((name, Column(name, (Kind.META,))) for name in ("script", "name"))
+"""What tells experiments apart even where all of their arguments are alike."""
+
+COMMIT = Column("commit", (Kind.META,))
 
 Key = tuple[object, ...]
 
@@ -80,7 +85,7 @@ def is_seed(name: str) -> bool:
 
 
 def differing(rows: Sequence[Row]) -> list[tuple[str, Column]]:
-    """Parameters and arguments in which rows differ, in the order in which they come up.
+    """In what rows differ: script and name, then parameters and arguments as they come up.
 
     One of both that has the same name and values is one column; else the name has its prefix. A
     column that repeats an earlier one under another name is left out.
@@ -88,14 +93,14 @@ def differing(rows: Sequence[Row]) -> list[tuple[str, Column]]:
     names = dict.fromkeys(
         name for kind in OF_ARGUMENTS for row in rows for name in row.cells.get(kind, {})
     )
+    named = [each for name in names for each in _columns_named(name, rows)]
     found: list[tuple[str, Column]] = []
     seen = set()
-    for name in names:
-        for shown, column in _columns_named(name, rows):
-            values = tuple(key_of(row.value(column)) for row in rows)
-            if len(set(values)) > 1 and values not in seen:
-                seen.add(values)
-                found.append((shown, column))
+    for name, column in (*OF_ORIGIN, *named):
+        values = tuple(key_of(row.value(column)) for row in rows)
+        if len(set(values)) > 1 and values not in seen:
+            seen.add(values)
+            found.append((name, column))
     return found
 
 
@@ -145,6 +150,25 @@ def by_columns(rows: Sequence[Row], shared: Sequence[tuple[str, Column]]) -> Col
     return Columns(shared=tuple(shared), repeats=repeats, notes=tuple(notes))
 
 
+def chosen(
+    rows: Sequence[Row],
+    group_by: str | Sequence[str] | None,
+    find: Callable[[str], Column],
+) -> Columns:
+    """The columns that somebody wants groups by: names, in a text `lr,env`; `all-but seed`, all in
+    which rows differ but for these; None, all but for seeds.
+
+    `find` finds the column of a name. Raises `HermesError` for one that is unknown.
+    """
+    if group_by is None:
+        return by_default(rows)
+    found = ALL_BUT.fullmatch(group_by) if isinstance(group_by, str) else None
+    text = found[1] if found else group_by
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    columns = [(name, find(name)) for name in dict.fromkeys(names) if name]
+    return all_but(rows, columns) if found else by_columns(rows, columns)
+
+
 def _partition(rows: Sequence[Row], column: Column) -> tuple[int, ...]:
     """Which rows are alike in a column, whatever its values are."""
     numbers: dict[object, int] = {}
@@ -176,9 +200,16 @@ def grouped(rows: Sequence[Row], columns: Columns, *, with_failed: bool = False)
     groups.sort(key=lambda group: group.rank)
     names = tuple(name for name, _ in columns.shared)
     notes = [*columns.notes, *_left_out(groups), *_repeats(names, groups, columns)]
+    mixed = [label(names, group) for group in groups if _commits(group) > 1]
+    if mixed:
+        notes.append(f"runs of different commits are together: {listed(mixed)}")
     if len(groups) > 1 and all(len(each) == 1 for each in members.values()):
         notes.append(_why_alone(names, rows, columns))
     return Grouping(names=names, groups=tuple(groups), notes=tuple(notes))
+
+
+def _commits(group: Group) -> int:
+    return len({row.value(COMMIT) for row in group.rows} - {None})
 
 
 def _others(rows: Iterable[Row]) -> Counter[Status]:

@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { columns, rows, metrics } = data;
-  const MOST_ROWS = 500, COLOURS = 8, GRID = 120;
+  const MOST_ROWS = 200, COLOURS = 8, GRID = 120;
   const BAD = new Set(["failed", "timeout", "lost"]);
   const NUMBER = new Intl.NumberFormat("en");
   const at = (id) => document.getElementById(id);
@@ -96,7 +96,7 @@
     const button = el("button", { type: "button", title: "Sort", on: { click: () => {
       state.down = active ? !state.down : false;
       state.sort = i;
-      draw();
+      draw(false);
       at("table").querySelector(`th[data-column="${i}"] button`).focus();
     } } }, bdi(column.name), arrow);
     return el("th", { scope: "col", "data-column": i, class: i >= 0 && isNumber[i] ? "number" : "",
@@ -157,7 +157,7 @@
   }
 
   let found = [];
-  function draw() {
+  function draw(changes = true) {
     found = chosen().sort(compare);
     const visible = columns.map((_, i) => i).filter((i) => state.visible.has(i));
     const head = el("thead", {}, el("tr", {}, heading(-1), ...visible.map(heading)));
@@ -170,7 +170,8 @@
     at("count").textContent = `${NUMBER.format(found.length)} of ${NUMBER.format(rows.length)} experiments`;
     at("rest").hidden = state.all || found.length <= MOST_ROWS;
     at("rest").textContent = `Show all ${NUMBER.format(found.length)}`;
-    curves();
+    // Another order changes no curve
+    if (changes) curves();
   }
 
   // ---- Curves ----
@@ -358,7 +359,7 @@
       column.groups ? el("option", { value: i }, column.name) : null).filter(Boolean));
     at("curves").hidden = !metrics.length;
     for (const id of ["metric", "group", "unfinished"]) at(id).addEventListener("change", curves);
-    at("filter").addEventListener("input", draw);
+    at("filter").addEventListener("input", () => draw());
     at("rest").addEventListener("click", () => { state.all = true; draw(); });
     let width = innerWidth;
     addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; curves(); } });
