@@ -31,7 +31,7 @@ class Timing:
     adopted_poll: float = 0.05
     """Between two checks whether an adopted job has ended: only a parent is told by the system."""
 
-    linger: float = 0.5
+    linger: float = 1.0
     """For processes that have outlived their job to end by themselves, as Python's pools do."""
 
     busy: float = 30.0
