@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         signal_name,
     )
     from .query.found import Experiments, FoundExperiment, experiments
+    from .query.lookup import find_experiment, find_experiments
     from .run.runner import Run
     from .show.report import write_report
     from .storage.query import Experiment, load_experiment
@@ -105,6 +106,7 @@ _HOMES = {
     ),
     "language.writing": ("quote",),
     "query.found": ("Experiments", "FoundExperiment", "experiments"),
+    "query.lookup": ("find_experiment", "find_experiments"),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
@@ -121,7 +123,7 @@ __all__ = [
     "RunChanged", "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
     "SettingArguments", "Settings", "Status", "add_to_run", "change_run", "compile_command",
     "compile_file", "compile_text", "did_you_mean", "escape",
-    "experiments", "find_run", "load_experiment",
+    "experiments", "find_experiment", "find_experiments", "find_run", "load_experiment",
     "open_resumed", "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
     "write_report",
 ]  # fmt: skip

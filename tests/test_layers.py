@@ -37,7 +37,7 @@ LAYERS = (
     "query.metrics.printed", "query.metrics.files", "query.rows",
     "query.columns", "query.filters", "query.rlmate", "query.places",
     "query.statistics", "query.grouping", "query.tables", "query.comparing", "query.averaging",
-    "query.found",
+    "query.found", "query.lookup",
     "gpus.sharing", "gpus.finding", "gpus.claims",
     "collection.claims", "collection.linking", "collection.record",
     "collection.tree", "collection.behind", "collection.links", "collection.watching",
@@ -54,7 +54,7 @@ LAYERS = (
     "run.limits", "run.survey", "run.others", "run.resume",
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.adding",
     "run.runner", "run.opening", "run.finding",
-    "show.estimate", "show.text", "show.table", "show.cells", "show.comparison",
+    "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.comparison",
     "show.notebook", "show.thinning", "show.report",
     "changing", "api",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`ls`: looks at what came of experiments."""
+"""`ls` and `show`: look at what came of experiments."""
 
 from __future__ import annotations
 
@@ -84,6 +84,32 @@ def ls(
         few = None if names or all_columns else FEW
         texts, numbers = cells.as_texts(found, rows, chosen, most_metrics=few)
         write_lines(table.lines(texts, right=numbers, width=width))
+
+
+@app.command(short_help="Show all about one experiment.")
+def show(
+    part: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="Identifier, or a part of it; the latest one by default.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+    root: Root = None,
+) -> None:
+    """Show all about one experiment: how it ended, its command, metrics, files, code and machine.
+
+    `hermes show ID --json` prints all of `hermes.json`, with the metrics.
+    """
+    import signal
+
+    from hermes.show import detail
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    found = hermes.find_experiment(part, root)
+    write_lines([detail.as_json(found)] if json else detail.lines(found))
 
 
 def warn(found: hermes.Experiments) -> None:
