@@ -61,9 +61,12 @@ if TYPE_CHECKING:
         Status,
         signal_name,
     )
+    from .query.comparing import Comparison
+    from .query.differences import Differences, differences
     from .query.found import Experiments, FoundExperiment, experiments
     from .query.lookup import find_experiment, find_experiments
     from .run.runner import Run
+    from .show.drawing import write_plot
     from .show.report import write_report
     from .storage.query import Experiment, load_experiment
     from .storage.writer import rerun_command
@@ -105,27 +108,30 @@ _HOMES = {
         "Settings",
     ),
     "language.writing": ("quote",),
+    "query.comparing": ("Comparison",),
+    "query.differences": ("Differences", "differences"),
     "query.found": ("Experiments", "FoundExperiment", "experiments"),
     "query.lookup": ("find_experiment", "find_experiments"),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
+    "show.drawing": ("write_plot",),
     "show.report": ("write_report",),
     "storage.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "SETTINGS", "Event", "Executor", "Experiment", "Experiments", "FileCollected",
-    "FoundExperiment", "FoundRun", "HermesError",
+    "SETTINGS", "Comparison", "Differences", "Event", "Executor", "Experiment", "Experiments",
+    "FileCollected", "FoundExperiment", "FoundRun", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
     "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
     "RunChanged", "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
     "SettingArguments", "Settings", "Status", "add_to_run", "change_run", "compile_command",
-    "compile_file", "compile_text", "did_you_mean", "escape",
+    "compile_file", "compile_text", "did_you_mean", "differences", "escape",
     "experiments", "find_experiment", "find_experiments", "find_run", "load_experiment",
     "open_resumed", "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
-    "write_report",
+    "write_plot", "write_report",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-GARBAGE = 20_000
+GARBAGE = 50_000
 """Objects that may be made before garbage is looked for, instead of 700 (2,000 from Python 3.13
 on)."""
 

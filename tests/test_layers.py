@@ -37,7 +37,7 @@ LAYERS = (
     "query.metrics.printed", "query.metrics.files", "query.rows",
     "query.columns", "query.filters", "query.rlmate", "query.places",
     "query.statistics", "query.grouping", "query.tables", "query.comparing", "query.averaging",
-    "query.found", "query.lookup",
+    "query.figures", "query.found", "query.lookup", "query.differences",
     "gpus.sharing", "gpus.finding", "gpus.claims",
     "collection.claims", "collection.linking", "collection.record",
     "collection.tree", "collection.behind", "collection.links", "collection.watching",
@@ -55,7 +55,7 @@ LAYERS = (
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.adding",
     "run.runner", "run.opening", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.comparison",
-    "show.notebook", "show.thinning", "show.report",
+    "show.plots", "show.drawing", "show.notebook", "show.thinning", "show.report",
     "changing", "api",
 )  # fmt: skip
 """Each may import only those before it."""
@@ -69,6 +69,7 @@ HEAVY = (
     "trio",
     "pydantic",
     "IPython",
+    "matplotlib",
     "hermes.run.runner",
     "hermes.language.plan",
     "hermes.language.compiling",

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypedDict
 
 from ..errors import HermesError
 from .grouping import Grouping, label, listed
@@ -20,6 +21,22 @@ from .statistics import mean_interval, mean_of
 
 MOST_POINTS = 1000
 """Steps at which a mean is computed and drawn: more than a picture has columns."""
+
+
+class PlotArguments(TypedDict, total=False):
+    """What may be said about a plot.
+
+    `x` is the metric on the x axis, by default the step. `group_by` names columns, or `all-but
+    seed`; `with_failed` includes what has not finished. With `smooth` each value of a run is the
+    mean of so many: itself and those before it.
+    """
+
+    x: str | None
+    group_by: str | Sequence[str] | None
+    smooth: int
+    log_x: bool
+    log_y: bool
+    with_failed: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,10 +67,13 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What is drawn: `bands`, in the order of the groups, under names for both axes."""
+    """What is drawn: `bands`, in the order of the groups, under names for both axes, which may be
+    logarithmic."""
 
     metric: str
     x: str
+    log_x: bool
+    log_y: bool
     smoothed: int
     bands: tuple[Band, ...]
     notes: tuple[str, ...]
@@ -121,6 +141,8 @@ def pictured(
     return Picture(
         metric=metric,
         x=x or "step",
+        log_x=log_x,
+        log_y=log_y,
         smoothed=smooth,
         bands=tuple(bands),
         notes=(*notes, *told.notes(metric, x or "step")),

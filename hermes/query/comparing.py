@@ -47,10 +47,12 @@ class Comparison:
     @property
     def rows(self) -> list[dict[str, object]]:
         """A mapping a metric and group: the group's columns, `metric`, `n`, `left_out`, `missing`,
-        and what `Statistics` has."""
+        and what `Statistics` has. A column that has one of these names is `group:n`."""
+        own = {"metric", "left_out", "missing", *Statistics.__dataclass_fields__}
+        names = [f"group:{name}" if name in own else name for name in self.names]
         return [
             {
-                **dict(zip(self.names, entry.group.values, strict=True)),
+                **dict(zip(names, entry.group.values, strict=True)),
                 "metric": metric,
                 "n": entry.statistics.n,
                 "left_out": entry.group.left_out.total(),
@@ -153,15 +155,18 @@ def _last_step(row: Row, metric: str) -> float:
 def _plain(comparison: Comparison) -> list[Table]:
     """A table a metric, a row a group."""
     some_left_out = any(group.left_out for group in comparison.groups)
+    head = (
+        *comparison.names,
+        "n",
+        *(("left out",) if some_left_out else ()),
+        *("mean", "95 % interval", "std", "min", "max", "IQM", "95 % interval of IQM"),
+    )
+    first = len(comparison.names)
     return [
         Table(
             title=metric,
-            head=(
-                *comparison.names,
-                "n",
-                *(("left out",) if some_left_out else ()),
-                *("mean", "95 % interval", "std", "min", "max", "IQM", "95 % interval of IQM"),
-            ),
+            head=head,
+            joined=frozenset(i for i, name in enumerate(head) if i > first and "interval" in name),
             rows=tuple(
                 (
                     *_texts(entry.group),
@@ -171,7 +176,7 @@ def _plain(comparison: Comparison) -> list[Table]:
                 )
                 for entry in comparison.entries[metric]
             ),
-            texts=len(comparison.names),
+            texts=first,
         )
         for metric in comparison.metrics
     ]

@@ -13,14 +13,14 @@ from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from ..errors import HermesError, did_you_mean, escape
 from ..storage.layout import METADATA
 from ..storage.metadata import Metadata, read_metadata
 from ..storage.query import Experiment
 from . import rlmate
-from .averaging import Picture, pictured
+from .averaging import Picture, PlotArguments, pictured
 from .columns import Columns, row_of
 from .comparing import Comparison, compared
 from .filters import parse, predicate
@@ -29,6 +29,9 @@ from .metrics.curves import Curve, Summary
 from .metrics.files import read_curves, summarise
 from .places import directories_in, folders_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text
+
+if TYPE_CHECKING:
+    from .figures import Figure
 
 MOST_NAMED = 8
 """Metrics that are named to somebody who has asked for one that there is not."""
@@ -240,7 +243,7 @@ class Experiments:
         log_y: bool = False,
         with_failed: bool = False,
     ) -> Picture:
-        """The mean curve of each group, with its interval."""
+        """The numbers of what `plot` draws: the mean curve of each group, with its interval."""
         name = self._metric(metric)
         across = None if x is None else self._metric(x)
         return pictured(
@@ -253,6 +256,25 @@ class Experiments:
             log_x=log_x,
             log_y=log_y,
         )
+
+    def plot(self, metric: str, **options: Unpack[PlotArguments]) -> Figure:
+        """Draws the curve of a metric as a figure of matplotlib, which a notebook shows: a line a
+        group, the mean of its runs, with the 95 % interval of the mean around it.
+
+            hermes.experiments("env = cartpole").plot("return", smooth=10).savefig("return.pdf")
+
+        Options are `x`, the metric on the x axis, by default the step; `group_by` and `with_failed`
+        as `compare` takes them; `log_x` and `log_y`; and `smooth`: each value of a run is the mean
+        of so many, itself and those before it, and the title says so. The figure's `notes` say what
+        was left out. Raises `HermesError`, also if matplotlib is not installed.
+        """
+        try:
+            from .figures import figure
+        except ImportError:
+            raise HermesError(
+                "matplotlib is not installed", hint="`pip install 'hermes-runner[plots]'`"
+            ) from None
+        return figure(self.picture(metric, **options))
 
     def _grouped(self, group_by: str | Sequence[str] | None, with_failed: bool) -> Grouping:
         columns = chosen(self._rows, group_by, self.columns.find)

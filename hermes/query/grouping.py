@@ -64,13 +64,15 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which columns make groups (`shared`), and which tell the runs of a group apart (`repeats`).
+    """Which columns make groups (`shared`), and which tell the runs of a group apart: `repeats`, as
+    seeds do, and those that are `averaged` over.
 
     `notes` say what was decided without being asked.
     """
 
     shared: tuple[tuple[str, Column], ...]
     repeats: tuple[tuple[str, Column], ...] = ()
+    averaged: tuple[tuple[str, Column], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -141,13 +143,18 @@ def by_columns(rows: Sequence[Row], shared: Sequence[tuple[str, Column]]) -> Col
     repeats = tuple(each for each in others if is_seed(each[0]))
     taken = {_partition(rows, column) for _, column in (*shared, *repeats)}
     keys = [tuple(key_of(row.value(column)) for _, column in shared) for row in rows]
-    notes = []
+    averaged = []
     for name, column in others:
         is_alike = _partition(rows, column) in taken
         pairs = set(zip(keys, (key_of(row.value(column)) for row in rows), strict=True))
         if not is_alike and not is_seed(name) and len(pairs) > len(set(keys)):
-            notes.append(f"`{name}` differs within groups and is averaged over")
-    return Columns(shared=tuple(shared), repeats=repeats, notes=tuple(notes))
+            averaged.append((name, column))
+    return Columns(
+        shared=tuple(shared),
+        repeats=repeats,
+        averaged=tuple(averaged),
+        notes=tuple(f"`{name}` differs within groups and is averaged over" for name, _ in averaged),
+    )
 
 
 def chosen(
@@ -260,19 +267,29 @@ def _repeats(names: Sequence[str], groups: Sequence[Group], columns: Columns) ->
         }
         missing, twice = [], []
         for group in groups:
-            found = Counter(key_of(row.value(column)) for row in group.rows)
+            found = {key_of(row.value(column)) for row in group.rows}
             lack = [text for key, text in wanted.items() if key not in found]
-            again = [wanted[key] for key, count in found.items() if count > 1 and key in wanted]
+            again = _again(group, columns, column) & wanted.keys()
             if lack:
                 missing.append(f"{label(names, group)} lacks {name} {', '.join(_sorted(lack))}")
-            # With several columns that repeat, one value stands in several runs as it should
-            if again and len(columns.repeats) == 1:
-                twice.append(f"{label(names, group)} has {name} {', '.join(_sorted(again))}")
+            if again:
+                texts = _sorted([wanted[key] for key in again])
+                twice.append(f"{label(names, group)} has {name} {', '.join(texts)}")
         if missing:
             notes.append(f"missing: {listed(missing)}")
         if twice:
             notes.append(f"counted more than once: {listed(twice)}")
     return notes
+
+
+def _again(group: Group, columns: Columns, column: Column) -> set[object]:
+    """The values of a column in runs that nothing tells apart."""
+    apart = [each for _, each in (*columns.repeats, *columns.averaged)]
+    runs = Counter(
+        (key_of(row.value(column)), *(key_of(row.value(each)) for each in apart))
+        for row in group.rows
+    )
+    return {key for (key, *_), count in runs.items() if count > 1}
 
 
 def _sorted(texts: Sequence[str]) -> list[str]:

@@ -10,18 +10,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import escape
+
 NOTHING = "-"
 """What stands where there is no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`texts` of the first columns stand left, numbers of the others right."""
+    """`texts` of the first columns stand left, numbers of the others right. A column of `joined`
+    stays beside the one before it where a table has to be folded."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int
+    joined: frozenset[int] = frozenset()
 
 
 def decimals(spread: float, size: float) -> int | None:
@@ -46,18 +50,21 @@ def written(number: float, digits: int | None) -> str:
 
 def as_html(shown: Sequence[Table], notes: Sequence[str]) -> str:
     """Tables and notes as a part of a page."""
+
+    def safe(text: str) -> str:
+        return html.escape(escape(text))
+
     parts = []
     for table in shown:
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in table.head)
+        head = "".join(f"<th>{safe(text)}</th>" for text in table.head)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
-            for row in table.rows
+            f"<tr>{''.join(f'<td>{safe(text)}</td>' for text in row)}</tr>" for row in table.rows
         )
         parts.append(
-            f"<table><caption>{html.escape(table.title)}</caption>"
+            f"<table><caption>{safe(table.title)}</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
     if notes:
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        items = "".join(f"<li>{safe(note)}</li>" for note in notes)
         parts.append(f"<ul>{items}</ul>")
     return "\n".join(parts)

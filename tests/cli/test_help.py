@@ -54,7 +54,7 @@ def test_version(desk: Desk) -> None:
 
 def test_completion(desk: Desk) -> None:
     asked = {"_HERMES_COMPLETE": "complete_bash", "COMP_WORDS": "hermes c", "COMP_CWORD": "1"}
-    assert desk.hermes(env=asked).stdout.split() == ["compile", "continue", "create"]
+    assert desk.hermes(env=asked).stdout.split() == ["compile", "compare", "continue", "create"]
 
 
 # Exit codes

@@ -1,0 +1,128 @@
+"""Curves of groups as a figure of matplotlib, which is an extra of Hermes: `plots`.
+
+Nothing of matplotlib's global state is used, so that a program's own figures are left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as _Figure
+
+from .averaging import Band, Picture
+from .tables import as_html
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Those of Okabe and Ito, which people who see few colours tell apart, without the yellow, which is
+too light for a line."""
+
+STYLES = ("-", "--", "-.")
+"""Of lines: when all colours have been used, they come again with the next style."""
+
+MOST = len(COLOURS) * len(STYLES)
+
+LONGEST_LABEL = 60
+"""Characters of a label in the legend."""
+
+FEW = 6
+"""So many labels stand in the picture at most; more stand beside it."""
+
+
+class Figure(_Figure):
+    """A figure that a notebook shows, also where nobody has set up matplotlib's pyplot.
+
+    `notes` say what has to be known of it: what was left out, interpolated or is missing. A
+    notebook shows them below it.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=110)
+        image = base64.b64encode(file.getvalue()).decode()
+        shown: dict[str, object] = {"image/png": image}
+        if self.notes:
+            tag = f'<img src="data:image/png;base64,{image}">'
+            shown["text/html"] = tag + as_html((), self.notes)
+        return shown
+
+
+def figure(picture: Picture) -> Figure:
+    """Draws the bands of a picture; at most `MOST`, and then the figure says so below."""
+    drawn = picture.first(MOST)
+    made = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
+    axes: Axes = made.subplots()
+    for number, band in enumerate(drawn.bands):
+        _draw(
+            axes,
+            band,
+            COLOURS[number % len(COLOURS)],
+            STYLES[number // len(COLOURS)],
+            log_y=drawn.log_y,
+        )
+    axes.set_title(_plain(drawn.title), fontsize=11)
+    axes.set_xlabel(_plain(drawn.x))
+    axes.set_ylabel(_plain(drawn.metric))
+    if drawn.log_x:
+        axes.set_xscale("log")
+    if drawn.log_y:
+        axes.set_yscale("log", nonpositive="mask")
+    axes.margins(x=0.01)
+    axes.grid(visible=True, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    _add_legend(made, axes, drawn.bands)
+    made.notes = drawn.notes
+    return made
+
+
+def _draw(axes: Axes, band: Band, colour: str, style: str, *, log_y: bool) -> None:
+    first, end = band.whole
+    label = band.label
+    if len(label) > LONGEST_LABEL:
+        label = label[: LONGEST_LABEL - 1] + "…"
+    marker = "o" if end - first == 1 else ""
+    axes.plot(
+        band.steps[first:end],
+        band.means[first:end],
+        style,
+        color=colour,
+        marker=marker,
+        linewidth=1.6,
+        label=_plain(f"{label} (n {band.n})"),
+    )
+    # Where some runs are over, or have not begun, a mean is one of other runs
+    for part in (slice(0, first + 1), slice(end - 1, None)):
+        if len(band.steps[part]) > 1:
+            axes.plot(band.steps[part], band.means[part], ":", color=colour, linewidth=1.2)
+    low = band.low
+    if log_y:
+        # What reaches below zero would be cut out of the band as a whole
+        smallest = min((mean for mean in band.means if mean > 0), default=1.0)
+        low = [max(each, smallest / 10) for each in band.low]
+    axes.fill_between(
+        band.steps[first:end],
+        low[first:end],
+        band.high[first:end],
+        color=colour,
+        alpha=0.18,
+        linewidth=0,
+    )
+
+
+def _add_legend(made: Figure, axes: Axes, bands: Sequence[Band]) -> None:
+    if len(bands) == 1 and bands[0].label == "all":
+        axes.set_title(f"{axes.get_title()} (n {bands[0].n})", fontsize=11)
+    elif len(bands) <= FEW:
+        axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none", loc="best")
+    else:
+        made.legend(fontsize=8, frameon=False, loc="outside right upper")
+
+
+def _plain(text: str) -> str:
+    """A text in which nothing is a formula, and nothing moves a cursor in an SVG's reader."""
+    shown = "".join(char if char.isprintable() else "�" for char in text)
+    return shown.replace("$", r"\$")
