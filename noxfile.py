@@ -20,8 +20,20 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 
-NEWER = "not cluster and not once and (not fault or every_python)"
-"""The tests that run under the Pythons after the first."""
+ONCE = (
+    *("query", "show", "test_layers.py", "test_programs.py"),
+    *("cli/test_co*.py", "cli/test_cr*.py", "cli/test_errors.py", "cli/test_help.py"),
+    *("cli/test_exp*.py", "cli/test_l*.py", "cli/test_output.py", "cli/test_p*.py"),
+    *("cli/test_re[pr]*.py", "cli/test_rm.py", "cli/test_sh*.py"),
+)
+"""Folders and files of tests that run under the first Python alone: what they test is text, and
+what takes its time in them is the start of a thousand processes."""
+
+NEWER = (
+    *("-m", "not cluster and not once and (not fault or every_python)"),
+    *(f"--ignore-glob=tests/{path}" for path in ONCE),
+)
+"""What selects the tests that run under the Pythons after the first."""
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -72,7 +84,7 @@ def tests(session: nox.Session) -> None:
     """
     install(session, "test")
     all_of_them = session.python == PYTHONS[0] or session.posargs
-    pytest(session, *([] if all_of_them else ["-m", NEWER]))
+    pytest(session, *([] if all_of_them else NEWER))
 
 
 @nox.session
