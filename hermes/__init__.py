@@ -16,6 +16,7 @@ The map, in the order in which data flows; each part imports only from those abo
     executors/      one job, from its start to its final metadata: local, slurm, fake
     run/            which job runs when, and what is told of it
     show/           runs as text for people
+    following       what jobs print, whoever executes them: follow_logs
     changing        a run that another process executes: find_run, change_run, add_to_run
     api             run_file, open_run, open_resumed, open_stopped
     cli/            the command, a user of the public names
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         RunWarning,
     )
     from .executors.base import Executor
+    from .following import follow_logs
     from .language.compiling import compile_command, compile_file, compile_text
     from .language.plan import Plan
     from .language.settings import SETTINGS, PlanArguments, Setting, SettingArguments, Settings
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from .query.comparing import Comparison
     from .query.differences import Differences, differences
     from .query.found import Experiments, FoundExperiment, experiments
-    from .query.lookup import find_experiment, find_experiments
+    from .query.lookup import find_experiment, find_experiments, short_names
     from .run.runner import Run
     from .show.drawing import write_plot
     from .show.report import write_report
@@ -88,6 +90,7 @@ _HOMES = {
     "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
     "changing": ("add_to_run", "change_run", "find_run"),
     "executors.base": ("Executor",),
+    "following": ("follow_logs",),
     "model": (
         "Job",
         "Options",
@@ -111,7 +114,7 @@ _HOMES = {
     "query.comparing": ("Comparison",),
     "query.differences": ("Differences", "differences"),
     "query.found": ("Experiments", "FoundExperiment", "experiments"),
-    "query.lookup": ("find_experiment", "find_experiments"),
+    "query.lookup": ("find_experiment", "find_experiments", "short_names"),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.runner": ("Run",),
@@ -123,15 +126,15 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SETTINGS", "Comparison", "Differences", "Event", "Executor", "Experiment", "Experiments",
-    "FileCollected", "FoundExperiment", "FoundRun", "HermesError",
-    "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place",
-    "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run",
-    "RunChanged", "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
+    "FileCollected", "FoundExperiment", "FoundRun", "HermesError", "HermesFileError", "Job",
+    "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place", "Plan",
+    "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run", "RunChanged",
+    "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
     "SettingArguments", "Settings", "Status", "add_to_run", "change_run", "compile_command",
-    "compile_file", "compile_text", "did_you_mean", "differences", "escape",
-    "experiments", "find_experiment", "find_experiments", "find_run", "load_experiment",
-    "open_resumed", "open_run", "open_stopped", "quote", "rerun_command", "run_file", "signal_name",
-    "write_plot", "write_report",
+    "compile_file", "compile_text", "did_you_mean", "differences", "escape", "experiments",
+    "find_experiment", "find_experiments", "find_run", "follow_logs", "load_experiment",
+    "open_resumed", "open_run", "open_stopped", "quote", "rerun_command", "run_file",
+    "short_names", "signal_name", "write_plot", "write_report",
 ]  # fmt: skip
 
 

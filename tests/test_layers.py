@@ -51,12 +51,12 @@ LAYERS = (
     "executors.slurm.asking", "executors.slurm.finishing", "executors.slurm.following",
     "executors.slurm.executor", "executors.slurm.node",
     "run.feed", "run.logs", "run.news", "run.options",
-    "run.limits", "run.survey", "run.others", "run.resume",
+    "run.limits", "run.survey", "run.others", "run.resume", "run.alive",
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.adding",
     "run.runner", "run.opening", "run.finding",
-    "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.comparison",
-    "show.plots", "show.drawing", "show.notebook", "show.thinning", "show.report",
-    "changing", "api",
+    "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.printed",
+    "show.comparison", "show.plots", "show.drawing", "show.notebook", "show.thinning",
+    "show.report", "following", "changing", "api",
 )  # fmt: skip
 """Each may import only those before it."""
 

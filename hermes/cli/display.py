@@ -15,6 +15,7 @@ from typing import Protocol, TextIO
 import anyio
 
 import hermes
+from hermes.show import printed
 from hermes.show import text as report
 
 ROOM = 2**20
@@ -299,28 +300,20 @@ class _ShownJob:
     def __init__(self, name: str, directory: str) -> None:
         self._name = name
         self._directory = directory
-        self._rests = {"stdout": b"", "stderr": b""}
-        self._bytes = {"stdout": 0, "stderr": 0}
+        self._lines = {stream: printed.Lines(name) for stream in printed.FILES}
+        self._bytes = dict.fromkeys(printed.FILES, 0)
 
     def take(self, stream: str, data: bytes) -> Iterator[tuple[str, str]]:
         self._bytes[stream] += len(data)
-        whole, end, rest = (self._rests[stream] + data).rpartition(b"\n")
-        if len(rest) > report.TAIL_BYTES:
-            # Not a line in any useful sense
-            whole, end, rest = whole + end + rest, b"\n", b""
-        self._rests[stream] = rest
-        if end:
-            yield stream, self._lines(whole)
+        for text in self._lines[stream].take(data):
+            yield stream, text
 
     def end(self) -> Iterator[tuple[str, str]]:
-        for stream, rest in self._rests.items():
-            if rest:
-                yield stream, self._lines(rest)
+        for stream, lines in self._lines.items():
+            for text in lines.end():
+                yield stream, text
             path, size = report.log(self._directory, stream)
             if size > self._bytes[stream]:
                 unread = size - self._bytes[stream]
                 more = f"({unread} more bytes, which nobody read in time: {report.relative(path)})"
                 yield stream, self._name + hermes.escape(more)
-
-    def _lines(self, data: bytes) -> str:
-        return "\n".join([self._name + report.printable(line) for line in data.split(b"\n")])

@@ -1,4 +1,4 @@
-"""`ls` and `show`: look at what came of experiments."""
+"""`ls`, `show` and `logs`: look at what came of experiments."""
 
 from __future__ import annotations
 
@@ -110,6 +110,64 @@ def show(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     found = hermes.find_experiment(part, root)
     write_lines([detail.as_json(found)] if json else detail.lines(found))
+
+
+@app.command(short_help="Print what jobs have printed.")
+def logs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ID|WHERE]...",
+            help="Parts of identifiers, or quoted filters; the latest experiment by default.",
+            show_default=False,
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the jobs have ended.")
+    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option(
+            "--tail",
+            metavar="N",
+            min=0,
+            help="Only the last N lines of each stream.",
+            show_default=False,
+        ),
+    ] = None,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Only standard output.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only standard error.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the bytes as they are.")] = False,
+    root: Root = None,
+) -> None:
+    """Print what jobs have printed, whoever executes them: standard output, then standard error.
+
+    Of several experiments each line begins with the short identifier, followed by `|`, or by `!`
+    for standard error. Control characters are shown as escapes, unless `--raw`.
+    """
+    from .printing import print_logs
+
+    streams = ("stdout", "stderr") if stdout == stderr else ("stdout",) if stdout else ("stderr",)
+    found = _meant(words or [], root, failed=failed)
+    if not found:
+        say("no experiment failed" if not words else "no such experiment")
+        return
+    print_logs(found, root, streams, follow=follow, tail=tail, raw=raw)
+
+
+def _meant(words: Sequence[str], root: Root, *, failed: bool) -> list[hermes.FoundExperiment]:
+    """The experiments whose logs are asked for, the oldest first."""
+    if not words and not failed:
+        latest = hermes.find_experiment(None, root)
+        say(hermes.escape(f"{latest.identifier}  {latest.script}  {latest.name}  {latest.status}"))
+        return [latest]
+    is_failed = "status in [failed, timeout]"
+    found = hermes.find_experiments(words or [is_failed], root)
+    if failed:
+        bad = (hermes.Status.FAILED, hermes.Status.TIMEOUT)
+        found = [each for each in found if each.row.status in bad]
+    return found[::-1]
 
 
 def warn(found: hermes.Experiments) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import HermesError, escape
 from .columns import row_of
@@ -84,10 +84,14 @@ def read_experiment(directory: str) -> FoundExperiment:
     return FoundExperiment(row_of(directory, metadata, summaries_of(directory)))
 
 
-def short_names(identifiers: Iterable[str], known: Collection[str]) -> Mapping[str, str]:
-    """The shortest parts by which commands find these experiments among all that are known: the
-    time of day, or all of the identifier."""
-    counts = Counter(map(_time_of_day, known))
+def short_names(
+    identifiers: Iterable[str],
+    root: str | os.PathLike[str] | None = None,
+    working_directory: str | os.PathLike[str] | None = None,
+) -> dict[str, str]:
+    """Short parts by which commands find these experiments among all that there are: the time of
+    day, or all of the identifier. Blocks."""
+    counts = Counter(map(_time_of_day, directories_of(root, working_directory)))
     return {
         each: _time_of_day(each) if counts[_time_of_day(each)] < 2 else each for each in identifiers
     }

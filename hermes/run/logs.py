@@ -71,11 +71,12 @@ class Follower:
         self._wanted = anyio.Event()
         """Set when there is something to do."""
 
-    def add(self, identifier: str, directory: str) -> None:
-        """From now on passes on what a job prints."""
+    def add(self, identifier: str, directory: str, starts: tuple[int, int] = (0, 0)) -> None:
+        """From now on passes on what a job prints, behind so many bytes of stdout and of stderr."""
+        out, err = (f"{directory}/{name}" for name in (STDOUT, STDERR))
         self._logs[identifier] = (
-            _Log(identifier=identifier, path=f"{directory}/{STDOUT}", stream="stdout"),
-            _Log(identifier=identifier, path=f"{directory}/{STDERR}", stream="stderr"),
+            _Log(identifier=identifier, path=out, stream="stdout", offset=starts[0]),
+            _Log(identifier=identifier, path=err, stream="stderr", offset=starts[1]),
         )
         self._wanted.set()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import hermes
-from hermes.query.lookup import short_names
 
 from .simple import experiment, identifier
 
@@ -28,10 +27,12 @@ def test_words_are_parts_of_identifiers_or_filters(tmp_path: Path) -> None:
     assert hermes.find_experiment(identifier(2), tmp_path).parameters == {"lr": 2}
 
 
-def test_short_names() -> None:
+def test_short_names(tmp_path: Path) -> None:
     same = ["2026_11_20_120000000001_aaaaa", "2026_11_21_120000000001_aaaaa"]
     other = "2026_11_20_120000000002_aaaaa"
-    assert short_names([*same, other], [*same, other]) == {
+    for each in (*same, other):
+        experiment(tmp_path / "experiments", 0, identifier=each)
+    assert hermes.short_names([*same, other], tmp_path) == {
         same[0]: same[0],
         same[1]: same[1],
         other: "120000000002",
