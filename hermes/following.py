@@ -13,7 +13,7 @@ from .blocking import in_thread, shielded
 from .errors import HermesError
 from .events import LogChunk
 from .model import Status
-from .query.found import metadata_of
+from .query.reading import metadata_of
 from .run.alive import Look, State
 from .run.logs import Follower, Stream
 from .storage.query import Experiment

@@ -35,7 +35,7 @@ LAYERS = (
     "query.metrics.curves", "query.metrics.sinks", "query.metrics.crc",
     "query.metrics.tensorboard", "query.metrics.tables", "query.metrics.objects",
     "query.metrics.printed", "query.metrics.files", "query.rows",
-    "query.columns", "query.filters", "query.rlmate", "query.places",
+    "query.columns", "query.filters", "query.rlmate", "query.places", "query.reading",
     "query.statistics", "query.grouping", "query.tables", "query.comparing", "query.averaging",
     "query.figures", "query.found", "query.lookup", "query.differences",
     "gpus.sharing", "gpus.finding", "gpus.claims",

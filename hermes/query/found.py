@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from ..errors import HermesError, did_you_mean, escape
-from ..storage.layout import METADATA
-from ..storage.metadata import Metadata, read_metadata
+from ..storage.metadata import Metadata
 from ..storage.query import Experiment
-from . import rlmate
 from .averaging import Picture, PlotArguments, pictured
 from .columns import Columns, row_of
 from .comparing import Comparison, compared
 from .filters import parse, predicate
 from .grouping import Grouping, chosen, grouped
 from .metrics.curves import Curve, Summary
-from .metrics.files import read_curves, summarise
 from .places import directories_in, folders_of
+from .reading import curve_of, is_coming_or_going, metadata_of, summaries_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text
 
 if TYPE_CHECKING:
@@ -38,9 +35,6 @@ MOST_NAMED = 8
 
 MOST_SHOWN = 100
 """Experiments that a notebook shows; how many more there are is told."""
-
-NEW = 10.0
-"""Seconds: a younger directory without metadata is one whose job is being started."""
 
 LEADING = ("identifier", "script", "name", "status", "duration")
 """Metadata that a table begins with."""
@@ -120,7 +114,7 @@ class Experiments:
                 try:
                     metadata = metadata_of(directory)
                 except HermesError as exc:
-                    if not _is_coming_or_going(directory):
+                    if not is_coming_or_going(directory):
                         warn(exc.message)
                     continue
                 if metadata.identifier != os.path.basename(directory):
@@ -407,35 +401,3 @@ def experiments(
     if where is not None and where.strip():
         parse(where)
     return Experiments(where, root, working_directory)
-
-
-def _is_coming_or_going(directory: str) -> bool:
-    """Whether a directory without metadata was made just now, or was removed meanwhile."""
-    try:
-        made = os.stat(directory).st_mtime
-    except OSError:
-        return True
-    is_empty = not os.path.lexists(f"{directory}/{METADATA}")
-    return is_empty and abs(time.time() - made) < NEW
-
-
-def metadata_of(directory: str) -> Metadata:
-    """The metadata of an experiment, ours or rlmate's. Raises `HermesError`."""
-    try:
-        return read_metadata(directory)
-    except HermesError:
-        if os.path.lexists(f"{directory}/{METADATA}"):
-            raise
-        if os.path.lexists(f"{directory}/{rlmate.INFO}"):
-            return rlmate.read(directory)
-        raise
-
-
-def summaries_of(directory: str) -> Mapping[str, Summary]:
-    """What sums up the curves of an experiment."""
-    return summarise(directory)[0]
-
-
-def curve_of(directory: str, name: str) -> Curve | None:
-    """One curve of an experiment."""
-    return read_curves(directory, [name])[0].get(name)

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import HermesError, escape
 from .columns import row_of
-from .found import FoundExperiment, experiments, metadata_of, summaries_of
+from .found import FoundExperiment, experiments
 from .places import directories_in, folders_of
+from .reading import metadata_of, summaries_of
 
 _PART = re.compile(r"\w+", re.ASCII)
 """What can be a part of an identifier; a filter never is one word."""

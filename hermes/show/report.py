@@ -26,8 +26,9 @@ import msgspec
 
 from ..errors import HermesError, escape, shortened
 from ..model import FAILED, Status, signal_name
-from ..query.found import Experiments, curve_of, metadata_of
+from ..query.found import Experiments
 from ..query.metrics.curves import Curve
+from ..query.reading import curve_of, metadata_of
 from ..query.rows import Kind, Row, Value
 from ..storage.files import read_regular, write_atomic
 from ..storage.layout import EXPERIMENTS, STDERR, STDOUT, environment_file

@@ -88,7 +88,7 @@ def test_places(made: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def test_what_is_no_experiment_is_told(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow this machine is, but not since 1970
-    monkeypatch.setattr("hermes.query.found.NEW", 1e6)
+    monkeypatch.setattr("hermes.query.reading.NEW", 1e6)
     folder = made / "experiments" / "train" / "test"
     shutil.copytree(folder / identifier(0), folder / "a copy")
     shutil.copytree(folder / identifier(0), folder / identifier(7))
