@@ -55,8 +55,8 @@ LAYERS = (
     "run.starts", "run.gpus", "run.slots", "run.todos", "run.control", "run.adding",
     "run.runner", "run.opening", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.printed",
-    "show.comparison", "show.plots", "show.drawing", "show.notebook", "show.thinning",
-    "show.report", "following", "changing", "api",
+    "show.comparison", "show.ticks", "show.canvas", "show.plots", "show.drawing",
+    "show.notebook", "show.thinning", "show.report", "following", "changing", "api",
 )  # fmt: skip
 """Each may import only those before it."""
 

@@ -58,6 +58,11 @@ class Band:
         return max(self.counts)
 
     @property
+    def is_point(self) -> bool:
+        """Whether there is nothing to draw a line through."""
+        return len(self.steps) == 1
+
+    @property
     def whole(self) -> tuple[int, int]:
         """The first and the last place at which all runs are there; the last is exclusive."""
         most = self.n
@@ -87,6 +92,26 @@ class Picture:
         if any(band.n > 1 for band in self.bands):
             said += ": mean and 95 % interval"
         return said
+
+    def heights(self) -> list[float]:
+        """Values that the y axis has to hold. Of intervals that are far wider than what they are
+        about, only a part."""
+        means = [mean for band in self.bands for mean in band.means if mean > 0 or not self.log_y]
+        intervals = [
+            interval
+            for band in self.bands
+            for interval in list(zip(band.low, band.high, strict=True))[slice(*band.whole)]
+            if not math.isnan(interval[0])
+        ]
+        if not means or not intervals:
+            return means
+        low, high = min(means), max(means)
+        bounds = [bound for interval in intervals for bound in interval]
+        if self.log_y:
+            return [*means, *(bound for bound in bounds if low / 10 <= bound <= high * 10)]
+        widths = sorted(top - bottom for bottom, top in intervals)
+        room = max(high - low, widths[len(widths) * 9 // 10])
+        return [*means, *(min(max(bound, low - room), high + room) for bound in bounds)]
 
     def first(self, most: int) -> Picture:
         """With so many bands at most; that there are more is told."""
@@ -186,8 +211,8 @@ class _Told:
         if self.thinned:
             found.append(f"drawn at {MOST_POINTS} places: {listed(self.thinned)}")
         for count, why in (
-            (self.not_finite, "infinite or no number"),
-            (self.not_on_x, f"without a value or a positive number as {x}"),
+            (self.not_finite, "infinite or no number, lines go straight over them"),
+            (self.not_on_x, f"no {x}, or none that the axis can have"),
             (self.overwritten, f"written again at the same {x}, the last one counts"),
         ):
             if count:

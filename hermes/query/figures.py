@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import warnings
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as _Figure
@@ -40,10 +44,17 @@ class Figure(_Figure):
 
     notes: tuple[str, ...] = ()
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+    def written(self, kind: str, **options: Any) -> bytes:
+        """The content of a file of this kind, such as `png`; options are those of `savefig`."""
         file = io.BytesIO()
-        self.savefig(file, format="png", dpi=110)
-        image = base64.b64encode(file.getvalue()).decode()
+        with warnings.catch_warnings():
+            # About letters that the font has not: they are boxes then
+            warnings.simplefilter("ignore")
+            self.savefig(file, format=kind, **options)
+        return file.getvalue()
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        image = base64.b64encode(self.written("png", dpi=110)).decode()
         shown: dict[str, object] = {"image/png": image}
         if self.notes:
             tag = f'<img src="data:image/png;base64,{image}">'
@@ -56,14 +67,16 @@ def figure(picture: Picture) -> Figure:
     drawn = picture.first(MOST)
     made = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
     axes: Axes = made.subplots()
-    for number, band in enumerate(drawn.bands):
-        _draw(
-            axes,
-            band,
-            COLOURS[number % len(COLOURS)],
-            STYLES[number // len(COLOURS)],
-            log_y=drawn.log_y,
-        )
+    if all(band.is_point for band in drawn.bands):
+        _draw_points(axes, drawn.bands)
+    else:
+        for number, band in enumerate(drawn.bands):
+            _draw(axes, band, *_look(number), log_y=drawn.log_y)
+        heights = drawn.heights()
+        if heights and min(heights) < max(heights):
+            room = (max(heights) - min(heights)) * 0.04
+            axes.set_ylim(min(heights) - room, max(heights) + room)
+        axes.margins(x=0.01)
     axes.set_title(_plain(drawn.title), fontsize=11)
     axes.set_xlabel(_plain(drawn.x))
     axes.set_ylabel(_plain(drawn.metric))
@@ -71,7 +84,6 @@ def figure(picture: Picture) -> Figure:
         axes.set_xscale("log")
     if drawn.log_y:
         axes.set_yscale("log", nonpositive="mask")
-    axes.margins(x=0.01)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     _add_legend(made, axes, drawn.bands)
@@ -79,20 +91,49 @@ def figure(picture: Picture) -> Figure:
     return made
 
 
-def _draw(axes: Axes, band: Band, colour: str, style: str, *, log_y: bool) -> None:
-    first, end = band.whole
+def _look(number: int) -> tuple[str, str]:
+    """The colour and the style of a line."""
+    return COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS)]
+
+
+def _legend_of(band: Band) -> str:
     label = band.label
     if len(label) > LONGEST_LABEL:
         label = label[: LONGEST_LABEL - 1] + "…"
-    marker = "o" if end - first == 1 else ""
+    return _plain(f"{label} (n {band.n})")
+
+
+def _draw_points(axes: Axes, bands: Sequence[Band]) -> None:
+    """Means with the bars of their intervals, beside each other where they share a step."""
+    steps = sorted({band.steps[0] for band in bands})
+    room = min((after - before for before, after in pairwise(steps)), default=1.0)
+    apart = room / (2 * len(bands))
+    for number, band in enumerate(bands):
+        colour, _ = _look(number)
+        half = (band.high[0] - band.low[0]) / 2
+        axes.errorbar(
+            [band.steps[0] + (number - (len(bands) - 1) / 2) * apart],
+            [band.means[0]],
+            yerr=None if math.isnan(half) else [half],
+            fmt="o",
+            capsize=3,
+            color=colour,
+            label=_legend_of(band),
+        )
+    axes.set_xlim(steps[0] - room, steps[-1] + room)
+    axes.set_xticks(steps)
+
+
+def _draw(axes: Axes, band: Band, colour: str, style: str, *, log_y: bool) -> None:
+    first, end = band.whole
     axes.plot(
         band.steps[first:end],
         band.means[first:end],
         style,
         color=colour,
-        marker=marker,
+        marker="o" if end - first == 1 else "",
         linewidth=1.6,
-        label=_plain(f"{label} (n {band.n})"),
+        label=_legend_of(band),
     )
     # Where some runs are over, or have not begun, a mean is one of other runs
     for part in (slice(0, first + 1), slice(end - 1, None)):
@@ -107,6 +148,7 @@ def _draw(axes: Axes, band: Band, colour: str, style: str, *, log_y: bool) -> No
         band.steps[first:end],
         low[first:end],
         band.high[first:end],
+        where=[mean > 0 or not log_y for mean in band.means[first:end]],
         color=colour,
         alpha=0.18,
         linewidth=0,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from typing import Unpack
 
 from ..errors import HermesError, escape
@@ -38,13 +36,9 @@ def write_plot(
             hint="its name has to end in `.png`, `.svg` or `.pdf`",
         )
     drawn = experiments.plot(metric, **options)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        # About letters that the font has not: they are boxes then
-        warnings.simplefilter("ignore")
-        drawn.savefig(file, format=suffix[1:])
+    data = drawn.written(suffix[1:])
     try:
-        write_atomic(os.path.realpath(name), file.getvalue(), sync=False)
+        write_atomic(os.path.realpath(name), data, sync=False)
     except OSError as exc:
         raise HermesError(f"cannot write `{escape(name)}`: {exc.strerror}") from None
     return drawn.notes

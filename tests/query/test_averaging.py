@@ -61,7 +61,7 @@ def test_a_run_that_ends_early_is_told_and_is_not_continued() -> None:
 def test_values_that_are_no_numbers_are_left_out_and_told() -> None:
     picture = draw(curve([1, math.nan, 3]), curve([1, 2, 3]))
     assert picture.bands[0].means == [1, 2, 3]
-    assert "1 value left out: infinite or no number" in picture.notes
+    assert "1 value left out: infinite or no number, lines go straight over them" in picture.notes
 
 
 def test_a_step_that_was_written_again_counts_once() -> None:
@@ -98,7 +98,7 @@ def test_a_log_axis_leaves_out_what_has_no_place_on_it() -> None:
     picture = draw(curve([1, -2, 3]), log_x=True, log_y=True)
     assert picture.bands[0].steps == [1, 2]
     assert picture.notes == (
-        "1 value left out: without a value or a positive number as step",
+        "1 value left out: no step, or none that the axis can have",
         "1 means are not positive: a log axis leaves them out",
     )
 
@@ -114,7 +114,7 @@ def test_another_metric_can_stand_on_the_x_axis() -> None:
     )
     assert picture.bands[0].steps == [0.5, 2.5]
     assert picture.bands[0].means == [1, 3]
-    assert "1 value left out: without a value or a positive number as hours" in picture.notes
+    assert "1 value left out: no hours, or none that the axis can have" in picture.notes
 
 
 def test_runs_without_the_metric_are_told() -> None:
