@@ -240,9 +240,9 @@ class Run:
         try:
             async with anyio.create_task_group() as services:
                 services.start_soon(self._news.follow_logs)
-                if not self._is_ending:
-                    await services.start(follow_wishes, self, self._folder, self._timing)
                 try:
+                    if not self._is_ending:
+                        await services.start(follow_wishes, self, self._folder, self._timing)
                     with self._opening:
                         async with self._executor.opened(self._open_run()) as place:
                             self._place = place

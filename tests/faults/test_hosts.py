@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import shutil
@@ -146,3 +147,42 @@ def test_cancel_by_the_host_at_any_moment_leaves_nothing(
         assert len(made) >= jobs
         check_always(desk)
         shutil.rmtree(desk.experiments_folder, ignore_errors=True)
+
+
+SLOW_GIT = """\
+#!/bin/sh
+: > asked
+sleep 0.3
+exit 1
+"""
+
+
+@pytest.mark.fault(29)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("gives_up", [_cancelled_by_a_scope, _cancelled_natively])
+def test_cancel_by_the_host_while_the_run_is_being_opened_leaves_nothing(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    gives_up: Callable[[Step, Step], Coroutine[Any, Any, None]],
+) -> None:
+    desk.write("bin/git", SLOW_GIT)
+    (desk.path / "bin" / "git").chmod(0o755)
+    (desk.path / ".git").mkdir()
+    monkeypatch.setenv("PATH", f"{desk.path}/bin:{os.environ['PATH']}")
+    monkeypatch.chdir(desk.path)
+    path = desk.hermes_file("[[true]]")
+
+    async def asked() -> None:
+        await desk.until(lambda: (desk.path / "asked").exists())
+
+    async def host() -> None:
+        with anyio.fail_after(LIMIT):
+            await gives_up(partial(hermes.run_file, path), asked)
+
+    anyio.run(host, backend=backend)
+    assert desk.experiments() == []
+    for lock in desk.experiments_folder.glob(".hermes/*/lock"):
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    check_always(desk)
