@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .query.differences import Differences, differences
     from .query.found import Experiments, FoundExperiment, experiments
     from .query.lookup import find_experiment, find_experiments, short_names
+    from .run.notify import FailedJob, RunMessage
     from .run.runner import Run
     from .show.drawing import write_plot
     from .show.report import write_report
@@ -117,6 +118,7 @@ _HOMES = {
     "query.lookup": ("find_experiment", "find_experiments", "short_names"),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
+    "run.notify": ("FailedJob", "RunMessage"),
     "run.runner": ("Run",),
     "show.drawing": ("write_plot",),
     "show.report": ("write_report",),
@@ -126,10 +128,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SETTINGS", "Comparison", "Differences", "Event", "Executor", "Experiment", "Experiments",
-    "FileCollected", "FoundExperiment", "FoundRun", "HermesError", "HermesFileError", "Job",
-    "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place", "Plan",
+    "FailedJob", "FileCollected", "FoundExperiment", "FoundRun", "HermesError", "HermesFileError",
+    "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome", "Place", "Plan",
     "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged", "Run", "RunChanged",
-    "RunEnded", "RunResult", "RunStarted", "RunWarning", "Setting",
+    "RunEnded", "RunMessage", "RunResult", "RunStarted", "RunWarning", "Setting",
     "SettingArguments", "Settings", "Status", "add_to_run", "change_run", "compile_command",
     "compile_file", "compile_text", "did_you_mean", "differences", "escape", "experiments",
     "find_experiment", "find_experiments", "find_run", "follow_logs", "load_experiment",

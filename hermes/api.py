@@ -23,6 +23,8 @@ from .run import finding
 from .run.finding import FoundRun, Purpose
 from .run.gpus import find_for
 from .run.news import FollowLogs
+from .run.notify import check as check_notify
+from .run.notify import why_not as why_not_notified
 from .run.opening import in_progress
 from .run.options import RunOptions
 from .run.resume import is_unfinished, settled_by_others, survey_name, survey_run
@@ -92,6 +94,7 @@ async def open_run(
     await in_thread(plan.check, name)
     await place.check(plan)
     gpus = await in_thread(find_for, plan) if place.is_here else None
+    await in_thread(check_notify, plan, timing)
     # Found now, in a thread, for a large sweep has many jobs to look at
     await in_thread(getattr, plan, "warnings")
     folder = await in_thread(RunFolder.create, plan, name, timing)
@@ -146,6 +149,7 @@ async def open_resumed(
             folder.set_threads(threads)
         starts = await in_thread(_starts, folder)
         survey = await _survey(folder, place, failed=failed)
+        survey.warnings += await in_thread(why_not_notified, plan, timing)
     resumed = Run(
         folder=folder, survey=survey, executor=place, gpus=gpus, options=options, starts=starts
     )

@@ -343,6 +343,29 @@ class RunResult:
         """Those that did not succeed in the end, or have problems."""
         return [outcome for outcome in self.final if not outcome.ok]
 
+    def tally(self, total: int) -> dict[str, int]:
+        """What has become of the `total` jobs of the run: in words, and of how many."""
+        counts: dict[str, int] = {}
+        replaced = set(self.replaced)
+        for outcome in self.outcomes:
+            kind = (
+                "finished with problems"
+                if outcome.status is Status.FINISHED and outcome.problems
+                else outcome.status.value
+            )
+            if outcome.status in FAILED and outcome.identifier in replaced:
+                kind += " and tried again"
+            counts[kind] = counts.get(kind, 0) + 1
+        passed = {
+            "finished before": self.succeeded_before,
+            "failed before": self.failed_before,
+            "in another run": self.running_elsewhere,
+            "still with the cluster": self.left,
+        }
+        never = total - len(self.final) - sum(passed.values())
+        more = {**passed, "never started": never}
+        return {**counts, **{kind: count for kind, count in more.items() if count}}
+
 
 _ALONE = tuple(f"{{{name}}}" for name in PLACEHOLDERS)
 _AS_VALUE = tuple(f"={word}" for word in _ALONE)

@@ -46,6 +46,9 @@ class Timing:
     last_retry: float = 60.0
     """The longest pause before a failed job is tried again."""
 
+    notify: float = 30.0
+    """For one message of `notify` to be sent; then it is given up."""
+
     gpu_poll: float = 0.5
     """Between two looks at the GPUs that other runs have given back, while a job waits for some."""
 

@@ -11,7 +11,7 @@ from importlib import metadata
 INSTEAD: Mapping[str, Mapping[str, str]] = {
     "": {
         "-ho": "`hermes create NAME` writes a file that tells the hermes options",
-        "bot": "Hermes sends no messages",
+        "bot": "the setting `notify: tgram://BOT_ID/CHAT_ID` sends messages",
         "plot": "Hermes draws no plots; what a job wrote is in its experiment directory",
     },
     "exec": {

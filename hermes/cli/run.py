@@ -123,7 +123,7 @@ async def _execute(
                         control.display.hang_up()
                     # From here a signal ends the jobs, not this task
                     if control.ended_by is not None:
-                        run.cancel()
+                        run.cancel(_why(control.ended_by))
                     with anyio.CancelScope(shield=True):
                         await control.display.show(run)
             except hermes.HermesError as exc:
@@ -183,7 +183,7 @@ class _Control:
                         self.opening.cancel()
                     elif count == 1:
                         self.display.note(self.run.cancelling)
-                        self.run.cancel()
+                        self.run.cancel(_why(number))
                     else:
                         self.display.note(self.run.killing)
                         self.run.kill()
@@ -192,6 +192,11 @@ class _Control:
                 # The loop would give SIGINT back to Python, which says so by a traceback, even
                 # while it ends
                 signal.signal(number, signal.SIG_DFL)
+
+
+def _why(number: int) -> str | None:
+    """Why a run ends, for those to whom word is sent. Who presses Ctrl-C knows."""
+    return None if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
 
 
 def _leave(ended_by: int | None, code: int) -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any, Unpack
 from ..errors import HermesError, escape
 from .plan import STDIN, Plan
 from .settings import (
+    SETTINGS,
     WORKING_DIRECTORY,
     PlanArguments,
     absolute,
@@ -121,13 +122,12 @@ def compile_addition(
     added = _added_to(plan, os.fspath(path), _read(_base(working_directory), path))
     source = added._document.source
     pre = [line for line in added._document.settings if line.key.text != WORKING_DIRECTORY]
-    wanted = layered(None, source, pre, {}, lambda _: None).as_texts()
-    in_force = plan.settings.as_texts()
+    wanted = layered(None, source, pre, {}, lambda _: None)
     overruled = [
         f"{source.at(line.key.span)}: `{escape(line.key.text)}` is left out: the run has its own "
         "settings"
         for line in pre
-        if wanted.get(line.key.text) != in_force.get(line.key.text)
+        if getattr(wanted, line.key.text) != getattr(plan.settings, line.key.text)
     ]
     return replace(added, _notes=(*overruled, *added._notes))
 
@@ -154,7 +154,7 @@ def from_recipe(recipe: dict[str, Any]) -> Plan:
 
     Raises `KeyError`, `TypeError` or `HermesError` for one that was not made by this version.
     """
-    return _compile(
+    plan = _compile(
         recipe["path"],
         recipe["text"].encode(),
         base=Path(recipe["working_directory"]),
@@ -163,6 +163,7 @@ def from_recipe(recipe: dict[str, Any]) -> Plan:
         arguments=recipe["settings"],
         is_recorded=True,
     )
+    return replace(plan, sha256=recipe.get("sha256", plan.sha256))
 
 
 def _base(working_directory: str | os.PathLike[str] | None) -> Path:
@@ -199,7 +200,16 @@ def _compile(
     source = Source.of(path or "<command>", data)
     document = parse(source)
     pre = [line for line in document.settings if line.key.text != WORKING_DIRECTORY]
-    if not is_recorded:
+    sha256 = hashlib.sha256(data).hexdigest()
+    secrets = [line for line in pre if _is_secret(line)]
+    if secrets:
+        # From here they are known to the settings alone, and the text is written to the disk
+        for line in secrets:
+            source = source.without_secrets(line.value.span.start)
+        document, data = replace(document, source=source), source.text.encode()
+    if is_recorded:
+        pre = [line for line in pre if line not in secrets]
+    else:
         # A plan that was executed before has all settings, and its working directory, in its record
         _check_place(source, document.settings, base, path)
     top = absolute(base, root) if root is not None else find_root(base)
@@ -213,7 +223,7 @@ def _compile(
     ]
     plan = Plan(
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         working_directory=base,
         root=top,
         place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
@@ -228,6 +238,10 @@ def _compile(
     for binder, above, values in plan._bindings():
         binder.check(above, values)
     return plan
+
+
+def _is_secret(line: SettingLine) -> bool:
+    return line.key.text in SETTINGS and SETTINGS[line.key.text].is_secret
 
 
 def _check_place(

@@ -35,7 +35,8 @@ class Kind(Generic[T]):
     the command line and calls give it. With `needs_text` the empty text is no value at all.
 
     A value of several parts can be given several times, and by several layers: `join` puts a later
-    one onto an earlier one. `take` reads what a call gives, where that need not be a text.
+    one onto an earlier one. `take` reads what a call gives, where that need not be a text. Where a
+    value may hold secrets, `shown` is what others may read of it.
     """
 
     noun: str
@@ -46,6 +47,7 @@ class Kind(Generic[T]):
     needs_text: bool = False
     join: Callable[[T, T], T] | None = None
     take: Callable[[Any], T] | None = None
+    shown: Callable[[T], str] | None = None
 
     @property
     def takes_any_text(self) -> bool:
@@ -139,13 +141,14 @@ def _parse_failures(text: str) -> str:
 
 def or_none(kind: Kind[T]) -> Kind[T | None]:
     """A kind whose value may also be None, which is written `none`."""
-    take = kind.take or (lambda given: kind.parse(str(given)))
+    take, shown = kind.take or (lambda given: kind.parse(str(given))), kind.shown
     return Kind(
         noun=kind.noun,
         metavar=kind.metavar,
         parse=lambda text: None if text == NONE else kind.parse(text),
         write=lambda value: NONE if value is None else kind.write(value),
         take=lambda given: None if given == NONE else take(given),
+        shown=None if shown is None else lambda value: NONE if value is None else shown(value),
     )
 
 

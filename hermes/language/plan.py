@@ -82,6 +82,7 @@ class Plan:
         return {
             "path": self.path,
             "text": self._data.decode(),
+            "sha256": self.sha256,
             "working_directory": str(self.working_directory),
             "root": str(self.root),
             "comments": list(self._comments),
@@ -95,6 +96,10 @@ class Plan:
     def with_added(self, *parts: Plan) -> Plan:
         """The same plan, with the jobs of these after its own."""
         return replace(self, _added=(*self._added, *parts))
+
+    def with_warning(self, message: str) -> Plan:
+        """The same plan, with one more warning."""
+        return replace(self, _notes=(*self._notes, message))
 
     @property
     def parts(self) -> tuple[Plan, ...]:

@@ -23,7 +23,12 @@ KEYS = ("bot_id", "chat_id")
 KEY_LINE = re.compile(rf"({'|'.join(KEYS)})\b")
 """Any character may follow. The bot tells people to write `chat_id=1`."""
 
-NO_MESSAGES = "belongs to rlmate and does nothing here: Hermes sends no messages"
+NO_MESSAGES = "belongs to rlmate and does nothing here: the setting `notify` sends messages"
+
+MESSAGES = (
+    "belongs to rlmate and does nothing here; write `notify: tgram://BOT_ID/CHAT_ID` for messages "
+    "by Telegram"
+)
 
 HERMES_IO = re.compile(
     rb"^[ \t]*(?:from[ \t]+rlmate[ \t]+import\b[^\n#]*\bhermes_io\b"

@@ -30,6 +30,7 @@ from .kinds import (
     choice,
     or_none,
 )
+from .notify import NOTIFY, Notify
 
 if TYPE_CHECKING:
     # The command line takes its options from the table; parsing is loaded when a file is read
@@ -71,6 +72,11 @@ class Setting:
     def write(self, value: object) -> str:
         """The text that `parse` reads as this value."""
         return self.kind.write(value)
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value may hold secrets, and is kept out of all that others read."""
+        return self.kind.shown is not None
 
     @property
     def option(self) -> str:
@@ -149,6 +155,12 @@ class Settings:
     env: tuple[str, ...] = _setting(
         (), VARIABLES, "`NAME=value` words, environment variables of every job; repeatable"
     )
+    notify: Notify | None = _setting(  # noqa: RUF009 (immutable)
+        None,
+        or_none(NOTIFY),
+        "where word is sent when a run ends or stops early: addresses of Apprise, or "
+        "`command: ...`, which gets the result as JSON",
+    )
     executor: str = _setting(
         "local",
         choice(*EXECUTORS),
@@ -168,12 +180,21 @@ class Settings:
         )
 
     def as_json(self) -> dict[str, Any]:
+        """All values by name, of secrets what others may read."""
         values = {name: getattr(self, name) for name in SETTINGS}
+        for name, row in SETTINGS.items():
+            if row.kind.shown is not None and values[name] is not None:
+                values[name] = row.kind.shown(values[name])
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     def as_texts(self) -> dict[str, str]:
-        """What a hermes file would say, by name."""
-        return {name: row.write(getattr(self, name)) for name, row in SETTINGS.items()}
+        """What a hermes file would say, by name; without secrets."""
+        rows = {name: row for name, row in SETTINGS.items() if not row.is_secret}
+        return {name: row.write(getattr(self, name)) for name, row in rows.items()}
+
+    def with_notify(self, text: str) -> Settings:
+        """The same settings with another `notify`. Raises `ValueError` if that cannot be read."""
+        return replace(self, notify=NOTIFY.parse(text))
 
 
 class SettingArguments(TypedDict, total=False):
@@ -195,6 +216,7 @@ class SettingArguments(TypedDict, total=False):
     jobs_per_gpu: int | None
     gpu_free: str | None
     env: str | Mapping[str, str] | Sequence[str] | None
+    notify: str | Sequence[str] | None
     slurm: str | None
     seed: int | None
 
@@ -280,7 +302,7 @@ def _without_predecessor(
         if key.text not in predecessor.KEYS:
             yield setting
         else:
-            warn(f"{source.at(key.span)}: `{key.text}` {predecessor.NO_MESSAGES}")
+            warn(f"{source.at(key.span)}: `{key.text}` {predecessor.MESSAGES}")
 
 
 def _apply(
@@ -293,30 +315,32 @@ def _apply(
     seen: dict[str, int] = {}
     for key, value, rest in settings:
         line = source.line(key.span.start)
+        # Errors show the line
+        shown = source.without_secrets(min(value.span.start, key.span.end + 1))
         if key.text in predecessor.KEYS:
-            text = f"`{key.text}` {predecessor.NO_MESSAGES}"
-            raise source.error(text, key.span, hint="take the line away")
+            text = f"`{key.text}` {predecessor.MESSAGES}"
+            raise shown.error(text, key.span, hint="take the line away")
         if key.text not in SETTINGS:
             hint = (
                 did_you_mean(key.text, SETTINGS)
                 or f"the settings are {', '.join(f'`{name}`' for name in SETTINGS)}"
             )
-            raise source.error(f"unknown setting `{key.text}`", key.span, hint=hint)
+            raise shown.error(f"unknown setting `{key.text}`", key.span, hint=hint)
         if key.text in seen and SETTINGS[key.text].kind.join is None:
-            raise source.error(
+            raise shown.error(
                 f"`{key.text}` is set twice, first on line {seen[key.text]}", key.span
             )
         seen[key.text] = line
         text = value.text
         if rest is not None:
             if SETTINGS[key.text].kind.join is None:
-                raise source.error("expected nothing after the closing quote", rest)
+                raise shown.error("expected nothing after the closing quote", rest)
             # Several words, of which the first is in quotes
             text = source.text[value.span.start : rest.end]
         try:
             _put(values, key.text, SETTINGS[key.text].parse(text))
         except ValueError as exc:
-            raise source.error(_bad(key.text, text, exc), value.span) from None
+            raise shown.error(_bad(key.text, text, exc), value.span) from None
         origins[key.text] = f"{source.path}:{line}"
         if key.text in ("env", "path_to_experiments"):
             _warn_of_shell(source, key.text, text, value.span, warn)
@@ -356,4 +380,5 @@ def _parse_argument(name: str, value: object) -> Any:
 
 
 def _bad(name: str, value: object, why: ValueError) -> str:
-    return f"bad value `{value}` for `{name}`: {why}"
+    what = "bad value" if SETTINGS[name].is_secret else f"bad value `{value}`"
+    return f"{what} for `{name}`: {why}"

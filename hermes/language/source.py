@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ..errors import HermesFileError, Place, escape
 
+_MAY_BE_SECRET = re.compile(r"\s*(?:notify|bot_id|chat_id)\b|.*://")
+
 
 class Span(NamedTuple):
     """From `start` up to `end`, in characters of the source text."""
@@ -46,6 +48,16 @@ class Source(NamedTuple):
     def _of_text(cls, path: str, text: str) -> Source:
         text = text.removeprefix("\ufeff").replace("\r\n", "\n")
         return cls(path, text, (0, *(match.end() for match in re.finditer("\n", text))))
+
+    def without_secrets(self, start: int) -> Source:
+        """The same text, but stars from `start` to the end of its line if that line is a setting
+        which may hold secrets: as many as there were characters, so that places stay."""
+        first = self.text.rfind("\n", 0, start) + 1
+        end = self.text.find("\n", start)
+        end = len(self.text) if end < 0 else end
+        if not _MAY_BE_SECRET.match(self.text, first, end):
+            return self
+        return self._replace(text=f"{self.text[:start]}{'*' * (end - start)}{self.text[end:]}")
 
     def line(self, offset: int) -> int:
         return bisect_right(self.starts, offset)

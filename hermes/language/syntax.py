@@ -226,7 +226,8 @@ class _Parser(Cursor):
         if quotes:
             stop = next((i for i in range(start + 1, end) if self.text[i] in quotes), -1)
             if stop < 0:
-                raise self.error("the quote is never closed", start)
+                shown = self.source.without_secrets(start)
+                raise shown.error("the quote is never closed", Span(start, start + 1))
             stop_rest = stop + 1 + len(self._without_comment(stop + 1, end))
             is_comment = COMMENT.match(self.text, stop + 1, end) or stop_rest == stop + 1
             rest = None if is_comment else Span(stop + 1, stop_rest)

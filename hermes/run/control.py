@@ -50,7 +50,7 @@ class Controlled(Protocol):
     @property
     def pace(self) -> Pace: ...
 
-    def cancel(self) -> None: ...
+    def cancel(self, why: str | None = None) -> None: ...
 
     def warn(self, message: str) -> None: ...
 
@@ -81,7 +81,7 @@ async def follow_wishes(
         wishes = await in_thread(read_wishes, folder.folder, limiter=limiter)
         if wishes.is_stopped:
             run.warn("stopped by `hermes stop`")
-            run.cancel()
+            run.cancel("stopped by `hermes stop`")
             if not is_told:
                 task_status.started()
             return

@@ -53,6 +53,11 @@ class News:
         self._early: dict[str, list[str]] = {}
         """Files that were collected before the start of their jobs was told."""
 
+    @property
+    def count_running(self) -> int:
+        """Jobs whose start was told, and not their end."""
+        return len(self._started)
+
     async def follow_logs(self) -> None:
         """Passes on what jobs print, until `stop_following`."""
         await shielded(self._follower.run)

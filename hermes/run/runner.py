@@ -14,13 +14,7 @@ import anyio
 
 from ..blocking import in_thread
 from ..errors import HermesError, escape
-from ..events import (
-    Event,
-    QueueChanged,
-    RunChanged,
-    RunEnded,
-    RunStarted,
-)
+from ..events import Event, QueueChanged, RunChanged, RunEnded, RunStarted
 from ..executors.base import (
     Executor,
     Grace,
@@ -42,6 +36,7 @@ from .control import Pace, follow_wishes
 from .gpus import GpuDealer, HeldGpus, dealing
 from .limits import are_too_many, pause_before_retry
 from .news import News
+from .notify import Notifier
 from .options import RunOptions, within_outer
 from .slots import HeldSlot, Slots
 from .starts import Starts
@@ -99,6 +94,7 @@ class Run:
 
         self._scope = anyio.CancelScope()
         self._news = News(options.follow_logs, options.timing)
+        self._notifier = Notifier(self, self._news, options.timing, is_ending=is_ending)
         self._todos = Todos(self.plan, survey, is_ending=is_ending)
         self._place: Place | None = None
         self._slots: Slots | None = None
@@ -163,18 +159,22 @@ class Run:
         await in_thread(self._folder.want, addition)
         await self.take_in((await in_thread(read_wishes, self._folder.folder)).count_added)
 
-    def cancel(self) -> None:
+    def cancel(self, why: str | None = None) -> None:
         """Starts nothing more and ends what runs: SIGTERM to the groups, grace, SIGKILL. What the
-        jobs left is collected.
+        jobs left is collected. With `why`, for people, `notify` sends word of it.
 
         On a cluster the jobs stay queued or go on; a resumed run follows them again.
         """
+        if self._notifier.take_cancel(why):
+            # All jobs have ended: there was only a message to be sent
+            return
         self.cancelled = True
         (self._opening if self._place is None else self._scope).cancel()
 
     def kill(self) -> None:
         """As `cancel`, without the grace."""
         self._grace.end_now()
+        self._notifier.give_up()
         if self._place is not None:
             self._place.kill()
         self.cancel()
@@ -240,6 +240,7 @@ class Run:
         try:
             async with anyio.create_task_group() as services:
                 services.start_soon(self._news.follow_logs)
+                services.start_soon(self._notifier.follow)
                 try:
                     if not self._is_ending:
                         await services.start(follow_wishes, self, self._folder, self._timing)
@@ -256,6 +257,7 @@ class Run:
                     raise
                 finally:
                     self._news.stop_following()
+                await self._notifier.end()
                 services.cancel_scope.cancel()
         finally:
             self._tell_end()
@@ -433,6 +435,7 @@ class Run:
             self._todos.is_closed = True
             self.pace.note()
             self.warn(why)
+            self._notifier.stops(why)
 
     def close(self, is_done: bool) -> None:
         """Gives up what belongs to the run alone. Blocks."""

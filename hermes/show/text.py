@@ -28,7 +28,7 @@ from ..events import (
     RunStarted,
 )
 from ..language.plan import Plan
-from ..model import FAILED, Outcome, RunResult, Status
+from ..model import Outcome, RunResult, Status
 from ..storage.files import open_regular
 from ..storage.layout import STDERR, STDOUT
 from ..storage.writer import rerun_command
@@ -324,36 +324,7 @@ def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
 
 def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     """The last line: what came of the run, and where it is."""
-    counts: dict[str, int] = {}
-    replaced = set(result.replaced)
-    for outcome in result.outcomes:
-        kind = (
-            "finished with problems"
-            if outcome.status is Status.FINISHED and outcome.problems
-            else outcome.status.value
-        )
-        if outcome.status in FAILED and outcome.identifier in replaced:
-            kind += " and tried again"
-        counts[kind] = counts.get(kind, 0) + 1
-    if result.succeeded_before:
-        counts["finished before"] = result.succeeded_before
-    if result.failed_before:
-        counts["failed before"] = result.failed_before
-    if result.running_elsewhere:
-        counts["in another run"] = result.running_elsewhere
-    if result.left:
-        counts["still with the cluster"] = result.left
-    never = (
-        plan.count
-        - len(result.final)
-        - result.succeeded_before
-        - result.failed_before
-        - result.running_elsewhere
-        - result.left
-    )
-    if never:
-        counts["never started"] = never
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    told = ", ".join(f"{count} {kind}" for kind, count in result.tally(plan.count).items())
     go_on = "; `hermes resume` goes on" if result.cancelled or result.too_many_failed else ""
     if result.forgotten:
         go_on = "; put away: it cannot be resumed"

@@ -1,18 +1,25 @@
-"""Other programs that are asked something, and never for longer than somebody waits."""
+"""Other programs that are asked or told something, and never for longer than somebody waits."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+MOST_PRINTED = 1 << 20
+"""Bytes that a program may print which is told something."""
+
+DYING = 2.0
+"""Seconds for which a killed program is waited for."""
 
 POLL = 0.05
 """Seconds between two checks whether anybody still waits for a program that has not answered."""
@@ -88,3 +95,69 @@ def ask(
                 with suppress(OSError):
                     os.killpg(process.pid, signal.SIGKILL)
                 return Answer(failed=f"{name} took longer than {patience.limit:g} s")
+
+
+def tell(
+    command: Sequence[str], message: bytes, patience: Patience, *, name: str, folder: str,
+    environment: Mapping[bytes, bytes],
+) -> Answer:  # fmt: skip
+    """Executes a program that gets `message` on its standard input, in a process group of its own.
+    `Answer.output` is what it has printed, on its standard error too.
+
+    If it takes too long, or prints too much, its group is killed; what it has started and left
+    behind by itself goes on. Never raises. `name` stands for it in messages.
+    """
+    try:
+        with _as_file(message) as file:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except (OSError, ValueError) as exc:
+        return Answer(failed=f"{name} cannot be executed: {getattr(exc, 'strerror', exc)}")
+    output, code, failed = b"", None, None
+    assert process.stdout is not None
+    with process.stdout:
+        os.set_blocking(process.stdout.fileno(), False)
+        while code is None and failed is None:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL)
+            # After the question: what it printed before its end is there by now
+            output += _read_what_is_there(process.stdout.fileno(), MOST_PRINTED + 1 - len(output))
+            if len(output) > MOST_PRINTED:
+                failed = f"{name} printed more than {MOST_PRINTED >> 20} MB"
+            elif code is None and not patience.left:
+                failed = f"{name} took longer than {patience.limit:g} s"
+    if code is None:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        # A disk that does not answer can hold it for longer
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(DYING)
+    return Answer(output=output, code=code or 0, failed=failed)
+
+
+def _as_file(message: bytes) -> IO[bytes]:
+    """A file that holds a message, where possible not on a disk: that may be full. Nothing waits
+    for a program that does not read it."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("message"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+    file.write(message)
+    file.seek(0)
+    return file
+
+
+def _read_what_is_there(fd: int, most: int) -> bytes:
+    """What can be read without waiting, at most so many bytes."""
+    found = b""
+    with suppress(BlockingIOError):
+        while len(found) < most and (piece := os.read(fd, most - len(found))):
+            found += piece
+    return found

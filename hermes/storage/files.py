@@ -78,13 +78,13 @@ class Stamp(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def write_atomic(path: str, data: bytes, *, sync: bool) -> Stamp:
+def write_atomic(path: str, data: bytes, *, sync: bool, mode: int = 0o666) -> Stamp:
     """Readers see the old content or the new, never a part; a link at `path` is replaced.
 
     With `sync` it has reached the disk when this returns. Raises `OSError`.
     """
     temporary = unfinished(path)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         try:
             write_all(fd, data)

@@ -17,6 +17,7 @@
           pause                         there from `hermes pause` to `hermes continue`
           threads                       how many jobs run at once since `hermes set threads=N`
           pace                          which of the two the run's process has taken in last
+          notify                        where it sends word, for its owner's eyes alone
           added/<n>.json                what `hermes add` has added to the plan, counted from 1
           added/taken                   how many of these the run has taken in
           uncommitted.patch             as the run began, for the nodes of a cluster
@@ -58,6 +59,7 @@ THREADS = "threads"
 ADDED = "added"
 TAKEN = "taken"
 PACE = "pace"
+NOTIFY = "notify"
 SLURM = "slurm"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
@@ -92,7 +94,7 @@ that folder.
 A reader ignores members that it does not know, so a new member changes no number; members that go
 or change their meaning, and new values of an enumeration, do. Readers take older formats and
 refuse newer ones. The clock is text that sorts; the lock, the stop and
-pause files, what is said of threads, and the logs have no format.
+pause files, what is said of threads and of `notify`, and the logs have no format.
 """
 
 
@@ -153,6 +155,11 @@ def threads_file(run_folder: str) -> str:
 def pace_file(run_folder: str) -> str:
     """What the process of a run has last taken in of the two above."""
     return f"{run_folder}/{PACE}"
+
+
+def notify_file(run_folder: str) -> str:
+    """The setting `notify` of a run. It may hold secrets, which stand nowhere else."""
+    return f"{run_folder}/{NOTIFY}"
 
 
 def added_folder(run_folder: str) -> str:

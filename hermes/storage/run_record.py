@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -21,7 +21,7 @@ from ..language.plan import Plan, with_threads
 from ..language.settings import find_root
 from . import layout
 from .files import open_regular, read_regular, write_atomic
-from .layout import EXPERIMENTS, LOCK, POINTER, RUN_RECORD
+from .layout import EXPERIMENTS, LOCK, POINTER, RUN_RECORD, notify_file
 from .metadata import decoded, encoded
 from .wishes import additions, read_wishes
 
@@ -81,6 +81,7 @@ class RunRecord:
             for addition in additions(self.folder):
                 part = recorded_addition(plan, addition.path, addition.text)
                 plan = plan.with_added(part)
+            plan = _with_notify(plan, self.folder)
             threads = read_wishes(self.folder).threads
             return plan if threads is None else with_threads(plan, threads)
         except (KeyError, TypeError, AttributeError) as exc:
@@ -98,7 +99,24 @@ def write_record(folder: str, run_id: str, name: str, plan: Plan) -> None:
         experiments_from_root=os.path.relpath(experiments, root),
         working_directory_from_root=os.path.relpath(plan.working_directory, root),
     )
+    notify = plan.settings.notify
+    if notify is not None:
+        data = notify.text.encode("utf-8", "surrogateescape")
+        write_atomic(notify_file(folder), data, sync=True, mode=0o600)
     write_atomic(f"{folder}/{RUN_RECORD}", encoded(record), sync=True)
+
+
+def _with_notify(plan: Plan, folder: str) -> Plan:
+    """The same plan, which sends word as the run in `folder` does."""
+    try:
+        text = read_regular(notify_file(folder)).decode("utf-8", "surrogateescape")
+        return replace(plan, settings=plan.settings.with_notify(text))
+    except FileNotFoundError:
+        return plan
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        where = escape(notify_file(folder))
+        return plan.with_warning(f"`notify` sends nothing: cannot read `{where}`: {why}")
 
 
 def read_record(folder: str, working_directory: str | None = None) -> RunRecord:

@@ -44,7 +44,7 @@ def hints(desk: Desk, *arguments: str) -> list[str]:
         ("create new -t folder", ["write `hermes create DIR/NAME`"]),
         ("create new --target-dir=folder", ["write `hermes create DIR/NAME`"]),
         ("-ho", ["`hermes create NAME` writes a file that tells the hermes options"]),
-        ("bot --register", ["Hermes sends no messages"]),
+        ("bot --register", ["the setting `notify: tgram://BOT_ID/CHAT_ID` sends messages"]),
     ],
 )
 def test_a_call_of_rlmate_is_told_what_to_write(desk: Desk, call: str, expected: list[str]) -> None:

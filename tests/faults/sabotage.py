@@ -20,7 +20,7 @@ from hermes.storage.files import Stamp
 def replace() -> None:
     """Metadata is written over in place instead of being replaced whole."""
 
-    def write(path: str, data: bytes, *, sync: bool) -> Stamp:
+    def write(path: str, data: bytes, *, sync: bool, mode: int = 0o666) -> Stamp:
         half = len(data) // 2
         with open(path, "wb") as file:
             file.write(data[:half])

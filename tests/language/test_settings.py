@@ -134,7 +134,8 @@ def test_settings_of_the_predecessor_are_told_of_and_do_no_harm(tmp_path: Path, 
     ]
     plan = compiled(tmp_path, JOB)
     assert plan.settings == Settings(threads=2)
-    assert [w.partition(": Hermes")[0] for w in plan.warnings] == [f"{own}:{t}" for t in told]
+    assert all("write `notify: tgram://BOT_ID/CHAT_ID`" in w for w in plan.warnings)
+    assert [w.partition("; write")[0] for w in plan.warnings] == [f"{own}:{t}" for t in told]
     assert not any("123" in warning for warning in plan.warnings), "it is a secret"
     own.unlink()
     with pytest.raises(HermesFileError, match="`bot_id` belongs to rlmate") as caught:
@@ -248,8 +249,9 @@ def test_calls_take_the_settings_of_the_table(tmp_path: Path) -> None:
     assert str | int | None == hints.pop("max_failures")
     assert str | int | Sequence[int | str] | None == hints.pop("gpus")
     assert str | None == hints.pop("gpu_free")
+    assert str | Sequence[str] | None == hints.pop("notify")
     assert hints == {name: rows[name].kind.argument | None for name in hints}
-    assert len(hints) == len(rows) - 6
+    assert len(hints) == len(rows) - 7
     # `open_run` takes an executor itself as well as its name
     assert set(SettingArguments.__annotations__) == set(rows) - {"executor"}
     with pytest.raises(TypeError, match="thread"):
@@ -269,6 +271,7 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     given: tuple[str, ...] = ("--threads=3", "--path-to-experiments=out", "--no-supervise")
     given += ("--executor=local", "--identifier=none", "--seed=7", "--cwd=experiment")
     given += ("--env=A=x y", "--env=B=", "--timeout=1d12h", "--grace=0.5s", "--retries=2")
+    given += ("--notify=command: true all",)
     given += ("--max-failures=20%", "--gpus=fake:2", "--jobs-per-gpu=3", "--gpu-free=1.5GiB")
     desk.write(".hermes_settings", "threads: 2\nsupervise: true\nenv: A=1 C=3\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
@@ -287,6 +290,7 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
         "jobs_per_gpu": 3,
         "gpu_free": 1610612736,
         "env": ["A=x y", "B=", "C=3"],
+        "notify": "command: true ***",
         "executor": "local",
         "slurm": "--time=5",
         "seed": 7,

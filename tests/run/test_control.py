@@ -38,8 +38,8 @@ class Controlled:
         self.pace = Pace(threads=1)
         self.done: list[str] = []
 
-    def cancel(self) -> None:
-        self.done.append("cancelled")
+    def cancel(self, why: str | None = None) -> None:
+        self.done.append(f"cancelled, {why}")
 
     def warn(self, message: str) -> None:
         self.done.append(message)
@@ -62,7 +62,7 @@ async def test_stop_file_cancels_the_run_once_and_says_why(project: Project) -> 
                 await anyio.sleep(5 * SOON.control_poll)
                 assert run.done == []
                 Path(stop_file(lab.folder.folder)).touch()
-        assert run.done == ["stopped by `hermes stop`", "cancelled"]
+        assert run.done == ["stopped by `hermes stop`", "cancelled, stopped by `hermes stop`"]
     finally:
         lab.close()
 
