@@ -6,7 +6,7 @@ import difflib
 import html
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import msgspec
 
@@ -20,6 +20,9 @@ from .rows import Kind
 
 LONGEST_PATCH = 2**20
 """Bytes: of larger patches it is told that they differ, and no more."""
+
+WHOLE = ("settings", "packages")
+"""What is known as a whole or not at all: without one of both there is nothing to compare."""
 
 Facts = Mapping[str, str]
 """What is known of one experiment under one heading, by name."""
@@ -56,6 +59,10 @@ class Differences:
     def __len__(self) -> int:
         return len(self.found)
 
+    def __bool__(self) -> bool:
+        """Whether anything differs, also if it is only what was in no commit."""
+        return bool(self.found or self.patch)
+
     def _repr_html_(self) -> str:
         def cells(tag: str, *texts: str | None) -> str:
             shown = (html.escape(escape(text)) if text is not None else "-" for text in texts)
@@ -84,18 +91,14 @@ def differences(first: FoundExperiment, second: FoundExperiment) -> Differences:
     alike = []
     for part in parts[0]:
         left, right = parts[0][part], parts[1][part]
-        names = [
-            name for name in dict.fromkeys([*left, *right]) if left.get(name) != right.get(name)
-        ]
-        told = {(each.name, each.first, each.second) for each in found if each.part == "parameters"}
-        found += [
-            Difference(part, name, left.get(name), right.get(name))
-            for name in names
-            # Most parameters are arguments too
-            if (name, left.get(name), right.get(name)) not in told
-        ]
-        if not names and (left or right):
+        if part in WHOLE and not (left and right):
+            continue
+        differ = _different(part, left, right)
+        if not differ and (left or right):
             alike.append(part)
+        told = {replace(each, part=part) for each in found if each.part == "parameters"}
+        # Most parameters are arguments too
+        found += [each for each in differ if each not in told]
     patch = _patches(first, second, notes)
     commits = [each.metadata.git.commit for each in (first, second)]
     if all(commits) and commits[0] != commits[1]:
@@ -112,19 +115,26 @@ def differences(first: FoundExperiment, second: FoundExperiment) -> Differences:
     )
 
 
+def _different(part: str, left: Facts, right: Facts) -> list[Difference]:
+    names = [name for name in dict.fromkeys([*left, *right]) if left.get(name) != right.get(name)]
+    return [Difference(part, name, left.get(name), right.get(name)) for name in names]
+
+
 def _facts(experiment: FoundExperiment, notes: list[str]) -> dict[str, Facts]:
     """All that is compared, by its headings."""
     metadata, row = experiment.metadata, experiment.row
     environment = metadata.environment
     words = [word.replace(metadata.identifier, PLACEHOLDER) for word in metadata.argv]
     return {
-        "experiment": {
-            "script": metadata.script,
-            "name": metadata.name,
-            "status": str(metadata.status),
-            "working directory": metadata.working_directory,
-            "host": metadata.host,
-        },
+        "experiment": _known(
+            {
+                "script": metadata.script,
+                "name": metadata.name,
+                "status": str(metadata.status),
+                "working directory": metadata.working_directory,
+                "host": metadata.host,
+            }
+        ),
         "command": {"": shell_line(words)},
         "parameters": metadata.parameters,
         "arguments": row.raw.get(Kind.ARGUMENT, {}),
@@ -145,7 +155,7 @@ def _facts(experiment: FoundExperiment, notes: list[str]) -> dict[str, Facts]:
             }
         ),
         "packages": _packages(experiment, notes),
-        "metrics": {name: f"{each.last:.6g}" for name, each in sorted(row.metrics.items())},
+        "metrics": {name: str(each.last) for name, each in sorted(row.metrics.items())},
     }
 
 
@@ -159,7 +169,7 @@ def _options(metadata: Metadata) -> Facts:
 
 
 def _known(facts: Mapping[str, str | None]) -> Facts:
-    return {name: text for name, text in facts.items() if text is not None}
+    return {name: text for name, text in facts.items() if text}
 
 
 def _plain(value: object) -> str:

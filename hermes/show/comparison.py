@@ -160,10 +160,10 @@ def differences_as_text(told: Differences, *, patch_lines: int | None = None) ->
         yield from (f"  {escape(line)}" for line in told.patch[:patch_lines])
         if patch_lines is not None and len(told.patch) > patch_lines:
             yield f"  and {len(told.patch) - patch_lines} more lines"
+    if not told:
+        yield "no difference"
     if told.alike:
         yield f"the same: {', '.join(told.alike)}"
-    elif not told.found and not told.patch:
-        yield "no difference"
     yield from (f"note: {escape(note)}" for note in told.notes)
 
 
@@ -171,9 +171,7 @@ def _change(change: Difference, size: int) -> Iterator[str]:
     """`  lr  0.1 -> 0.01`, or a line each where that is too long."""
     name = escape(change.name)
     blanks = " " * (size - table.width_of(name))
-    first, second = (
-        "(none)" if each is None else escape(each) for each in (change.first, change.second)
-    )
+    first, second = ("(none)" if each is None else escape(each) for each in _values(change))
     if table.width_of(first) + table.width_of(second) <= LONGEST_CHANGE:
         yield f"  {name}{blanks}  {first} -> {second}" if size else f"  {first} -> {second}"
         return
@@ -181,3 +179,12 @@ def _change(change: Difference, size: int) -> Iterator[str]:
         yield f"  {name}"
     yield f"  - {first}"
     yield f"  + {second}"
+
+
+def _values(change: Difference) -> tuple[str | None, str | None]:
+    """The values, those of metrics in six digits if these tell them apart."""
+    first, second = change.first, change.second
+    if change.part == "metrics" and first and second:
+        short = f"{float(first):.6g}", f"{float(second):.6g}"
+        return short if short[0] != short[1] else (first, second)
+    return first, second
