@@ -239,6 +239,11 @@ class Place(Protocol):
         `is_paused`, jobs that wait in another queue wait on. Never blocks, and ends nothing."""
         ...
 
+    def start_no_more(self) -> None:
+        """From now on nothing starts any more. Jobs that wait in another queue are taken back, and
+        end with a `NotBegunError` that has no problem. Never blocks, and ends nothing."""
+        ...
+
     def kill(self) -> None:
         """From now on nothing waits any more: not for another program, not for a queue."""
         ...

@@ -112,6 +112,9 @@ class FakePlace:
         """Nothing waits here that was not started."""
         self.window = self._own_window or threads
 
+    def start_no_more(self) -> None:
+        """Nothing waits here that was not started."""
+
     def kill(self) -> None:
         """Nothing waits here."""
 

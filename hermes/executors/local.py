@@ -131,6 +131,9 @@ class LocalPlace:
         """Nothing waits here that was not started."""
         self.window = threads
 
+    def start_no_more(self) -> None:
+        """Nothing waits here that was not started."""
+
     def kill(self) -> None:
         """Nothing waits here but the grace of jobs, which ends by itself."""
 

@@ -433,6 +433,8 @@ class Run:
     def _start_nothing_more(self, why: str) -> None:
         if not self._todos.is_closed:
             self._todos.is_closed = True
+            if self._place is not None:
+                self._place.start_no_more()
             self.pace.note()
             self.warn(why)
             self._notifier.stops(why)

@@ -259,6 +259,10 @@ class Commands:
         for name in names:
             self._cancel([f"--name={name}"])
 
+    def cancel_pending_named(self, name: str) -> None:
+        """Cancels what of the jobs of this name has not started. Raises `NoAnswerError`."""
+        self._cancel(["--state=PENDING", f"--name={name}"])
+
     def cancel_tasks(self, tasks: Sequence[str]) -> None:
         """Cancels tasks such as `12_3`. Raises `NoAnswerError`."""
         self._cancel(tasks)

@@ -166,7 +166,13 @@ class SlurmPlace:
         self._threads = threads
         self._finisher = Finisher(run)
         self._asker = Asker(run=run, commands=commands, tasks=tasks, threads=threads)
-        self._pacer = Pacer(run=run, commands=commands, tasks=tasks, threads=threads)
+        self._pacer = Pacer(
+            run=run,
+            commands=commands,
+            tasks=tasks,
+            threads=threads,
+            on_taken_back=self._asker.begin_anew,
+        )
         self._submitter = Submitter(
             run=run,
             folder=folder,
@@ -183,6 +189,7 @@ class SlurmPlace:
             commands=commands,
             tasks=tasks,
             submitter=self._submitter,
+            pacer=self._pacer,
             finisher=self._finisher,
             threads=threads,
         )
@@ -242,6 +249,10 @@ class SlurmPlace:
 
     def set_pace(self, *, threads: int, is_paused: bool) -> None:
         self._pacer.set(threads=threads, is_paused=is_paused)
+
+    def start_no_more(self) -> None:
+        self._pacer.take_back()
+        self._submitter.take_back()
 
     def kill(self) -> None:
         self._commands.abandon()

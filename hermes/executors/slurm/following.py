@@ -22,6 +22,7 @@ from ..base import Leftover, NotBegunError, OpenRun, Todo, outcome_of
 from .commands import Commands, NoAnswerError
 from .finishing import Finished, Finisher
 from .open_tasks import Fate, OpenTask, OpenTasks, fate_of
+from .pacing import Pacer
 from .states import (
     GONE,
     cause_in,
@@ -63,6 +64,7 @@ class Follower:
         commands: Commands,
         tasks: OpenTasks,
         submitter: Submitter,
+        pacer: Pacer,
         finisher: Finisher,
         threads: anyio.CapacityLimiter,
     ) -> None:
@@ -72,6 +74,7 @@ class Follower:
         self._commands = commands
         self._tasks = tasks
         self._submitter = submitter
+        self._pacer = pacer
         self._finisher = finisher
         self._threads = threads
         self._told_queue: tuple[int, int, str] | None = None
@@ -281,7 +284,7 @@ class Follower:
         number, row = each.task.submission, each.signs.row
         fate = fate_of(
             each.signs,
-            is_ending=self._run.is_ending,
+            is_ending=self._run.is_ending or self._pacer.is_taken_back,
             is_accepted=number in self._tasks.arrays,
             may_send_again=is_forgotten and self._submitter.may_send_again(number),
         )

@@ -112,7 +112,7 @@ def fate_of(signs: Signs, *, is_ending: bool, is_accepted: bool, may_send_again:
         return Fate.WAIT
     is_cancelled = row is None or row.state == "CANCELLED"
     if is_cancelled and (is_ending or signs.is_earlier):
-        # Nobody saw it go, and this client is to bring the run to its end
+        # Nobody saw it go, or this client itself is bringing the run to its end
         return Fate.START_ANEW
     if row is None and may_send_again:
         return Fate.SEND_AGAIN

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import anyio
 
 from ...blocking import in_thread
@@ -11,7 +14,8 @@ from .open_tasks import OpenTasks
 
 
 class Pacer:
-    """Tells Slurm how many tasks of this run may run at once, and holds those that wait."""
+    """Tells Slurm how many tasks of this run may run at once; holds those that wait, or takes them
+    back."""
 
     def __init__(
         self,
@@ -20,14 +24,19 @@ class Pacer:
         commands: Commands,
         tasks: OpenTasks,
         threads: anyio.CapacityLimiter,
+        on_taken_back: Callable[[], object],
     ) -> None:
         self.most = run.plan.settings.threads
         """Most tasks at the same time, of arrays that are submitted from now on."""
+
+        self.is_taken_back = False
+        """Whether what waits is cancelled: nothing of this run is to start any more."""
 
         self._run = run
         self._commands = commands
         self._tasks = tasks
         self._threads = threads
+        self._on_taken_back = on_taken_back
         self._is_paused = False
         self._work = anyio.Event()
 
@@ -35,9 +44,13 @@ class Pacer:
         self.most, self._is_paused = threads, is_paused
         self._work.set()
 
+    def take_back(self) -> None:
+        self.is_taken_back = True
+        self._work.set()
+
     def note_submitted(self) -> None:
-        """An array has come to Slurm, which has to wait too while the run is paused."""
-        if self._is_paused:
+        """An array has come to Slurm, of which the same has to hold."""
+        if self._is_paused or self.is_taken_back:
             self._work.set()
 
     async def serve(self) -> None:
@@ -45,13 +58,18 @@ class Pacer:
         while True:
             await self._work.wait()
             self._work = anyio.Event()
-            most, is_paused = self.most, self._is_paused
+            most, is_paused, is_taken_back = self.most, self._is_paused, self.is_taken_back
             names = [self._tasks.submissions[each].job_name for each in self._tasks.arrays]
+            call = (
+                self._commands.cancel_pending_named
+                if is_taken_back
+                else partial(self._commands.set_pace, most=most, is_held=is_paused)
+            )
             try:
                 for name in names:
-                    await in_thread(
-                        self._commands.set_pace, name, most, is_paused, limiter=self._threads
-                    )
+                    await in_thread(call, name, limiter=self._threads)
+                if is_taken_back:
+                    self._on_taken_back()
             except NoAnswerError as exc:
                 self._run.warn(f"Slurm was not told of the change yet, trying again: {exc}")
                 self._work.set()

@@ -85,6 +85,8 @@ class Submitter:
 
         If this is cancelled before that, the job is not submitted.
         """
+        if self._pacer.is_taken_back:
+            raise NotBegunError(None)
         request = self._requests[todo.key] = _Request(todo)
         self._work.set()
         try:
@@ -96,6 +98,12 @@ class Submitter:
             raise request.answer
         assert request.answer is not None
         return request.answer
+
+    def take_back(self) -> None:
+        """Submits nothing any more."""
+        for request in self._requests.values():
+            request.give(NotBegunError(None))
+        self._requests = {}
 
     def may_send_again(self, number: int) -> bool:
         return number not in self._sent_again
@@ -194,6 +202,10 @@ class Submitter:
         """
         pause, is_first = FIRST_RETRY, True
         while True:
+            if self._pacer.is_taken_back and not may_be_there:
+                for each in self._tasks.of_submission(submission.number):
+                    each.finish(NotBegunError(None))
+                return
             try:
                 words = await self._words(submission)
                 array = await in_thread(self._call, submission, words, limiter=self._threads)

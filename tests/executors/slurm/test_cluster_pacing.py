@@ -39,3 +39,28 @@ def test_set_pause_and_continue_are_told_to_slurm(desk: Desk, cluster: Cluster) 
         _, told = process.communicate(timeout=WAIT)
     assert process.returncode == 0, told
     check_once(desk, 4)
+
+
+def test_after_max_failures_what_waits_is_taken_back_and_resume_goes_on(
+    desk: Desk, cluster: Cluster
+) -> None:
+    hold(desk, 2)
+    desk.write("bad.sh", 'sh job.sh "$@" && [ ! -e "bad$2" ]\n')
+    desk.write("bad0")
+    sweep(desk, 6, threads=2)
+    path = desk.path / "x.hermes"
+    path.write_text(path.read_text().replace("job.sh", "bad.sh"))
+    with desk.started("exec", "-f", "x.hermes", "-n", "t", "--max-failures", "1") as process:
+        until(lambda: len(started(desk)) == 2)
+        let_go(desk, 0)
+        # One runs on, and nothing else waits
+        until(lambda: cluster.call("squeue", "-h", "-r", "-o", "%t").stdout.split() == ["R"])
+        let_go(desk, 1)
+        _, told = process.communicate(timeout=WAIT)
+    assert process.returncode == 1, told
+    assert "1 failed: nothing more is started" in told
+    assert "cancelled" not in told
+    assert sorted(started(desk)) == ["0", "1"]
+    (desk.path / "bad0").unlink()
+    desk.hermes("resume", "--failed")
+    assert ended(desk) == ["0", *map(str, range(6))]
