@@ -21,6 +21,7 @@ from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
 from .run.finding import FoundRun, Purpose
+from .run.frozen import require_frozen
 from .run.gpus import find_for
 from .run.news import FollowLogs
 from .run.notify import check as check_notify
@@ -143,6 +144,7 @@ async def open_resumed(
     gpus = await in_thread(find_for, plan) if place.is_here else None
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
     with _closed_on_error(folder):
+        require_frozen(folder)
         await in_thread(withdraw_stop, folder.folder)
         if threads is not None:
             await in_thread(want_threads, folder.folder, threads)

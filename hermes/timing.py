@@ -40,6 +40,9 @@ class Timing:
     git: float = 5.0
     """For all answers of git together: a run must not wait for a slow network disk."""
 
+    freeze: float = 60.0
+    """For git to keep the code that a run freezes. After that the files are copied without it."""
+
     first_retry: float = 1.0
     """Before a failed job is tried again; each pause after that is twice the one before."""
 

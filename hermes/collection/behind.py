@@ -37,10 +37,12 @@ class Behind:
     """The directories behind links of a tree, as they were when they were last read.
 
     Each is looked at once, however many links lead to it, and never if it is part of the tree, of
-    `experiments` or around either. Paths go through the links.
+    `experiments` or of the folder `but`, or around the tree. Paths go through the links.
     """
 
-    def __init__(self, tree: Tree, experiments: str, visit: Visit, clock_grain: float) -> None:
+    def __init__(
+        self, tree: Tree, experiments: str, visit: Visit, clock_grain: float, but: str | None
+    ) -> None:
         self.is_cut = False
         """Whether there is more than can be looked at."""
 
@@ -51,7 +53,7 @@ class Behind:
         """From the real path of a directory to the link that leads to it."""
 
         self._tree = tree
-        self._experiments = experiments
+        self._not_behind = [tree.top, experiments, *([but] if but is not None else [])]
         self._visit = visit
         self._clock_grain = int(clock_grain * 1e9)
         self._folders: dict[str, _Folder] = {}
@@ -116,11 +118,11 @@ class Behind:
         return known if is_settled else self._read(path, absolute)
 
     def _leads_back(self, real: str) -> bool:
-        """Whether a link leads into the working directory or `experiments`, or around the former,
-        by its real path.
+        """Whether a link leads to where it is not followed, or around the working directory, by its
+        real path.
         """
-        top, experiments = os.path.realpath(self._tree.top), os.path.realpath(self._experiments)
-        inside = any(f"{real}/".startswith(f"{each}/") for each in (top, experiments))
+        top, *others = map(os.path.realpath, self._not_behind)
+        inside = any(f"{real}/".startswith(f"{each}/") for each in (top, *others))
         return inside or f"{top}/".startswith(f"{real.rstrip('/')}/")
 
     def _read(self, path: str, absolute: str) -> _Folder | None:

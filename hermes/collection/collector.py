@@ -49,7 +49,6 @@ IDLE = 1.0
 found.
 """
 
-
 CLOCK_STEP = 10_000_000
 """Nanoseconds by which the times of files may be behind the clock."""
 
@@ -77,7 +76,8 @@ class Collector:
     `on_warning` at most once, both in the thread of the loop in which `watch` runs. Every path is
     given once, to `on_files` or in `Collected.fresh`, and to `on_files` only before that loop knows
     what `finish` returns. `lives_elsewhere` tells of an identifier whether it is that of a live job
-    of another run. All other methods block, and can be called in any thread.
+    of another run. Links that lead into the folder `but_behind` are not looked behind. All other
+    methods block, and can be called in any thread.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Collector:
         clock_grain: float = CLOCK_GRAIN,
         awatch: Awatch | None = None,
         lives_elsewhere: Callable[[str], bool] = lambda identifier: False,
+        but_behind: str | None = None,
     ) -> None:
         self.top = working_directory
         self.scan_took = 0.0
@@ -121,7 +122,7 @@ class Collector:
             visit=self._visit,
             clock_grain=clock_grain,
         )
-        self._behind = Behind(self._tree, experiments, self._visit_behind, clock_grain)
+        self._behind = Behind(self._tree, experiments, self._visit_behind, clock_grain, but_behind)
 
     # Jobs come and go
 

@@ -18,6 +18,7 @@ from ..storage.copying import Report, copy, kind_of, move, take_away
 from ..storage.files import (
     Home,
     beside,
+    everything_below,
     lstat,
     matches,
     real_folder,
@@ -33,7 +34,8 @@ from ..storage.metadata import Origin, StoredFile
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
     """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is
-    never copied into itself.
+    never copied into itself. If that is a copy of the `original` working directory, what is not in
+    it is looked for there.
 
     `placeholders` are the values that paths can hold in braces. `owned` tells of a path, relative
     to the working directory, whether collection will bring it to the same place anyway; `give_back`
@@ -49,6 +51,7 @@ class Copies:
     owned: Callable[[str], bool]
     give_back: Callable[[str], None]
     report: Report
+    original: str | None = None
 
     @property
     def directory(self) -> str:
@@ -102,16 +105,32 @@ class Copies:
         """Absolute paths. What exists under just this name is meant, even if the name holds a
         wildcard's characters.
         """
-        whole = self._whole(path)
-        if lstat(whole) is not None:
-            return [whole]
-        if not glob.has_magic(path):
-            return []
-        return matches(path, self.working_directory, self.experiments)
+        for start in self._starts:
+            whole = self._whole(path, start)
+            found = [whole] if lstat(whole) is not None else []
+            if not found and glob.has_magic(path):
+                found = matches(path, start, self.experiments)
+            if found:
+                return [self._linked(each) or each for each in found]
+        return []
 
-    def _whole(self, path: str) -> str:
+    @property
+    def _starts(self) -> tuple[str, ...]:
+        """Where relative paths may begin, the likelier one first."""
+        given = self.working_directory, self.original
+        return tuple(each for each in given if each is not None)
+
+    def _linked(self, path: str) -> str | None:
+        """What of the original a link in the copy stands for; None if it is no such link."""
+        start = f"{self.working_directory}/"
+        if self.original is None or not path.startswith(start) or not os.path.islink(path):
+            return None
+        counterpart = f"{self.original}/{path.removeprefix(start)}"
+        return counterpart if os.readlink(path) == counterpart else None
+
+    def _whole(self, path: str, start: str | None = None) -> str:
         """The absolute path, without `.` and `..`."""
-        parts = os.path.join(self.working_directory, path).split("/")
+        parts = os.path.join(start or self.working_directory, path).split("/")
         if ".." in parts:
             after = len(parts) - parts[::-1].index("..")
             above = "/".join(parts[:after])
@@ -138,7 +157,11 @@ class Copies:
         """Where `source` was stored, relative to the experiment directory; None if nothing of it
         could be.
         """
-        from_working_directory = os.path.relpath(source, self.working_directory)
+        start = next(
+            (each for each in self._starts if source.startswith(f"{each}/")),
+            self.working_directory,
+        )
+        from_working_directory = os.path.relpath(source, start)
         name = os.path.basename(source) or "root"
         if under_relative_path:
             name = "/".join(part for part in from_working_directory.split("/") if part != "..")
@@ -178,7 +201,18 @@ class Copies:
         try:
             kind = ProblemKind.NOT_COPIED
             copy(source, part, self.report, kind=kind, skip=skip, follow=True)
+            self._fill(source, part)
             return beside(target, partial(rename_new, part))
         except OSError:
             remove(part)
             raise
+
+    def _fill(self, source: str, part: str) -> None:
+        """Puts what they stand for in the place of links to the original that were copied."""
+        if self.original is None:
+            return
+        for link, _ in list(everything_below(part)):
+            counterpart = self._linked(f"{source}{link[len(part) :]}")
+            if counterpart is not None:
+                os.unlink(link)
+                copy(counterpart, link, self.report, kind=ProblemKind.NOT_COPIED, follow=True)

@@ -21,7 +21,8 @@ import anyio
 import anyio.lowlevel
 
 from ..blocking import in_thread, shielded
-from ..collection.collector import Collected, Collector
+from ..collection.both import collector_of
+from ..collection.collector import Collected
 from ..collection.copies import Copies
 from ..language.plan import Plan
 from ..model import Problem, ProblemKind, Status
@@ -96,8 +97,9 @@ class LocalPlace:
     def __init__(self, run: OpenRun) -> None:
         self.run = run
         self.window = run.plan.settings.threads
-        self.collector = Collector(
-            working_directory=str(run.plan.working_directory),
+        self.collector = collector_of(
+            run.folder.working_directory,
+            str(run.plan.working_directory),
             experiments=run.folder.experiments,
             on_files=self._tell_collected,
             on_warning=run.warn,
@@ -344,7 +346,8 @@ class LocalPlace:
         return Copies(
             options=experiment.job.options,
             placeholders=experiment.placeholders,
-            working_directory=str(self.run.plan.working_directory),
+            working_directory=self.run.folder.working_directory,
+            original=str(self.run.plan.working_directory) if self.run.folder.frozen else None,
             home=experiment.home,
             experiments=self.run.folder.experiments,
             owned=partial(self.collector.owned, identifier),

@@ -203,6 +203,17 @@ class Plan:
         """A line of the hermes file, for people."""
         return f"{escape(self.path)}:{line}" if self.path is not None else f"line {line}"
 
+    def scripts(self) -> Iterator[str]:
+        """The distinct scripts of the jobs that are files, as the hermes file names them."""
+        found: set[str] = set()
+        for part in self.parts:
+            for binder, above, values in part._bindings():
+                for _ in distinct(binder.head_slots, above, values):
+                    script = binder.command(values).script
+                    if script.is_file and script.word not in found:
+                        found.add(script.word)
+                        yield script.word
+
     def sbatch_options(self) -> Iterator[tuple[tuple[str, ...], int]]:
         """The distinct `sbatch` options of the jobs, each with the line of an entry with them."""
         found: set[tuple[str, ...]] = set()

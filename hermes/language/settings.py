@@ -161,6 +161,9 @@ class Settings:
         "where word is sent when a run ends or stops early: addresses of Apprise, or "
         "`command: ...`, which gets the result as JSON",
     )
+    freeze: bool = _setting(
+        False, BOOLEAN, "jobs run the code as it was when the run began, in a copy of it"
+    )
     executor: str = _setting(
         "local",
         choice(*EXECUTORS),
@@ -217,6 +220,7 @@ class SettingArguments(TypedDict, total=False):
     gpu_free: str | None
     env: str | Mapping[str, str] | Sequence[str] | None
     notify: str | Sequence[str] | None
+    freeze: bool | None
     slurm: str | None
     seed: int | None
 

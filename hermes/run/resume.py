@@ -142,7 +142,7 @@ def _made_again(folder: RunFolder, started: Started) -> Leftover | None:
         folder.template,
         identifier=identifier,
         script=job.script,
-        argv=command_of(folder.plan, job, placeholders(folder, identifier, directory, 0, None)),
+        argv=command_of(folder, job, placeholders(folder, identifier, directory, 0, None)),
         options=job.options,
         comments=job.options.comments,
         key=started.key,

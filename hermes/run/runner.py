@@ -33,6 +33,7 @@ from ..storage.run_folder import RunFolder
 from ..storage.wishes import read_wishes
 from .adding import added_to
 from .control import Pace, follow_wishes
+from .frozen import in_frozen_code
 from .gpus import GpuDealer, HeldGpus, dealing
 from .limits import are_too_many, pause_before_retry
 from .news import News
@@ -245,7 +246,10 @@ class Run:
                     if not self._is_ending:
                         await services.start(follow_wishes, self, self._folder, self._timing)
                     with self._opening:
-                        async with self._executor.opened(self._open_run()) as place:
+                        async with (
+                            in_frozen_code(self._folder, self.warn, self._timing),
+                            self._executor.opened(self._open_run()) as place,
+                        ):
                             self._place = place
                             if self.pace.is_paused:
                                 place.set_pace(threads=self.threads, is_paused=True)

@@ -42,10 +42,10 @@ class Patience:
     """How long answers are waited for, all together: `limit` seconds from now, or until `is_over`
     is set."""
 
-    def __init__(self, limit: float, is_over: threading.Event) -> None:
+    def __init__(self, limit: float, is_over: threading.Event | None = None) -> None:
         self.limit = limit
         self._ends = time.monotonic() + limit
-        self._is_over = is_over
+        self._is_over = is_over or threading.Event()
 
     @property
     def left(self) -> float:
@@ -64,18 +64,18 @@ class Answer(NamedTuple):
 
 def ask(
     command: Sequence[str], patience: Patience, *, name: str, folder: str,
-    environment: Mapping[bytes, bytes],
+    environment: Mapping[bytes, bytes], stdin: bytes | None = None,
 ) -> Answer:  # fmt: skip
     """Executes a program in a process group of its own, so that nothing of it is left behind.
 
-    Never raises. `name` stands for it in messages.
+    Never raises. `name` stands for it in messages, `stdin` is what it reads.
     """
     try:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -87,9 +87,11 @@ def ask(
     with process:
         while True:
             try:
-                output, errors = process.communicate(timeout=min(POLL, patience.left))
+                output, errors = process.communicate(stdin, timeout=min(POLL, patience.left))
                 return Answer(output, errors, process.returncode)
             except subprocess.TimeoutExpired:
+                # Taken, and written on by the next call
+                stdin = None
                 if patience.left:
                     continue
                 with suppress(OSError):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ..language.plan import Plan
 from ..model import Job
 from .asking import Patience, give, given
+from .files import write_atomic
 from .git import (
     INTERVAL,
     MAX_SHARE,
@@ -28,6 +29,7 @@ from .git import (
     read_git,
     top_of,
 )
+from .layout import PATCH
 from .metadata import GitState
 
 AT_ONCE = 2
@@ -115,7 +117,7 @@ class Code:
         if self._top is not None:
             self._folder = folder_of(self._top)
             first = next(iter(plan.jobs), None)
-            script = _script(plan, first) if first is not None else None
+            script = script_of(plan, first) if first is not None else None
             # Before git is asked: what changes meanwhile is seen then
             self._seen = Signature.now(self._folder, script)
             self.commit = read_commit(self._top, Patience(limit, self._is_closed))
@@ -125,8 +127,19 @@ class Code:
         """The state with which a job starts. Does not wait for git."""
         if self._top is None:
             return self.begun
-        script = _script(self._plan, job)
+        script = script_of(self._plan, job)
         return self._at_start(script, Signature.now(self._folder, script))
+
+    def kept_as_begun(self, folder: str) -> Git:
+        """The state as the run began, whose patch is put into a folder. Waits for git."""
+        git = self.begun.git
+        if git.patch is None:
+            return git
+        try:
+            write_atomic(f"{folder}/{PATCH}", git.patch, sync=False)
+        except OSError as exc:
+            return git.with_reason(f"the patch could not be written: {exc.strerror}")
+        return git
 
     def close(self) -> None:
         """Waits for nothing more: what git has not told by now stays unknown."""
@@ -183,7 +196,7 @@ class Code:
         )
 
 
-def _script(plan: Plan, job: Job) -> str | None:
+def script_of(plan: Plan, job: Job) -> str | None:
     """The file that the script word of a job stands for, also behind `-m`; None if it is none."""
     word = job.argv[job.position]
     path = f"{plan.working_directory}/{word}" if not word.startswith("/") else word

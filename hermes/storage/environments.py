@@ -41,11 +41,15 @@ def value_of(path, name):
                         return line.partition(":")[2].strip()
     return ""
 
-packages = {}
+packages, imports = {}, list(sys.path)
 for folder in sys.path:
     # What is found first is what is imported
     for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         stem, kind = os.path.splitext(entry)
+        if stem.startswith("__editable__") and kind == ".py":
+            # Finds packages that are installed where they are developed
+            with io.open(os.path.join(folder, entry), encoding="utf-8", errors="replace") as file:
+                imports += file.read().partition("MAPPING")[2].partition("\\n")[0].split("'")
         if kind not in (".dist-info", ".egg-info"):
             continue
         name, _, version = stem.partition("-")
@@ -59,6 +63,7 @@ print(json.dumps({
     "implementation": platform.python_implementation(),
     "interpreter": sys.executable,
     "packages": packages,
+    "imports": imports,
 }))
 """
 """For any Python since 2.7. The names of the folders are read and no metadata in them, which is
@@ -72,13 +77,16 @@ class _Told(msgspec.Struct):
     implementation: str
     interpreter: str
     packages: dict[str, str]
+    imports: list[str]
 
 
 class PythonOfJob(NamedTuple):
-    """`version` is the Python's, as its `platform.python_version()` tells it."""
+    """`version` is the Python's, as its `platform.python_version()` tells it. `imports` are the
+    folders from which it imports, among other texts."""
 
     version: str | None
     environment: Environment | None
+    imports: tuple[str, ...] = ()
 
 
 NO_PYTHON = PythonOfJob(None, None)
@@ -178,7 +186,7 @@ class Environments:
         except OSError as exc:
             reason = f"the packages could not be written: {exc.strerror}"
         found = Environment(interpreter=told.interpreter or path, digest=digest, reason=reason)
-        return PythonOfJob(told.python, found)
+        return PythonOfJob(told.python, found, tuple(told.imports))
 
     def _keep(self, packages: Packages) -> str:
         """Puts them where all runs find them, and returns by what. Raises `OSError`."""

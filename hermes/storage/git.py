@@ -19,6 +19,7 @@ from .metadata import GitState
 
 PLAIN = {
     "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
     "diff.autoRefreshIndex": "false",
     "core.quotePath": "true",
     "diff.noprefix": "false",
@@ -28,9 +29,9 @@ PLAIN = {
     "diff.relative": "false",
     "diff.submodule": "short",
 }
-"""Configuration that overrules the user's: git starts no daemon, `git diff` leaves the index alone,
-which it writes otherwise, whatever GIT_OPTIONAL_LOCKS says, and `git apply` takes every patch.
-Older ones ignore keys they do not know."""
+"""Configuration that overrules the user's: git starts no daemon and no hook, `git diff` leaves the
+index alone, which it writes otherwise, whatever GIT_OPTIONAL_LOCKS says, and `git apply` takes
+every patch. Older ones ignore keys they do not know."""
 
 QUIET = {b"GIT_OPTIONAL_LOCKS": b"0", b"GIT_NO_LAZY_FETCH": b"1", b"LC_ALL": b"C"}
 """Variables by which git writes nothing, fetches nothing and speaks English."""
@@ -110,7 +111,7 @@ def folder_of(top: Path) -> str:
 
 def read_commit(top: Path, patience: Patience) -> Git:
     """Asks git for the commit alone. Never raises."""
-    answer = _ask(top, ("rev-parse", "--verify", "HEAD"), patience)
+    answer = ask_git(top, ("rev-parse", "--verify", "HEAD"), patience)
     if answer.failed is not None:
         return Git(GitState(reason=answer.failed))
     return Git(GitState(commit=answer.output.decode("ascii", "replace").strip()))
@@ -124,7 +125,7 @@ def read_git(
 
     Never raises.
     """
-    within = _within(top, working_directory)
+    within = below_home(top, working_directory)
     code = (within, *_not_made(top, experiments))
     uncommitted = ("--ignore-submodules=untracked", "HEAD", "--", *code)
     questions = {
@@ -132,7 +133,7 @@ def read_git(
         "changes": (*DIFF, *uncommitted),
         "untracked files": (
             "ls-files", "--others", "--exclude-standard", "--",
-            within, *_without(top, experiments),
+            within, *but_for(top, experiments),
         ),
     }  # fmt: skip
     inside = _inside(top, script) if script is not None else None
@@ -140,7 +141,9 @@ def read_git(
         words = ("ls-files", "-z", "--recurse-submodules", "--", f":(top,literal){inside}")
         questions["script"] = words
     with ThreadPoolExecutor(len(questions)) as pool:
-        asked = {what: pool.submit(_ask, top, words, patience) for what, words in questions.items()}
+        asked = {
+            what: pool.submit(ask_git, top, words, patience) for what, words in questions.items()
+        }
         answers = {what: future.result() for what, future in asked.items()}
     reasons = [
         f"{what}: {answer.failed}"
@@ -168,11 +171,11 @@ def read_git(
         return Git(state)
     patch = _patch(commit, diff + kept, answers["untracked files"].output)
     # Asked after the changes, so that none of them is newer
-    names = _ask(top, ("diff", "--name-only", "-z", *uncommitted), patience).output
+    names = ask_git(top, ("diff", "--name-only", "-z", *uncommitted), patience).output
     return Git(state, patch, _last_edit(top, names))
 
 
-def _within(top: Path, working_directory: Path) -> str:
+def below_home(top: Path, working_directory: Path) -> str:
     """What of a working tree counts as the code: all, but of one that is somebody's home only the
     working directory. The rest takes long to search, and is nobody's business."""
     home = os.path.realpath(os.path.expanduser("~"))
@@ -214,7 +217,8 @@ def _seen(path: str) -> _Seen | None:
     return (*Stamp.of(found), found.st_ctime_ns)
 
 
-def _without(top: Path, experiments: Path) -> tuple[str, ...]:
+def but_for(top: Path, experiments: Path) -> tuple[str, ...]:
+    """What leaves `experiments` out of a question, if it is in the repository."""
     # git refuses paths outside the repository, and there nothing has to be left out
     if not experiments.is_relative_to(top):
         return ()
@@ -235,7 +239,7 @@ def _not_made(top: Path, experiments: Path) -> tuple[str, ...]:
 def _of_submodules(top: Path, commit: str, prefix: str, patience: Patience) -> bytes:
     """The changes in submodules, in terms of the outermost working tree."""
     words = ("diff", "--raw", "-z", "--abbrev=40", "--ignore-submodules=untracked", commit)
-    fields = _ask(top, words, patience).output.split(b"\0")
+    fields = ask_git(top, words, patience).output.split(b"\0")
     patch = b""
     for entry, name in zip(fields[::2], fields[1::2], strict=False):
         before, after, then, *_ = entry.lstrip(b":").split()
@@ -247,7 +251,7 @@ def _of_submodules(top: Path, commit: str, prefix: str, patience: Patience) -> b
         # The commit that is recorded may not be there
         for base in (then.decode(), "HEAD"):
             changes = (*DIFF, "--ignore-submodules=untracked", *prefixes, base)
-            answer = _ask(there, changes, patience)
+            answer = ask_git(there, changes, patience)
             if answer.failed is None:
                 patch += answer.output
                 patch += _of_submodules(there, base, f"{prefix}{path}/", patience)
@@ -263,7 +267,7 @@ def _whole(top: Path, inside: str, patience: Patience) -> tuple[bytes, str | Non
         return b"", f"the script cannot be read: {exc.strerror}"
     if size > KEPT_WHOLE:
         return b"", "the script is too large to be kept"
-    answer = _ask(top, (*DIFF, "--no-index", "--", os.devnull, inside), patience, differs=1)
+    answer = ask_git(top, (*DIFF, "--no-index", "--", os.devnull, inside), patience, differs=1)
     return answer.output, answer.failed and f"the script is not kept: {answer.failed}"
 
 
@@ -277,16 +281,24 @@ def _patch(commit: str, diff: bytes, untracked: bytes) -> bytes:
     return b"\n".join(lines) + b"\n\n" + diff
 
 
-def _ask(folder: Path, words: Iterable[str], patience: Patience, *, differs: int = 0) -> Answer:
-    """What git says. It has `failed` with every exit code but 0 and `differs`."""
+def ask_git(
+    folder: Path, words: Iterable[str], patience: Patience, *, differs: int = 0,
+    stdin: bytes | None = None, index: str | None = None,
+) -> Answer:  # fmt: skip
+    """What git says. It has `failed` with every exit code but 0 and `differs`.
+
+    `stdin` is what it reads, `index` the file that it takes for its index.
+    """
     configuration = [word for key, value in PLAIN.items() for word in ("-c", f"{key}={value}")]
     kept = {key: value for key, value in os.environb.items() if key not in OF_ANOTHER}
+    own = {} if index is None else {b"GIT_INDEX_FILE": os.fsencode(index)}
     answer = ask(
         ["git", *configuration, *words],
         patience,
         name="git",
         folder=str(folder),
-        environment={**kept, **QUIET},
+        environment={**kept, **QUIET, **own},
+        stdin=stdin,
     )
     if answer.failed is not None:
         return answer

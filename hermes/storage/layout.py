@@ -21,8 +21,11 @@
           added/<n>.json                what `hermes add` has added to the plan, counted from 1
           added/taken                   how many of these the run has taken in
           uncommitted.patch             as the run began, for the nodes of a cluster
+          code/                         a copy of the code, with `freeze`: jobs run in it
+          frozen.json                   what is in it, and what it was made of
           <identifier>                  how that job ended, as its supervisor has seen it
           <identifier>.links            what was collected while it runs
+          <identifier>.links.original   the same, from the working directory of a frozen run
           slurm/                        what a client and its nodes tell each other
         environments/<digest>/environment.json
                                         a Python and its packages, as jobs have used it
@@ -61,6 +64,8 @@ TAKEN = "taken"
 PACE = "pace"
 NOTIFY = "notify"
 SLURM = "slurm"
+CODE = "code"
+FROZEN = "frozen.json"
 EXIT = "<identifier>"
 LINKS = "<identifier>.links"
 
@@ -87,6 +92,7 @@ FORMATS: Mapping[str, int] = {
     SLURM: 1,
     ENVIRONMENT: 1,
     ADDED: 1,
+    FROZEN: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
 that folder.
@@ -165,3 +171,8 @@ def notify_file(run_folder: str) -> str:
 def added_folder(run_folder: str) -> str:
     """Holds what was added to the plan of a run since it began."""
     return f"{run_folder}/{ADDED}"
+
+
+def code_folder(run_folder: str) -> str:
+    """A copy of the code as it was when the run began."""
+    return f"{run_folder}/{CODE}"

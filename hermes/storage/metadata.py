@@ -62,6 +62,20 @@ class GitState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class FrozenCode(msgspec.Struct, frozen=True, kw_only=True):
+    """The copy of the code in which a job ran, with `freeze`.
+
+    `folder` is the copy of the working directory, which goes with the run's folder; `tree` is what
+    git calls the code that was copied, None if git did not keep it. `linked` are the first of the
+    `count_linked` files and folders that were not copied, relative to the top of the copied code.
+    """
+
+    folder: str
+    tree: str | None = None
+    linked: tuple[str, ...] = ()
+    count_linked: int = 0
+
+
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
     """What executed the job: Hermes, its Python, and the system with its release."""
 
@@ -115,7 +129,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     directory. `start` is None if it was never started. `end`, `duration` (seconds, by a
     clock that never steps) and `exit_code` or `signal` are None while it runs. `pid_start` and
     `boot_id` tell its process from another one with the same `pid`. `files` is complete when the
-    job has ended.
+    job has ended. `frozen` is None if the job ran in the working directory itself.
     """
 
     format: int = FORMAT
@@ -152,6 +166,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     root: str
     settings: dict[str, object] = {}
     git: GitState = GitState()
+    frozen: FrozenCode | None = None
     boot_id: str | None = None
     host: str
     user: str

@@ -24,19 +24,19 @@ from .. import __version__
 from ..errors import HermesError, escape
 from ..language.checks import find_program
 from ..language.compiling import recorded_addition
-from ..language.kinds import variables
 from ..language.plan import Plan, with_threads
-from ..language.settings import Settings
 from ..model import Job, Status
 from ..timing import TIMING, Timing
 from . import layout
 from .code import Code, CodeAtStart
 from .environments import Environments
-from .files import Home, has_room, open_regular, remove_parts, write_atomic
+from .files import Home, has_room, open_regular, remove_parts
+from .frozen import Frozen, freeze, load_frozen
 from .git import Git
 from .identifiers import Clock
-from .journal import JournalWriter, Machine
-from .layout import LOCK, PATCH
+from .job_variables import job_variables
+from .journal import JournalWriter, Machine, read_journal
+from .layout import LOCK
 from .metadata import Metadata, SlurmTask
 from .provenance import boot_id, user_name, versions
 from .query import experiments_named
@@ -81,6 +81,9 @@ class RunFolder:
 
     environments: Environments
     """Tells the Pythons of the jobs."""
+
+    frozen: Frozen | None = None
+    """The copy of the code in which the jobs run, if they run in one."""
 
     is_forgotten: bool = False
     """Whether the folder goes when the run is closed, although not all is done."""
@@ -139,6 +142,9 @@ class RunFolder:
                 opened.callback(journal.close)
                 if not has_room(folder):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                frozen = load_frozen(folder, str(plan.working_directory))
+                if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
+                    frozen = freeze(plan, folder, code.kept_as_begun(folder), timing.freeze)
             except OSError as exc:
                 if is_new:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -149,8 +155,14 @@ class RunFolder:
                     " elsewhere",
                 ) from None
             opened.pop_all()
-        made = cls._made(plan, name, run_id, folder, clock, git, locked, None, journal, timing)
-        made.code = code
+        if frozen is not None:
+            # What git tells from now on is of other code
+            code.close()
+            git = frozen.git
+        made = cls._made(
+            plan, name, run_id, folder, clock, git, locked, None, journal, timing, frozen
+        )
+        made.code = code if frozen is None else None
         return made
 
     @classmethod
@@ -162,17 +174,22 @@ class RunFolder:
         clock = Clock(os.path.dirname(record.folder), git.suffix)
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
+        frozen = load_frozen(record.folder, str(plan.working_directory))
         return cls._made(
-            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None, TIMING
-        )
+            plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None,
+            TIMING, frozen,
+        )  # fmt: skip
 
     @classmethod
     def _made(
         cls, plan: Plan, name: str, run_id: str, folder: str, clock: Clock, git: Git, locked: int,
         slurm: SlurmTask | None, journal: JournalWriter | None, timing: Timing,
+        frozen: Frozen | None,
     ) -> RunFolder:  # fmt: skip
-        experiments, environment = str(plan.experiments), _environment(name, run_id, plan.settings)
-        find = cache(partial(_program, plan.working_directory, environment.get(b"PATH")))
+        experiments = str(plan.experiments)
+        environment = job_variables(name, run_id, plan.settings, frozen)
+        here = str(plan.working_directory) if frozen is None else frozen.working_directory
+        find = cache(partial(_program, Path(here), environment.get(b"PATH")))
         made = cls(
             plan=plan,
             name=name,
@@ -183,11 +200,10 @@ class RunFolder:
             clock=clock,
             git=git,
             environment=environment,
-            environments=Environments(
-                experiments, str(plan.working_directory), environment, find, timing.packages
-            ),
-            template=_template(plan, name, run_id, git, slurm),
+            environments=Environments(experiments, here, environment, find, timing.packages),
+            template=_template(plan, name, run_id, git, slurm, frozen),
             journal=journal,
+            frozen=frozen,
             _locked=locked,
             _find=find,
             _real=os.path.realpath(plan.experiments),
@@ -334,14 +350,14 @@ class RunFolder:
     def code_as_begun(self) -> Git:
         """The state of the code as the run began, whose patch is put into the run's folder for
         those who execute its jobs elsewhere. Blocks until git has told it."""
-        git = self.git if self.code is None else self.code.begun.git
-        if git.patch is None:
-            return git
-        try:
-            write_atomic(f"{self.folder}/{PATCH}", git.patch, sync=False)
-        except OSError as exc:
-            return git.with_reason(f"the patch could not be written: {exc.strerror}")
-        return git
+        return self.git if self.code is None else self.code.kept_as_begun(self.folder)
+
+    @property
+    def working_directory(self) -> str:
+        """Where the jobs' relative paths begin: the plan's, or the copy of it."""
+        if self.frozen is not None:
+            return self.frozen.working_directory
+        return str(self.plan.working_directory)
 
     @property
     def has_room(self) -> bool:
@@ -443,7 +459,9 @@ def _program(working_directory: Path, search: bytes | None, word: str) -> str | 
     )
 
 
-def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None) -> Metadata:
+def _template(
+    plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None, frozen: Frozen | None
+) -> Metadata:
     return Metadata(
         identifier="",
         script="",
@@ -456,21 +474,10 @@ def _template(plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | N
         root=str(plan.root),
         settings=plan.settings.as_json(),
         git=git.state,
+        frozen=frozen.metadata if frozen is not None else None,
         boot_id=boot_id(),
         host=os.uname().nodename,
         user=user_name(),
         versions=versions(__version__),
         slurm=slurm,
     )
-
-
-def _environment(name: str, run_id: str, settings: Settings) -> dict[bytes, bytes]:
-    own = {"HERMES_NAME": name, "HERMES_RUN_ID": run_id}
-    environment = {**os.environ, **dict(variables(settings.env)), **own}
-    around = environment.get("HERMES_IDENTIFIER")
-    if around:
-        # This run is itself in a job: the processes of its jobs are that job's too
-        outer = environment.get("HERMES_OUTER", "")
-        environment["HERMES_OUTER"] = f"{around} {outer}".rstrip()
-    environment.setdefault("PYTHONUNBUFFERED", "1")
-    return {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}

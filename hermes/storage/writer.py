@@ -37,6 +37,7 @@ from .files import (
     write_all,
     write_atomic,
 )
+from .frozen import Frozen
 from .git import Git
 from .gpu_variables import claim_name, gpu_variables
 from .layout import METADATA, OWN, PATCH, RE_EXECUTION, STDERR, STDOUT
@@ -54,6 +55,9 @@ class Run(Protocol):
     def plan(self) -> Plan: ...
 
     @property
+    def working_directory(self) -> str: ...
+
+    @property
     def way_back(self) -> str: ...
 
     @property
@@ -61,6 +65,9 @@ class Run(Protocol):
 
     @property
     def template(self) -> Metadata: ...
+
+    @property
+    def frozen(self) -> Frozen | None: ...
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -106,7 +113,7 @@ class Experiment:
             run.template,
             identifier=identifier,
             script=job.script,
-            argv=command_of(run.plan, job, values),
+            argv=command_of(run, job, values),
             arguments=job.arguments,
             parameters=dict(job.parameters),
             template=job.template,
@@ -178,7 +185,7 @@ class Experiment:
         there is nothing new. Does not wait."""
         is_new = False
         if self.python is not None and self.python.done():
-            self.metadata.python, self.metadata.environment = self.python.result()
+            self.metadata.python, self.metadata.environment, _ = self.python.result()
             self.python, is_new = None, True
         if self.code is not None and self.code.is_known:
             self._take_in_code(self.code.git)
@@ -241,9 +248,8 @@ class Experiment:
     @property
     def working_directory(self) -> str:
         """Where the job's process is started."""
-        plan = self.run.plan
-        own = plan.settings.cwd == "experiment"
-        return self.directory if own else str(plan.working_directory)
+        own = self.run.plan.settings.cwd == "experiment"
+        return self.directory if own else self.run.working_directory
 
     def environment(self) -> dict[bytes, bytes]:
         """What the job gets."""
@@ -258,7 +264,7 @@ class Experiment:
             environment.update(gpu_variables(self.metadata.gpus, claim))
         if self.run.plan.settings.cwd == "experiment":
             # What a module or a script imports from the folder in which it is executed otherwise
-            folders = (os.fsencode(self.run.plan.working_directory), environment.get(b"PYTHONPATH"))
+            folders = (os.fsencode(self.run.working_directory), environment.get(b"PYTHONPATH"))
             environment[b"PYTHONPATH"] = os.fsencode(os.pathsep).join(filter(None, folders))
         return environment
 
@@ -292,10 +298,12 @@ class Experiment:
 
     def _mend(self, link: str) -> None:
         """Leads a link of the job's own to where what it led to has been collected."""
-        top, folder, target = self.run.plan.working_directory, os.path.dirname(link), ""
+        tops = {self.run.working_directory, str(self.run.plan.working_directory)}
+        tops |= set(map(os.path.realpath, tops))
+        folder, target = os.path.dirname(link), ""
         with suppress(OSError):
             target = os.readlink(link)
-        led = leads_to(folder, target, [(str(top), ""), (os.path.realpath(top), "")])
+        led = leads_to(folder, target, [(top, "") for top in sorted(tops)])
         if led is not None and os.path.lexists(place := f"{self.directory}/{led}"):
             replace_link(link, target, led_anew(folder, target, place))
 
@@ -354,17 +362,21 @@ def placeholders(
     }
 
 
-def command_of(plan: Plan, job: Job, values: Mapping[str, str]) -> tuple[str, ...]:
+def command_of(run: Run, job: Job, values: Mapping[str, str]) -> tuple[str, ...]:
     """The words that go to the operating system, `values` put in for `PLACEHOLDERS`.
 
     Where a job runs in its own directory, the paths of its program and its script are absolute.
+    With frozen code they lead to the copy.
     """
     words = job.command(values)
-    if plan.settings.cwd == "experiment":
-        for index in job.files:
-            path = plan.working_directory / words[index]
-            if "/" in words[index] or (index and path.exists()):
-                words[index] = str(path)
+    for index in job.files:
+        path = os.path.join(run.working_directory, words[index])
+        if run.frozen is not None and os.path.isabs(words[index]):
+            words[index] = run.frozen.copy_of(words[index]) or words[index]
+        elif run.plan.settings.cwd == "experiment" and (
+            "/" in words[index] or (index and os.path.exists(path))
+        ):
+            words[index] = path
     return tuple(words)
 
 

@@ -273,6 +273,7 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
     given += ("--env=A=x y", "--env=B=", "--timeout=1d12h", "--grace=0.5s", "--retries=2")
     given += ("--notify=command: true all",)
     given += ("--max-failures=20%", "--gpus=fake:2", "--jobs-per-gpu=3", "--gpu-free=1.5GiB")
+    given += ("--freeze",)
     desk.write(".hermes_settings", "threads: 2\nsupervise: true\nenv: A=1 C=3\n")
     desk.hermes("exec", "-e", "true", *given, "--slurm=--time=5")
     (metadata,) = desk.path.glob("out/experiments/true/command/*/hermes.json")
@@ -291,6 +292,7 @@ def test_the_command_line_takes_every_setting_as_an_option(desk: Desk) -> None:
         "gpu_free": 1610612736,
         "env": ["A=x y", "B=", "C=3"],
         "notify": "command: true ***",
+        "freeze": True,
         "executor": "local",
         "slurm": "--time=5",
         "seed": 7,

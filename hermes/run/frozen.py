@@ -1,0 +1,106 @@
+"""A run whose jobs run in frozen code: what is told of it, and what the jobs leave in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+
+import anyio
+
+from ..blocking import has_loop, in_thread
+from ..errors import HermesError, escape
+from ..storage.bringing_back import bring_back
+from ..storage.code import script_of
+from ..storage.environments import PythonOfJob
+from ..storage.frozen import Frozen
+from ..storage.run_folder import RunFolder
+from ..timing import Timing
+
+SHOWN = 5
+"""Files and folders that are named in a message."""
+
+
+def require_frozen(folder: RunFolder) -> None:
+    """Raises `HermesError` if the jobs of a run cannot run in the code with which it began."""
+    if folder.plan.settings.freeze and folder.frozen is None:
+        where = escape(f"{folder.folder}")
+        raise HermesError(
+            f"the frozen code of the run `{escape(folder.run_id)}` is not in `{where}` any more",
+            hint="`hermes exec --resume` with the same file and name runs what is left with the "
+            "code as it is now; `hermes stop --forget` puts the run away",
+        )
+
+
+@asynccontextmanager
+async def in_frozen_code(
+    folder: RunFolder, warn: Callable[[str], object], timing: Timing
+) -> AsyncIterator[None]:
+    """Around all jobs of a run. When they have ended, what they wrote into the copy of the code,
+    and was not collected, comes to the working directory."""
+    frozen = folder.frozen
+    if frozen is None:
+        yield
+        return
+    if frozen.record.named:
+        warn(_linked(frozen))
+    try:
+        async with anyio.create_task_group() as services:
+            services.start_soon(_warn_of_imports, folder, frozen, warn, timing)
+            yield
+            services.cancel_scope.cancel()
+    finally:
+        if has_loop():
+            with anyio.CancelScope(shield=True):
+                for message in await in_thread(bring_back, frozen):
+                    warn(message)
+
+
+def _linked(frozen: Frozen) -> str:
+    named = frozen.record.named
+    names = ", ".join(f"`{escape(each)}`" for each in named[:SHOWN])
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    return f"`freeze` has linked and not copied {names}{more}: changes there do reach the jobs"
+
+
+async def _warn_of_imports(
+    folder: RunFolder, frozen: Frozen, warn: Callable[[str], object], timing: Timing
+) -> None:
+    """Warns once if the Python of the first job imports code that was copied from where it is
+    developed, as with `pip install -e`."""
+    script, answer = await in_thread(_asked, folder)
+    while not answer.done():  # noqa: ASYNC110 (a thread of its own answers)
+        await anyio.sleep(timing.ask_poll)
+    imports = answer.result().imports
+    found = await in_thread(_imported_from_outside, frozen, imports, script)
+    if found is not None:
+        place = os.path.relpath(found, folder.plan.working_directory)
+        warn(
+            f"Python imports from `{escape(found)}`, and not from the copy that `freeze` has made: "
+            f"changes there do reach the jobs; `env: PYTHONPATH={escape(place)}` imports the copy"
+        )
+
+
+def _asked(folder: RunFolder) -> tuple[str | None, Future[PythonOfJob]]:
+    """The script of the first job, and its Python, which may not have answered yet. Blocks."""
+    job = next(iter(folder.plan.jobs))
+    return script_of(folder.plan, job), folder.environments.at_start(job)
+
+
+def _imported_from_outside(
+    frozen: Frozen, imports: tuple[str, ...], script: str | None
+) -> str | None:
+    """A folder with code that was copied, of which a Python imports the original. Blocks.
+
+    What lies beside the script is imported from there in any case, and so from the copy.
+    """
+    beside_script = os.path.dirname(script) if script is not None else None
+    for each in imports:
+        if not os.path.isabs(each) or frozen.copy_of(each) is None:
+            continue
+        # A finder names packages, and what is imported from is the folder above
+        path = os.path.dirname(each) if os.path.exists(f"{each}/__init__.py") else each
+        if path != beside_script:
+            return path
+    return None
