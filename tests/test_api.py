@@ -214,7 +214,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
             "threads": 2, "path_to_experiments": ".", "supervise": True, "identifier": "argument",
             "cwd": "here", "timeout": None, "grace": 10.0, "retries": 0, "max_failures": None,
             "gpus": None, "jobs_per_gpu": 1, "gpu_free": None, "env": [], "freeze": False,
-            "executor": "local", "slurm": "", "seed": 0,
+            "notify": None, "executor": "local", "slurm": "", "seed": 0,
         },
         "git": {"commit": None, "branch": None, "dirty": None, "reason": "not a git repository"},
         "frozen": None,
