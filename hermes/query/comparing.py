@@ -30,7 +30,7 @@ class Entry:
     not_finite: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """Groups of experiments and the statistics of their metrics.
 
@@ -71,6 +71,10 @@ class Comparison:
         """The statistics as texts: a table a metric, a row a group. As a `pivot` the values of the
         last column become columns, or the metrics if there is but one."""
         return _pivots(self) if pivot else _plain(self)
+
+    def __repr__(self) -> str:
+        count = len(self.groups)
+        return f"<Comparison of {count} group{'s' * (count != 1)} by {', '.join(self.metrics)}>"
 
     def _repr_html_(self) -> str:
         return as_html(self.tables(), self.notes)

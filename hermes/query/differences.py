@@ -38,7 +38,7 @@ class Difference:
     second: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Differences:
     """What differs between two experiments.
 
@@ -62,6 +62,10 @@ class Differences:
     def __bool__(self) -> bool:
         """Whether anything differs, also if it is only what was in no commit."""
         return bool(self.found or self.patch)
+
+    def __repr__(self) -> str:
+        names = f"{self.first.identifier} and {self.second.identifier}"
+        return f"<Differences between {names}: {len(self)}>"
 
     def _repr_html_(self) -> str:
         def cells(tag: str, *texts: str | None) -> str:

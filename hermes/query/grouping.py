@@ -206,7 +206,11 @@ def grouped(rows: Sequence[Row], columns: Columns, *, with_failed: bool = False)
         )
     groups.sort(key=lambda group: group.rank)
     names = tuple(name for name, _ in columns.shared)
-    notes = [*columns.notes, *_left_out(groups), *_repeats(names, groups, columns)]
+    there = [group for group in groups if group.rows]
+    notes = [*columns.notes, *_left_out(groups), *_repeats(names, there, columns)]
+    if len(there) < len(groups):
+        nothing = [label(names, group) for group in groups if not group.rows]
+        notes.insert(len(columns.notes) + 1, f"nothing has finished of {listed(nothing)}")
     mixed = [label(names, group) for group in groups if _commits(group) > 1]
     if mixed:
         notes.append(f"runs of different commits are together: {listed(mixed)}")

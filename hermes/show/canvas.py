@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-COLOURS = (33, 208, 36, 169, 142, 68, 130, 244)
+COLOURS = (33, 208, 36, 169, 142, 99, 130, 244)
 """Of 256, which can be told apart on light and dark, and by people who see few colours."""
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))

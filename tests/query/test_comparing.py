@@ -98,11 +98,30 @@ def test_runs_that_failed_are_left_out_and_told() -> None:
     assert any("`return` is missing in 1 of 5 of lr 0.1, env acrobot" in n for n in included.notes)
 
 
+def test_a_group_of_which_nothing_has_finished_is_told() -> None:
+    rows = [*sweep(), row({"lr": 5, "env": "acrobot", "seed": 0}, status=Status.FAILED)]
+    found = compare(rows, by_default(rows), "return")
+    assert found.notes == (
+        "1 failed left out; `--with-failed` includes them",
+        "nothing has finished of lr 5, env acrobot",
+    )
+    assert found.tables()[0].rows[-1][:4] == ("5", "acrobot", "0", "1 failed")
+
+
 def test_missing_seeds_are_named() -> None:
     rows = sweep()
     del rows[4]
     found = compare(rows, by_default(rows), "return")
     assert found.notes == ("missing: lr 0.1, env acrobot lacks seed 1",)
+
+
+def test_a_seed_that_is_there_once_for_each_of_what_is_averaged_over_is_there_once() -> None:
+    rows = sweep()
+    found = compare(rows, by_columns(rows, columns("lr")), "return")
+    assert found.notes == ("`env` differs within groups and is averaged over",)
+    rows.append(row({"lr": 0.1, "env": "acrobot", "seed": 2}, {"return": 0.0}))
+    notes = compare(rows, by_columns(rows, columns("lr")), "return").notes
+    assert notes[1:] == ("counted more than once: lr 0.1 has seed 2",)
 
 
 def test_a_seed_that_is_there_twice_is_told() -> None:
@@ -179,6 +198,8 @@ def test_a_pivot_of_one_column_has_the_metrics_on_top() -> None:
 def test_a_notebook_shows_it_escaped() -> None:
     rows = [row({"lr": "<b>"}, {"r": 1.0}, status=status)
             for status in (Status.FINISHED, Status.FAILED)]  # fmt: skip
-    page = compare(rows, by_columns(rows, columns("lr")))._repr_html_()
+    found = compare(rows, by_columns(rows, columns("lr")))
+    assert repr(found) == "<Comparison of 1 group by r>"
+    page = found._repr_html_()
     assert "<td>&lt;b&gt;</td>" in page
     assert "1 failed left out" in page

@@ -66,6 +66,7 @@ def test_alike(two: Two) -> None:
     two.differ_in()
     found = two.found
     assert not found
+    assert repr(found) == f"<Differences between {identifier(0)} and {identifier(1)}: 0>"
     assert (len(found), found.patch, found.notes) == (0, (), ())
     assert found.alike == (
         "experiment", "command", "parameters", "arguments", "options", "settings", "code",
