@@ -19,6 +19,10 @@ META = (
 )  # fmt: skip
 """Metadata that are columns; `problems` is how many there are, `duration` is in seconds."""
 
+SHORT = "id"
+"""Stands for the column `identifier`, as it does above a table, unless there is one that is called
+so."""
+
 TIMES = frozenset({"start", "end"})
 DURATIONS = frozenset({"duration"})
 
@@ -191,6 +195,8 @@ class Columns:
                     f"`{escape(name)}` stands for different values: {' and '.join(names)}",
                     hint="write the one that you mean",
                 )
+        if not kinds and text in (SHORT, f"{Kind.META}:{SHORT}"):
+            return Column("identifier", (Kind.META,))
         if not kinds:
             raise HermesError(
                 f"no experiment has a column `{escape(text)}`", hint=did_you_mean(text, self)

@@ -76,6 +76,8 @@ def test_a_name_finds_its_column() -> None:
     assert columns.find("return.max") == Column("return.max", (Kind.METRIC,))
     assert columns.find("metric:a.b") == Column("a.b", (Kind.METRIC,))
     assert columns.find("status") == Column("status", (Kind.META,))
+    assert columns.find("id") == columns.find("meta:id") == columns.find("identifier")
+    assert Columns([row({"id": 3})]).find("id") == Column("id", (Kind.PARAMETER,))
     with pytest.raises(HermesError, match="`param:seed` and `arg:seed`"):
         columns.find("seed")
     with pytest.raises(HermesError, match="no experiment has a column `statu`") as caught:
