@@ -301,6 +301,9 @@ class RunResult:
     failed_before: int = 0
     """Jobs that had failed before and were not started again, in a resumed run."""
 
+    removed_before: int = 0
+    """Jobs that were not started because their experiments were removed, in a resumed run."""
+
     disk_full: bool = False
     """Whether nothing more was started because the disk was full."""
 
@@ -359,6 +362,7 @@ class RunResult:
         passed = {
             "finished before": self.succeeded_before,
             "failed before": self.failed_before,
+            "removed before": self.removed_before,
             "in another run": self.running_elsewhere,
             "still with the cluster": self.left,
         }

@@ -32,7 +32,7 @@ LAYERS = (
     "storage.bringing_back", "storage.job_variables",
     "storage.environments",
     "storage.identifiers", "storage.provenance", "storage.journal",
-    "storage.query", "storage.gpu_variables", "storage.writer",
+    "storage.removals",    "storage.query", "storage.gpu_variables", "storage.writer",
     "storage.wishes", "storage.run_record", "storage.run_folder",
     "query.metrics.curves", "query.metrics.sinks", "query.metrics.crc",
     "query.metrics.tensorboard", "query.metrics.tables", "query.metrics.objects",
@@ -61,7 +61,8 @@ LAYERS = (
     "run.runner", "run.opening", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.printed",
     "show.comparison", "show.ticks", "show.canvas", "show.plots", "show.drawing",
-    "show.notebook", "show.thinning", "show.report", "following", "changing", "api",
+    "show.notebook", "show.thinning", "show.removals", "show.report",
+    "following", "removing", "changing", "api",
 )  # fmt: skip
 """Each may import only those before it."""
 

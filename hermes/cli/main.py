@@ -22,10 +22,21 @@ from . import looking  # isort: skip
 from . import comparing  # isort: skip
 from . import changing  # isort: skip
 from . import reporting  # isort: skip
+from . import housekeeping  # isort: skip
 from . import examples  # isort: skip
 from .app import app, coloured, say
 
-__all__ = ["app", "changing", "comparing", "examples", "execute", "looking", "main", "reporting"]
+__all__ = [
+    "app",
+    "changing",
+    "comparing",
+    "examples",
+    "execute",
+    "housekeeping",
+    "looking",
+    "main",
+    "reporting",
+]
 
 WRONG_CALL = 2
 """The exit code after a call that typer has not understood."""

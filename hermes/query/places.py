@@ -10,7 +10,7 @@ from ..errors import HermesError
 from ..language.settings import absolute, find_root, layered
 from ..language.source import Source
 from ..model import is_identifier
-from ..storage.layout import EXPERIMENTS, METADATA, RUNS
+from ..storage.layout import EXPERIMENTS, METADATA, PART, RUNS
 from . import rlmate
 
 DEPTH = 3
@@ -64,6 +64,9 @@ def directories_in(folder: str, warn: Callable[[str], None], depth: int = DEPTH)
     for name, path in folders:
         if is_name(name):
             yield path
+        elif name.endswith(PART):
+            # What is being removed
+            continue
         elif os.path.lexists(f"{path}/{METADATA}"):
             warn(f"the name of `{path}` is no identifier")
         elif depth > 1 and name != RUNS:

@@ -62,6 +62,9 @@ class _Run:
 class Look:
     """One look at processes and runs, for any number of experiments. All of this blocks."""
 
+    ours: set[str] = field(default_factory=set)
+    """Folders of runs whose lock this process holds itself, but executes nothing."""
+
     _runs: dict[str, _Run] = field(default_factory=dict)
 
     @cached_property
@@ -107,7 +110,7 @@ class Look:
         if folder not in self._runs:
             self._runs[folder] = _Run(
                 folder=folder,
-                is_held=is_locked(folder),
+                is_held=folder not in self.ours and is_locked(folder),
                 journal=read_journal(folder),
                 on_cluster=_on_cluster(folder),
             )

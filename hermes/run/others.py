@@ -18,6 +18,7 @@ from ..model import Status
 from ..storage.journal import Journal, Machine, Started, may_be_alive, read_journal
 from ..storage.layout import SLURM, exit_file, run_folder
 from ..storage.query import Found
+from ..storage.removals import read_removals, settled_keys
 from ..storage.run_folder import RunFolder
 from ..storage.run_record import is_locked, runs_in
 from .survey import Reason, Survey
@@ -48,7 +49,8 @@ def settle_by_others(survey: Survey, found: list[Found], own: RunFolder) -> None
         elif metadata.status is Status.RUNNING:
             begun.append(_Begun(metadata.identifier, metadata.key, metadata.run_id))
     journals = {run_id: read_journal(folder) for run_id, folder in _unfinished(own)}
-    told = {each.identifier for each in found if each.metadata is not None}
+    removed = read_removals(own.experiments, own.name)
+    told = {each.identifier for each in found if each.metadata is not None} | removed.keys()
     for run_id, started in _untold(journals, told):
         if started.status is None:
             begun.append(_Begun(started.identifier, started.key, run_id))
@@ -60,6 +62,9 @@ def settle_by_others(survey: Survey, found: list[Found], own: RunFolder) -> None
         _settle_by_begun(survey, begun, journals, own.experiments)
     for run_id in journals:
         _settle_by_cluster(survey, run_id, run_folder(own.experiments, run_id))
+    there = [(each.identifier, each.metadata.key) for each in found if each.metadata is not None]
+    for key in settled_keys(removed, there):
+        survey.settled.setdefault(key, Reason.REMOVED)
     for identifier in read_journal(own.folder).jobs:
         unreadable.pop(identifier, None)
     if unreadable:

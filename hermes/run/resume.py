@@ -20,6 +20,7 @@ from ..storage.journal import Journal, Started, read_journal
 from ..storage.layout import named_folder
 from ..storage.metadata import Metadata
 from ..storage.query import Found, find_named
+from ..storage.removals import read_removals
 from ..storage.run_folder import RunFolder
 from ..storage.writer import command_of, placeholders
 from .limits import retries_of
@@ -119,8 +120,10 @@ def _own(folder: RunFolder, found: list[Found], journal: Journal) -> list[Leftov
         metadata = each.metadata
         if metadata is not None and metadata.run_id == folder.run_id:
             own[each.identifier] = Leftover(directory=each.directory, metadata=metadata)
+    removed = read_removals(folder.experiments, folder.name)
     for identifier, started in journal.jobs.items():
-        leftover = own.get(identifier) or _made_again(folder, started)
+        is_removed = identifier in removed
+        leftover = own.get(identifier) or (None if is_removed else _made_again(folder, started))
         if leftover is None:
             continue
         if started.status is not None and leftover.metadata.status is Status.RUNNING:

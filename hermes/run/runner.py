@@ -191,6 +191,7 @@ class Run:
             warnings=(*self.plan.warnings, *self._news.warnings),
             succeeded_before=self._passed(Reason.SUCCEEDED),
             failed_before=self._passed(Reason.FAILED),
+            removed_before=self._passed(Reason.REMOVED),
             running_elsewhere=self._passed(Reason.RUNNING),
             may_be_alive=(*self._may_be_alive, *self._todos.left_alone),
             disk_full=self._disk_full,

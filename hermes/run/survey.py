@@ -14,6 +14,7 @@ class Reason(Enum):
 
     SUCCEEDED = "has succeeded"
     FAILED = "has failed, and failed jobs are not run again"
+    REMOVED = "its experiment was removed"
     TAKEN_UP = "an earlier runner has begun it, and it is brought to its end"
     RUNNING = "another run executes it"
     UNKNOWN = "it may be alive where nobody can see it from here"

@@ -18,15 +18,13 @@ from ..query.found import FoundExperiment
 from ..query.metrics.curves import Summary
 from ..storage.layout import PATCH, STDERR, STDOUT
 from ..storage.metadata import Metadata, StoredFile
-from .text import TAIL_LINES, duration, relative, tail
+from .text import TAIL_LINES, duration, relative, size, tail
 
 MOST_FILES = 20
 """Files that are listed; how many more there are is told."""
 
 LONGEST = 4000
 """Characters of one value."""
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 Facts: TypeAlias = Iterator[tuple[str, Sequence[str]]]
 """Names, each with its lines. What has no lines is left out."""
@@ -106,16 +104,9 @@ def _metric(summary: Summary) -> str:
 def _files(files: Sequence[StoredFile]) -> list[str]:
     shown = files[:MOST_FILES]
     width = max((len(escape(file.path)) for file in shown), default=0)
-    told = [f"{escape(file.path):<{width}}  {_size(file.bytes)}, {file.origin}" for file in shown]
+    told = [f"{escape(file.path):<{width}}  {size(file.bytes)}, {file.origin}" for file in shown]
     more = len(files) - len(shown)
     return told + ([f"and {more} more"] if more else [])
-
-
-def _size(count: float) -> str:
-    unit = 0
-    while count >= 1024 and unit < len(UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {UNITS[unit]}" if unit == 0 else f"{count:.1f} {UNITS[unit]}"
 
 
 def _code(metadata: Metadata) -> list[str]:

@@ -390,6 +390,15 @@ def jobs(count: int) -> str:
     return f"{count} job" if count == 1 else f"{count} jobs"
 
 
+def size(count: float) -> str:
+    """`12 B`, `3.4 MiB`."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        del units[0]
+    return f"{count:.0f} B" if units[0] == "B" else f"{count:.1f} {units[0]}"
+
+
 def duration(seconds: float) -> str:
     """`3.2 s`, `4:07`, `2:03:10`."""
     if seconds < 100:

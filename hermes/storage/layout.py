@@ -30,6 +30,7 @@
         environments/<digest>/environment.json
                                         a Python and its packages, as jobs have used it
         <hash of a name>.starts         what those runs of this name start that repeat nothing
+        <hash of a name>.removed        which of its experiments `hermes rm` has removed
         <run id>.pointer                leads to a run of this project whose folder is elsewhere
 
 Whatever ends in `.hermes-part` is not whole yet; if its process is gone, it can go.
@@ -75,6 +76,9 @@ ENVIRONMENT = "environment.json"
 STARTS = ".starts"
 """Ends the name of what the runs of one name tell each other."""
 
+REMOVALS = ".removed"
+"""Ends the name of what tells which experiments of a name were removed."""
+
 POINTER = ".pointer"
 """Ends the name of what leads to a run elsewhere."""
 
@@ -87,6 +91,7 @@ FORMATS: Mapping[str, int] = {
     JOURNAL: 1,
     EXIT: 1,
     STARTS: 1,
+    REMOVALS: 1,
     POINTER: 1,
     LINKS: 1,
     SLURM: 1,
@@ -119,8 +124,16 @@ def pointer(experiments: str, run_id: str) -> str:
 
 def starts_file(experiments: str, name: str) -> str:
     """Where the runs of one name tell each other which jobs they start."""
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return f"{experiments}/{RUNS}/{digest}{STARTS}"
+    return f"{experiments}/{RUNS}/{_digest(name)}{STARTS}"
+
+
+def removals_file(experiments: str, name: str) -> str:
+    """Tells which experiments of a name were removed."""
+    return f"{experiments}/{RUNS}/{_digest(name)}{REMOVALS}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def environment_file(experiments: str, digest: str) -> str:

@@ -1,0 +1,96 @@
+"""`rm`: takes experiments away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+import hermes
+
+from .app import Quiet, Root, app, say, write_lines
+
+MOST_SHOWN = 20
+"""Experiments that are listed before somebody is asked."""
+
+
+@app.command(short_help="Remove experiments.")
+def rm(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|WHERE...",
+            help="Parts of identifiers, or quoted filters.",
+            show_default=False,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Let `resume` and `--resume` run their jobs again.")
+    ] = False,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Remove experiments, after they were shown and you were asked.
+
+    What runs is never removed, in whatever run or process, nor what may run elsewhere. The jobs of
+    what was removed count as done with: `hermes resume` and `hermes exec --resume` do not start
+    them again, unless `--again`.
+    """
+    from hermes.show.text import size
+
+    finished = hermes.finish_removals(root)
+    if finished and not quiet:
+        say(f"deleted what was left of {_counted(finished)} that an earlier `hermes rm` removed")
+    removal = hermes.plan_removal(hermes.find_experiments(words, root))
+    _tell_kept(removal.kept)
+    if not removal.experiments:
+        if not removal.kept:
+            say("no such experiment")
+        raise typer.Exit(1 if removal.kept else 0)
+    what = f"{_counted(len(removal.experiments))}, {size(removal.bytes)}"
+    if not yes:
+        _ask(removal, what, root)
+    removed = removal.execute(again=again)
+    _tell_kept(removed.kept)
+    for path, why in removed.left.items():
+        say(f"could not delete all of `{hermes.escape(path)}`: {why}")
+    if not quiet:
+        count = len(removed.identifiers)
+        say(f"removed {what if count == len(removal.experiments) else _counted(count)}")
+    if removal.kept or removed.kept or removed.left:
+        raise typer.Exit(1)
+
+
+def _ask(removal: hermes.Removal, what: str, root: Root) -> None:
+    """Shows what would go, and ends the command unless somebody agrees."""
+    import shutil
+
+    from hermes.show import removals
+
+    if not sys.stdin.isatty():
+        raise hermes.HermesError(
+            f"this removes {what}; there is no terminal to ask on", hint="`--yes` removes them"
+        )
+    width = shutil.get_terminal_size().columns
+    shown = removal.experiments[:MOST_SHOWN]
+    shorts = hermes.short_names([each.identifier for each in shown], root)
+    write_lines(removals.lines(shown, shorts, width))
+    more = len(removal.experiments) - MOST_SHOWN
+    if more > 0:
+        print(f"and {more} more")
+    sys.stdout.flush()
+    if not typer.confirm(f"Remove {what}?", err=True):
+        say("nothing was removed")
+        raise typer.Exit(1)
+
+
+def _tell_kept(kept: Mapping[str, str]) -> None:
+    for identifier, why in kept.items():
+        say(hermes.escape(f"kept {identifier}: {why}"))
+
+
+def _counted(count: int) -> str:
+    return f"{count} experiment{'' if count == 1 else 's'}"
