@@ -259,7 +259,8 @@ class Experiment:
         environment[b"HERMES_IDENTIFIER"] = self.identifier.encode()
         environment[b"HERMES_EXPERIMENT_DIR"] = os.fsencode(self.directory)
         environment[b"HERMES_SLOT"] = b"%d" % self.metadata.slot
-        if self.metadata.gpus is not None:
+        # What Slurm has given, it has told by variables of its own
+        if self.metadata.gpus is not None and self.metadata.slurm is None:
             claim = claim_name(self.metadata.run_id, self.metadata.key, self.metadata.attempts)
             environment.update(gpu_variables(self.metadata.gpus, claim))
         if self.run.plan.settings.cwd == "experiment":

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
@@ -210,6 +210,17 @@ def _node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def allocated_gpus(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The GPUs that Slurm has given to a job, as CUDA or ROCm calls them; None if it gave none.
+
+    Without an allocation the variables may be those of the terminal in which it was submitted.
+    """
+    if not environment.get("SLURM_JOB_GPUS"):
+        return None
+    names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_GPUS")
+    return tuple(next(environment[name] for name in names if environment.get(name)).split(","))
+
+
 def _submission(folder: TaskFolder, number: int) -> Submission:
     ends = time.monotonic() + VISIBLE
     while True:
@@ -286,6 +297,8 @@ def _execute(
 ) -> Outcome | NotBegunError:
     """Brings one job to its end, or ends it when it has to."""
 
+    slot = NoSlot(gpus=allocated_gpus(os.environ))
+
     async def execute() -> Outcome | NotBegunError:
         opened = OpenRun(
             plan=run.plan,
@@ -306,7 +319,7 @@ def _execute(
                 try:
                     job = None
                     with until_end:
-                        async with place.job(todo, NoSlot()) as job:
+                        async with place.job(todo, slot) as job:
                             if job.started is not None:
                                 endings.group = job.started.pid
                                 teller.tell_start(job.started)
