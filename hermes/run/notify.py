@@ -34,6 +34,11 @@ from ..timing import Timing
 from .apprise_sender import MISSING, UNKNOWN
 from .news import News
 
+GIVING_UP = "all jobs have ended; the message of `notify` is given up"
+
+POLL = 0.05
+"""Seconds between two checks whether some job goes on after an early stop: nothing tells that."""
+
 MESSAGE_FORMAT = 1
 """Of what a command reads. New members change no number."""
 
@@ -102,6 +107,7 @@ class Told(Protocol):
     """The run of which word is sent."""
 
     cancelled: bool
+    at_work: int
 
     @property
     def plan(self) -> Plan: ...
@@ -125,7 +131,10 @@ class Notifier:
 
         self._began = datetime.now().astimezone(), time.monotonic()
         self._why: str | None = None
-        self._has_ended = False
+        self._ended_by: str | None = None
+        self.has_ended = False
+        """Whether all jobs have ended, and only a message is being sent."""
+
         self._stopping = anyio.Event()
         self._early: anyio.Event | None = None
         """Set when the message of an early stop is sent, None if there is none to be sent."""
@@ -138,11 +147,11 @@ class Notifier:
     def take_cancel(self, why: str | None) -> bool:
         """The run is to end now, for people `why`; None if they know. True if its jobs have ended,
         and only a message is being sent: that is given up then."""
-        if self._has_ended:
+        if self.has_ended:
             self.give_up()
         else:
-            self._why = why or self._why
-        return self._has_ended
+            self._ended_by = self._ended_by or why
+        return self.has_ended
 
     def give_up(self) -> None:
         """Sends nothing more, and ends what is being sent."""
@@ -157,18 +166,20 @@ class Notifier:
         if not self._is_wanted:
             return
         await self._stopping.wait()
-        # The job whose end has stopped the run may be the last one
-        await anyio.lowlevel.checkpoint()
-        if self._news.count_running:
+        # The job whose end has stopped the run may be the last one, or others may be starting
+        while self._run.at_work and not self._news.count_running:  # noqa: ASYNC110 (as above)
+            await anyio.sleep(POLL)
+        if self._news.count_running and not self.has_ended:
             self._early = anyio.Event()
             await self._send("stopping")
             self._early.set()
 
     async def end(self) -> None:
         """Sends word of the end of the run, after that of an early stop."""
-        if not self._is_wanted or (self._run.cancelled and self._why is None):
+        if not self._is_wanted or (self._run.cancelled and self._ended_by is None):
             return
-        self._has_ended = True
+        self.has_ended = True
+        self._why = self._ended_by or self._why
         if self._early is not None:
             await self._early.wait()
         await self._send("done" if self._why is None else "stopped")

@@ -37,7 +37,7 @@ from .frozen import in_frozen_code
 from .gpus import GpuDealer, HeldGpus, dealing
 from .limits import are_too_many, pause_before_retry
 from .news import News
-from .notify import Notifier
+from .notify import GIVING_UP, Notifier
 from .options import RunOptions, within_outer
 from .slots import HeldSlot, Slots
 from .starts import Starts
@@ -85,9 +85,7 @@ class Run:
         self._timing = options.timing
         self._grace = Grace(within_outer(options.grace_of(self.plan), os.environ))
         grace = DURATION.write(self._grace.seconds)
-        self.cancelling = executor.cancelling.replace("{grace}", grace)
-        """What `cancel` does, for people."""
-
+        self._cancelling = executor.cancelling.replace("{grace}", grace)
         self._options = options
         self._is_ending = is_ending
         self._opening = anyio.CancelScope()
@@ -111,7 +109,9 @@ class Run:
         """Identifiers of experiments of this run that were left alone."""
 
         self._left = 0
-        self._at_work = 0
+        self.at_work = 0
+        """Jobs that are being started, run, or are being finished."""
+
         self._one_less = anyio.Event()
 
     # What users call
@@ -179,6 +179,11 @@ class Run:
         if self._place is not None:
             self._place.kill()
         self.cancel()
+
+    @property
+    def cancelling(self) -> str:
+        """What `cancel` does, for people."""
+        return GIVING_UP if self._notifier.has_ended else self._cancelling
 
     @property
     def result(self) -> RunResult:
@@ -298,7 +303,7 @@ class Run:
                 if self._todos.is_closed and not todo.is_taken_up:
                     slot.free()
                     continue
-                self._at_work += 1
+                self.at_work += 1
                 jobs.start_soon(self._run_job, place, todo, slot, dealer)
 
     async def _next(self) -> Todo | None:
@@ -306,7 +311,7 @@ class Run:
         while True:
             # Both before the question: a job may end, and come again, while that is answered
             self._one_less = anyio.Event()
-            may_come_again = self._at_work > 0
+            may_come_again = self.at_work > 0
             blocks = self._todos.may_block
             todo = await in_thread(self._todos.next) if blocks else self._todos.next()
             if todo is PENDING:
@@ -348,7 +353,7 @@ class Run:
                     with anyio.CancelScope(shield=True):
                         await in_thread(self._starts.end, todo.key, job.outcome.status)
             slot.free()
-            self._at_work -= 1
+            self.at_work -= 1
             self._one_less.set()
 
     async def _until_it_may_start(self, todo: Todo) -> None:

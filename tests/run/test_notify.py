@@ -154,6 +154,7 @@ async def test_who_ends_the_run_is_told_nothing_and_waits_for_nothing(project: P
     options["executor"] = FakeExecutor(second_fails)
     async with hermes.open_run(sweep(project, 1), notify=hangs, **options) as going:
         await project.until((project.path / "begun").exists)
+        assert "given up" in going.cancelling
         going.cancel()
     assert going.result.ok
     assert not going.result.warnings
