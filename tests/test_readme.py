@@ -38,6 +38,13 @@ def blocks() -> Iterator[tuple[int, str, str]]:
         yield text[: match.start()].count("\n") + 1, match[1], match[2]
 
 
+def name_of(line: int) -> str:
+    """The hermes file that a block is, by what stands above it: "in `sweep.hermes`:"."""
+    above = README.read_text().splitlines()[line - 3]
+    found = re.search(r"`([\w.]+\.hermes)`[^`]*:$", above)
+    return found[1] if found else "block.hermes"
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """The demo's folder, and an environment whose `hermes` and `python` are those of this test."""
@@ -118,8 +125,8 @@ def test_every_example(shell: tuple[Path, dict[str, str]]) -> None:
     for line, language, text in blocks():
         counts[language] += 1
         if language == "hermes":
-            (folder / "block.hermes").write_text(text)
-            done = run(["hermes", "compile", "block.hermes"], folder, environment)
+            (folder / name_of(line)).write_text(text)
+            done = run(["hermes", "compile", name_of(line)], folder, environment)
             assert done.returncode == 0, f"README.md:{line}\n{done.stderr}"
         elif language == "console":
             run_console(text, folder, environment)

@@ -45,7 +45,8 @@ def written(number: float, digits: int | None) -> str:
         return NOTHING
     if digits is None or (number and abs(number) >= 1e9):
         return f"{number:.4g}"
-    return f"{number:.{digits}f}"
+    # What rounds to zero has no sign
+    return f"{round(number, digits) + 0.0:.{digits}f}"
 
 
 def as_html(shown: Sequence[Table], notes: Sequence[str]) -> str:

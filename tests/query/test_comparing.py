@@ -10,6 +10,7 @@ from hermes import HermesError, Status
 from hermes.query.comparing import Comparison, compared
 from hermes.query.grouping import Columns, all_but, by_columns, by_default, differing, grouped
 from hermes.query.rows import Column, Kind, Row
+from hermes.query.tables import written
 
 from .made import row
 
@@ -152,6 +153,12 @@ def test_a_column_that_is_different_in_each_run_is_named() -> None:
     ]
     notes = compare(rows, by_default(rows)).notes
     assert "every group has one run, because `out` is different in each" in notes
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert [written(number, 0) for number in (-0.3, -0.0, 0.3, -0.6, -1e8)] == [
+        "0", "0", "0", "-1", "-100000000",
+    ]  # fmt: skip
 
 
 def test_what_is_not_there_is_a_group_of_its_own() -> None:
