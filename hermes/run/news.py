@@ -11,7 +11,16 @@ from typing import Literal
 import anyio
 
 from ..blocking import shielded
-from ..events import Event, FileCollected, JobEnded, JobStarted, LogChunk, RunWarning
+from ..events import (
+    Event,
+    FileCollected,
+    JobEnded,
+    JobStarted,
+    LogChunk,
+    QueueChanged,
+    RunEnded,
+    RunWarning,
+)
 from ..model import Outcome
 from ..timing import Timing
 from .feed import Feed, Listener
@@ -120,8 +129,19 @@ class News:
         self.outcomes.append(outcome)
         self.publish(JobEnded(index=index, outcome=outcome, tried_again_in=tried_again_in))
 
-    def close(self, last: Event) -> None:
-        self.publish(last)
+    def queued(self, pending: int, running: int, reason: str) -> None:
+        self.publish(QueueChanged(pending=pending, running=running, reason=reason))
+
+    def end_run(self, run_id: str, *, is_cancelled: bool) -> None:
+        """Tells the end of the run, and nothing after that."""
+        self.publish(
+            RunEnded(
+                run_id=run_id,
+                started=self.count_started,
+                succeeded=sum(outcome.ok for outcome in self.outcomes),
+                cancelled=is_cancelled,
+            )
+        )
         self._feed.close()
 
     async def _pass_on(self, identifier: str, stream: Stream, data: bytes) -> bool:

@@ -14,7 +14,7 @@ import anyio
 
 from ..blocking import in_thread
 from ..errors import HermesError, escape
-from ..events import Event, QueueChanged, RunChanged, RunEnded, RunStarted
+from ..events import Event, RunChanged, RunStarted
 from ..executors.base import (
     Executor,
     Grace,
@@ -270,7 +270,7 @@ class Run:
                 await self._notifier.end()
                 services.cancel_scope.cancel()
         finally:
-            self._tell_end()
+            self._news.end_run(self.run_id, is_cancelled=self.cancelled)
             self.ended.set()
 
     def _open_run(self) -> OpenRun:
@@ -282,7 +282,7 @@ class Run:
             is_cancelled=lambda: self.cancelled,
             collected=self._news.collected,
             warn=self.warn,
-            queued=self._tell_queue,
+            queued=self._news.queued,
             follow_files=self._options.follow_files,
             is_ending=self._is_ending,
         )
@@ -489,17 +489,4 @@ class Run:
         pace = self.pace
         self._news.publish(
             RunChanged(total=self._total, threads=pace.threads, is_paused=pace.is_paused)
-        )
-
-    def _tell_queue(self, pending: int, running: int, reason: str) -> None:
-        self._news.publish(QueueChanged(pending=pending, running=running, reason=reason))
-
-    def _tell_end(self) -> None:
-        self._news.close(
-            RunEnded(
-                run_id=self.run_id,
-                started=self._news.count_started,
-                succeeded=sum(outcome.ok for outcome in self._news.outcomes),
-                cancelled=self.cancelled,
-            )
         )

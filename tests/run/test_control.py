@@ -188,7 +188,9 @@ async def test_jobs_are_added_at_the_end_and_told(project: Project) -> None:
     assert [event.total for event in events if isinstance(event, RunChanged)] == [5]
     started = [event for event in events if isinstance(event, JobStarted)]
     assert [event.index for event in started] == [0, 1, 2, 3, 4]
-    ended = [event.outcome for event in events if isinstance(event, JobEnded)]
+    # What has ended is finished beside the next one
+    all_ended = [event for event in events if isinstance(event, JobEnded)]
+    ended = [event.outcome for event in sorted(all_ended, key=lambda event: event.index)]
     metadata = [hermes.load_experiment(str(each.directory)).metadata for each in ended]
     files = [each.hermes_file.path for each in metadata if each.hermes_file]
     assert [str(file).rpartition("/")[2] for file in files] == ["sweep.hermes"] * 2 + [
