@@ -82,7 +82,9 @@ def tests(session: nox.Session) -> None:
     cluster, is tested under the oldest alone. The contract that all executors keep, signals and
     hosts are tested under all Pythons.
     """
-    install(session, "test")
+    # The figures do not depend on the Python, and what draws them has 40 MB
+    plots = ["plots"] if session.python == PYTHONS[0] else []
+    install(session, "test", *plots)
     all_of_them = session.python == PYTHONS[0] or session.posargs
     pytest(session, *([] if all_of_them else NEWER))
 
@@ -100,7 +102,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def cover(session: nox.Session) -> None:
     """How much of `hermes` the tests execute, in its processes too; fails below 90 %."""
-    install(session, "test", "cover")
+    install(session, "test", "plots", "cover")
     # A temporary folder of the session would be that of the tests too, inside of this repository
     environment = {"COVERAGE_FILE": str(session.cache_dir.resolve() / "coverage")}
     coverage = ("python", "-m", "coverage")
@@ -139,7 +141,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy in strict mode over hermes, tests and benchmarks."""
-    install(session, "types", "test")
+    install(session, "types", "test", "plots")
     session.run("mypy")
 
 

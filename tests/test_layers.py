@@ -36,7 +36,7 @@ LAYERS = (
     "storage.wishes", "storage.run_record", "storage.run_folder",
     "query.metrics.curves", "query.metrics.sinks", "query.metrics.crc",
     "query.metrics.tensorboard", "query.metrics.tables", "query.metrics.objects",
-    "query.metrics.printed", "query.metrics.files", "query.rows",
+    "query.metrics.printed", "query.metrics.scores", "query.metrics.files", "query.rows",
     "query.columns", "query.filters", "query.rlmate", "query.places", "query.reading",
     "query.statistics", "query.grouping", "query.tables", "query.comparing", "query.averaging",
     "query.figures", "query.found", "query.lookup", "query.differences",

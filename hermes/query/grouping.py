@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import HermesError
 from ..model import Status
+from . import rlmate
 from .rows import Column, Kind, Row, Value
 
 ALL_BUT = re.compile(r"\s*all[- ]but\s+(.+)", re.IGNORECASE | re.DOTALL)
@@ -211,6 +212,9 @@ def grouped(rows: Sequence[Row], columns: Columns, *, with_failed: bool = False)
     if len(there) < len(groups):
         nothing = [label(names, group) for group in groups if not group.rows]
         notes.insert(len(columns.notes) + 1, f"nothing has finished of {listed(nothing)}")
+    foreign = sum(rlmate.is_name(row.identifier) for group in there for row in group.rows)
+    if foreign:
+        notes.append(f"{foreign} of rlmate's: it does not keep whether a job has failed")
     mixed = [label(names, group) for group in groups if _commits(group) > 1]
     if mixed:
         notes.append(f"runs of different commits are together: {listed(mixed)}")

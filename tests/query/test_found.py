@@ -124,6 +124,13 @@ def test_experiments_of_rlmate(made: Path) -> None:
     assert (old.duration, old.status, old.script) == (60.5, Status.FINISHED, "train")
     assert old.comments == ("a:b",)
     assert len(hermes.experiments("start < 2022-01-01 and arg:lr = 0.5", root=made)) == 1
+    (directory / f"{name}.scores").write_text("1.0\n3.0\n")
+    (made / "experiments" / "train" / "test" / identifier(0) / "a.csv").write_text("score\n7\n")
+    compared = hermes.experiments("lr >= 0.1", root=made).compare("lr", ["score", "score.mean"])
+    assert [(row["lr"], row["n"], row["mean"]) for row in compared.rows] == [
+        (0.1, 1, 7.0), (0.5, 1, 3.0), (0.1, 1, 7.0), (0.5, 1, 2.0),
+    ]  # fmt: skip
+    assert "1 of rlmate's: it does not keep whether a job has failed" in compared.notes
     (directory / "hermes.info").write_text("no colon\n")
     assert hermes.experiments("name = old", root=made)[0].status is Status.LOST
 

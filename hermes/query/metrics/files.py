@@ -1,9 +1,9 @@
 """Which files of an experiment hold metrics, and what is in them.
 
 Where two kinds of files tell of the same metric, the first of this order counts: event files of
-TensorBoard, CSV, JSON lines, JSON, standard output. Where two files of one kind do, the metric of
-the second has the name of its file (of its folder, for event files) before its own:
-`eval/loss`. All functions here block.
+TensorBoard, CSV, JSON lines, JSON, scores of rlmate, standard output. Where two files of one kind
+do, the metric of the second has the name of its file (of its folder, for event files) before its
+own: `eval/loss`. All functions here block.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...storage.metadata import read_metadata
 from .curves import Curve, Summary
 from .objects import read_lines, read_object
 from .printed import read_printed
+from .scores import read_scores
 from .sinks import Sink, Target
 from .tables import read_table
 from .tensorboard import read_events
@@ -45,7 +46,7 @@ class _Source(NamedTuple):
     label: str
 
 
-_KINDS = ("events", "table", "lines", "object", "printed")
+_KINDS = ("events", "table", "lines", "object", "scores", "printed")
 
 
 def summarise(directory: str) -> tuple[dict[str, Summary], list[str]]:
@@ -108,6 +109,8 @@ def _read_source(source: _Source, sink: Sink[Any]) -> str | None:
         with io.TextIOWrapper(file, "utf-8", "replace", newline="\n") as text:
             if source.kind == "table":
                 return read_table(text, sink)
+            if source.kind == "scores":
+                return read_scores(text, sink)
             read_printed(text, sink)
             return None
 
@@ -152,6 +155,8 @@ def _kind(name: str) -> str | None:
         return "table"
     if suffix in (".jsonl", ".ndjson"):
         return "lines"
+    if suffix == ".scores":
+        return "scores"
     if suffix == ".json" and not stem.startswith(SETTINGS):
         return "object"
     return None

@@ -37,6 +37,20 @@ def points(folder: Path, name: str) -> list[tuple[float, float]]:
     return list(zip(curve.steps, curve.values, strict=True))
 
 
+# Scores
+
+
+def test_scores_of_rlmate(tmp_path: Path) -> None:
+    write(tmp_path, "2021_07_25_160008326976_3_1930e.scores", "returns\n1.5\n\n-2\n3e1")
+    assert points(tmp_path, "score") == [(0, 1.5), (1, -2), (2, 30)]
+    write(tmp_path, "2021_07_25_160008326976_3_1930e.scores", "1\n2\nthree\n4\n")
+    found, problems = summarise(str(tmp_path))
+    assert (found["score"].count, found["score"].last) == (3, 4)
+    assert problems == [
+        "`2021_07_25_160008326976_3_1930e.scores`: 1 of its lines are no numbers, and left out"
+    ]
+
+
 # Tables
 
 
