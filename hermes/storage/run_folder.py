@@ -169,16 +169,24 @@ class RunFolder:
     def attach(cls, record: RunRecord, plan: Plan, git: Git, slurm: SlurmTask | None) -> RunFolder:
         """All but the run's lock, for a process that executes jobs of a run that another follows.
 
-        `git` is the state of the code as it was when the run began. Raises `OSError`.
+        `git` is the state of the code as it was when the run began: what is told where git cannot
+        be asked now. Raises `OSError`.
         """
         clock = Clock(os.path.dirname(record.folder), git.suffix)
         # The same file, for its reserve
         locked = open_regular(f"{record.folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
         frozen = load_frozen(record.folder, str(plan.working_directory))
-        return cls._made(
+        made = cls._made(
             plan, record.name, record.run_id, record.folder, clock, git, locked, slurm, None,
             TIMING, frozen,
         )  # fmt: skip
+        if frozen is None and git.state.commit is not None:
+            code = Code(plan, TIMING.git)
+            if code.commit.state.commit is not None:
+                made.code = code
+            else:
+                code.close()
+        return made
 
     @classmethod
     def _made(

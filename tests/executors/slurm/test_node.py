@@ -6,8 +6,9 @@ import pytest
 
 from hermes.executors.slurm.node import allocated_gpus
 
-from ...support import Desk
-from .clients import sweep
+from ...storage.conftest import git
+from ...support import Desk, until
+from .clients import WAIT, started, sweep
 from .cluster import Cluster
 
 
@@ -42,3 +43,30 @@ def test_gpus_of_the_allocation_are_told_and_left_as_slurm_has_set_them(
     experiment = desk.experiment()
     assert experiment.metadata.gpus == ("0", "1")
     assert experiment.stdout == "0,1 0,1  .\n"
+
+
+@pytest.mark.cluster
+def test_a_job_tells_the_code_that_it_found_when_it_started(desk: Desk, cluster: Cluster) -> None:
+    git(desk.path, "init", "--quiet")
+    desk.write("hold0", "")
+    sweep(desk, 2, threads=1)
+
+    def commit() -> str:
+        git(desk.path, "add", "job.sh")
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        git(desk.path, *who, "commit", "--quiet", "--message", "one more")
+        return git(desk.path, "rev-parse", "HEAD").strip()
+
+    commits = [commit()]
+    with desk.started("exec", "-f", "x.hermes") as client:
+        until(lambda: started(desk) == ["0"])
+        script = desk.path / "job.sh"
+        script.write_text(f"# changed\n{script.read_text()}")
+        commits.append(commit())
+        script.write_text(f"# again\n{script.read_text()}")
+        (desk.path / "hold0").unlink()
+        client.communicate(timeout=WAIT)
+    first, second = desk.experiments()
+    assert [each.metadata.git.commit for each in (first, second)] == commits
+    assert [each.metadata.git.dirty for each in (first, second)] == [False, True]
+    assert "+# again" in (second.directory / "uncommitted.patch").read_text()
