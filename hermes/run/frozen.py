@@ -45,16 +45,25 @@ async def in_frozen_code(
         return
     if frozen.record.named:
         warn(_linked(frozen))
+    imports = Imports(folder, frozen, warn)
+    failure: Exception | None = None
     try:
         async with anyio.create_task_group() as services:
-            services.start_soon(_warn_of_imports, folder, frozen, warn, timing)
-            yield
+            services.start_soon(imports.watch, timing.ask_poll)
+            try:
+                yield
+            except Exception as exc:
+                # Raised outside of the group, which would wrap it
+                failure = exc
             services.cancel_scope.cancel()
     finally:
         if has_loop():
             with anyio.CancelScope(shield=True):
+                await imports.check()
                 for message in await in_thread(bring_back, frozen):
                     warn(message)
+    if failure is not None:
+        raise failure
 
 
 def _linked(frozen: Frozen) -> str:
@@ -64,28 +73,49 @@ def _linked(frozen: Frozen) -> str:
     return f"`freeze` has linked and not copied {names}{more}: changes there do reach the jobs"
 
 
-async def _warn_of_imports(
-    folder: RunFolder, frozen: Frozen, warn: Callable[[str], object], timing: Timing
-) -> None:
+class Imports:
     """Warns once if the Python of the first job imports code that was copied from where it is
     developed, as with `pip install -e`."""
-    script, answer = await in_thread(_asked, folder)
-    while not answer.done():  # noqa: ASYNC110 (a thread of its own answers)
-        await anyio.sleep(timing.ask_poll)
-    imports = answer.result().imports
-    found = await in_thread(_imported_from_outside, frozen, imports, script)
-    if found is not None:
-        place = os.path.relpath(found, folder.plan.working_directory)
-        warn(
+
+    def __init__(self, folder: RunFolder, frozen: Frozen, warn: Callable[[str], object]) -> None:
+        self._folder = folder
+        self._frozen = frozen
+        self._warn = warn
+        self._asked: Future[PythonOfJob] | None = None
+        self._script: str | None = None
+        self._is_checked = False
+
+    async def watch(self, pause: float) -> None:
+        """Warns as soon as the Python has answered; it is asked every `pause` seconds."""
+        await in_thread(self._ask)
+        while not self._is_checked:
+            await anyio.sleep(pause)
+            await self.check()
+
+    async def check(self) -> None:
+        """Warns if the Python has answered."""
+        if self._asked is None or self._is_checked or not self._asked.done():
+            return
+        self._is_checked = True
+        message = await in_thread(self._message, self._asked.result().imports)
+        if message is not None:
+            self._warn(message)
+
+    def _ask(self) -> None:
+        plan = self._folder.plan
+        job = next(iter(plan.jobs))
+        self._script = script_of(plan, job)
+        self._asked = self._folder.environments.at_start(job)
+
+    def _message(self, imports: tuple[str, ...]) -> str | None:
+        found = _imported_from_outside(self._frozen, imports, self._script)
+        if found is None:
+            return None
+        place = os.path.relpath(found, self._folder.plan.working_directory)
+        return (
             f"Python imports from `{escape(found)}`, and not from the copy that `freeze` has made: "
             f"changes there do reach the jobs; `env: PYTHONPATH={escape(place)}` imports the copy"
         )
-
-
-def _asked(folder: RunFolder) -> tuple[str | None, Future[PythonOfJob]]:
-    """The script of the first job, and its Python, which may not have answered yet. Blocks."""
-    job = next(iter(folder.plan.jobs))
-    return script_of(folder.plan, job), folder.environments.at_start(job)
 
 
 def _imported_from_outside(

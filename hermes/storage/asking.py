@@ -71,15 +71,20 @@ def ask(
     Never raises. `name` stands for it in messages, `stdin` is what it reads.
     """
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        # A file, because `communicate` goes on with no input that it could not write in time
+        with tempfile.TemporaryFile() if stdin else open(os.devnull, "rb") as read:
+            if stdin:
+                read.write(stdin)
+                read.seek(0)
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=read,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
     except FileNotFoundError:
         return Answer(failed=f"{name} is not installed")
     except (OSError, ValueError) as exc:
@@ -87,11 +92,9 @@ def ask(
     with process:
         while True:
             try:
-                output, errors = process.communicate(stdin, timeout=min(POLL, patience.left))
+                output, errors = process.communicate(timeout=min(POLL, patience.left))
                 return Answer(output, errors, process.returncode)
             except subprocess.TimeoutExpired:
-                # Taken, and written on by the next call
-                stdin = None
                 if patience.left:
                     continue
                 with suppress(OSError):

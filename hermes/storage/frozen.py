@@ -99,7 +99,8 @@ class Frozen:
         """The copy of a file or folder of the original, given by its absolute path; None if it has
         none."""
         path = os.path.normpath(path)
-        if path != self.top and not path.startswith(f"{self.top}/"):
+        is_inside = f"{path}/".startswith(f"{self.top}/")
+        if not is_inside or f"{path}/".startswith(f"{self.run_folder}/"):
             return None
         copy = f"{self.folder}{path[len(self.top) :]}"
         real, folder = os.path.realpath(copy), os.path.realpath(self.folder)

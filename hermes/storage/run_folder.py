@@ -136,13 +136,15 @@ class RunFolder:
                     write_record(folder, run_id, name, plan)
                     leave_pointer(plan, folder, run_id)
                 _keep_room(locked)
+                frozen = load_frozen(folder, str(plan.working_directory))
+                if frozen is not None:
+                    git = frozen.git
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
                 journal = JournalWriter(folder, Machine.here())
                 opened.callback(journal.close)
                 if not has_room(folder):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                frozen = load_frozen(folder, str(plan.working_directory))
                 if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
                     frozen = freeze(plan, folder, code.kept_as_begun(folder), timing.freeze)
             except OSError as exc:
@@ -158,9 +160,18 @@ class RunFolder:
         if frozen is not None:
             # What git tells from now on is of other code
             code.close()
-            git = frozen.git
         made = cls._made(
-            plan, name, run_id, folder, clock, git, locked, None, journal, timing, frozen
+            plan,
+            name,
+            run_id,
+            folder,
+            clock,
+            frozen.git if frozen is not None else git,
+            locked,
+            None,
+            journal,
+            timing,
+            frozen,
         )
         made.code = code if frozen is None else None
         return made
