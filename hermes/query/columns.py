@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
 
 from ..errors import HermesError, did_you_mean, escape
 from ..storage.metadata import Metadata
 from .metrics.curves import Summary
-from .rows import ASPECTS, Column, Kind, Row, Value
+from .rows import ASPECTS, Column, Kind, Row, Value, comparable
 
 META = (
     "identifier", "script", "name", "status", "duration", "start", "end", "exit_code", "signal",
@@ -91,7 +90,7 @@ def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | 
             name: typed(texts[0]) if len(texts) == 1 else tuple(map(typed, texts))
             for name, texts in options.items()
         },
-        Kind.META: _meta(metadata),
+        Kind.META: meta_of(metadata),
     }
     raw: dict[Kind, Mapping[str, str]] = {
         Kind.PARAMETER: parameters,
@@ -107,7 +106,8 @@ def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | 
     )
 
 
-def _meta(metadata: Metadata) -> dict[str, Value]:
+def meta_of(metadata: Metadata) -> dict[str, Value]:
+    """The metadata that are columns, in the order of `META`."""
     values: dict[str, Value | None] = {
         "identifier": metadata.identifier,
         "script": metadata.script,
@@ -144,6 +144,7 @@ class Columns:
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
+        """Of rows that have the same columns with the same clashes one will do."""
         self._names: dict[Kind, dict[str, None]] = {kind: {} for kind in Kind}
         self._names[Kind.META] = dict.fromkeys(META)
         self._clashes: dict[str, set[Kind]] = {}
@@ -155,18 +156,11 @@ class Columns:
     def add(self, row: Row) -> None:
         """Takes up the columns of one more row."""
         self.count += 1
-        kinds = {
-            kind: row.metrics.keys() if kind is Kind.METRIC else row.cells.get(kind, {}).keys()
-            for kind in Kind
-        }
-        for kind, found in kinds.items():
-            if not found <= self._names[kind].keys():
+        for kind, found in row.names.items():
+            if not self._names[kind].keys() >= {*found}:
                 self._names[kind].update(dict.fromkeys(found))
-        for one, other in combinations(Kind, 2):
-            for name in kinds[one] & kinds[other]:
-                values = (row.value(Column(name, (kind,))) for kind in (one, other))
-                if len({*map(_comparable, values)}) > 1:
-                    self._clashes.setdefault(name, set()).update((one, other))
+        for name, *kinds in row.clashes:
+            self._clashes.setdefault(name, set()).update(kinds)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of one kind, in the order in which they were first seen."""
@@ -228,11 +222,6 @@ class Columns:
                 column = Column(name, of_both if is_clear else (kind,))
                 if is_clear and name in found:
                     continue
-                if len({_comparable(row.value(column)) for row in rows}) > 1:
+                if len({comparable(row.value(column)) for row in rows}) > 1:
                     found[name if is_clear else f"{kind}:{name}"] = column
         return list(found.values())
-
-
-def _comparable(value: Value | None) -> object:
-    # True is 1 to Python
-    return (type(value) is bool, None if value is None else value if value == value else "nan")

@@ -16,6 +16,7 @@ from .columns import DURATIONS, TIMES, Columns, typed
 from .rows import Column, Kind, Row, Value
 
 Predicate: TypeAlias = Callable[[Row], bool]
+Match: TypeAlias = Callable[[Value], bool]
 
 OPERATORS = ("=", "==", "!=", "<", "<=", ">", ">=")
 WORDS = frozenset({"and", "or", "not", "in", "contains", "is", "defined", "since"})
@@ -391,18 +392,26 @@ def _test(filter_: Filter, columns: Columns, now: datetime) -> Predicate:
     if isinstance(filter_, Not):
         inner = _test(filter_.part, columns, now)
         return lambda row: not inner(row)
-    column = _column(filter_.name, columns)
+    column, match = condition(filter_, columns, now)
     if column is None:
         return lambda row: False
-    if isinstance(filter_, Defined):
-        return lambda row: row.value(column) is not None
+    return lambda row: (value := row.value(column)) is not None and match(value)
+
+
+def condition(
+    filter_: Compare | In | Defined, columns: Columns, now: datetime
+) -> tuple[Column | None, Match]:
+    """The column that is asked about, and whether a value of it passes. None passes never.
+
+    Without any experiment there is no column. Raises `FilterError`.
+    """
+    column = _column(filter_.name, columns)
+    if column is None or isinstance(filter_, Defined):
+        return column, lambda value: True
     if isinstance(filter_, In):
         matches = [_matcher(column, "=", each, now) for each in filter_.literals]
-        return lambda row: (
-            (value := row.value(column)) is not None and any(match(value) for match in matches)
-        )
-    match = _matcher(column, filter_.operator, filter_.literal, now)
-    return lambda row: (value := row.value(column)) is not None and match(value)
+        return column, lambda value: any(match(value) for match in matches)
+    return column, _matcher(column, filter_.operator, filter_.literal, now)
 
 
 def _column(name: Name, columns: Columns) -> Column | None:
@@ -414,9 +423,7 @@ def _column(name: Name, columns: Columns) -> Column | None:
         raise name.spot.error(exc.message, exc.hint) from None
 
 
-def _matcher(
-    column: Column, operator: str, literal: Literal, now: datetime
-) -> Callable[[Value], bool]:
+def _matcher(column: Column, operator: str, literal: Literal, now: datetime) -> Match:
     if column.kinds == (Kind.META,):
         if column.name in TIMES:
             return _time_matcher(column, operator, literal, now)
@@ -442,9 +449,7 @@ def _matcher(
     return match
 
 
-def _time_matcher(
-    column: Column, operator: str, literal: Literal, now: datetime
-) -> Callable[[Value], bool]:
+def _time_matcher(column: Column, operator: str, literal: Literal, now: datetime) -> Match:
     times = moment(literal.text, now)
     if times is None:
         raise literal.spot.error(

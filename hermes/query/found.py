@@ -18,13 +18,14 @@ from ..errors import HermesError, did_you_mean, escape
 from ..storage.metadata import Metadata
 from ..storage.query import Experiment
 from .averaging import Picture, PlotArguments, pictured
-from .columns import Columns, row_of
+from .columns import Columns
 from .comparing import Comparison, compared
-from .filters import parse, predicate
+from .filters import parse
 from .grouping import Grouping, chosen, grouped
+from .listing import Listing
 from .metrics.curves import Curve, Summary
-from .places import directories_in, folders_of
-from .reading import curve_of, is_coming_or_going, metadata_of, summaries_of
+from .places import folders_of
+from .reading import curve_of, metadata_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text
 
 if TYPE_CHECKING:
@@ -100,39 +101,21 @@ class Experiments:
     working_directory: str | os.PathLike[str] | None = None
 
     @cached_property
-    def _all(self) -> tuple[list[Row], Columns, list[str]]:
-        """All rows there are, their columns and the warnings."""
+    def _all(self) -> tuple[Listing, list[str]]:
+        """All there are, and the warnings."""
         warnings: dict[str, None] = {}
 
         def warn(text: str) -> None:
             warnings[escape(text)] = None
 
-        rows: list[Row] = []
-        seen: set[str] = set()
-        for folder in folders_of(self.root, self.working_directory, warn):
-            for directory in directories_in(folder, warn):
-                try:
-                    metadata = metadata_of(directory)
-                except HermesError as exc:
-                    if not is_coming_or_going(directory):
-                        warn(exc.message)
-                    continue
-                if metadata.identifier != os.path.basename(directory):
-                    owner = escape(metadata.identifier)
-                    warn(f"`{directory}` holds the metadata of `{owner}`")
-                elif metadata.identifier not in seen:
-                    seen.add(metadata.identifier)
-                    rows.append(row_of(directory, metadata, summaries_of(directory)))
-        rows.sort(key=lambda row: row.identifier, reverse=True)
-        return rows, Columns(rows), list(warnings)
+        folders = folders_of(self.root, self.working_directory, warn)
+        return Listing(folders, warn), list(warnings)
 
     @cached_property
     def _rows(self) -> list[Row]:
-        rows, columns, _ = self._all
-        if self.where is None or not self.where.strip():
-            return rows
-        passes = predicate(parse(self.where), columns)
-        return [row for row in rows if passes(row)]
+        listing, _ = self._all
+        is_filtered = self.where is not None and self.where.strip()
+        return listing.rows(parse(self.where or "") if is_filtered else None)
 
     def rows(self) -> list[Row]:
         """The experiments as rows, newest first."""
@@ -141,12 +124,12 @@ class Experiments:
     @property
     def columns(self) -> Columns:
         """The columns of all experiments there are; `columns.find("lr")` is one."""
-        return self._all[1]
+        return self._all[0].columns
 
     @property
     def warnings(self) -> list[str]:
         """What could not be read, and which directories are no experiments."""
-        return list(self._all[2])
+        return list(self._all[1])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -182,7 +165,7 @@ class Experiments:
 
     @cached_property
     def _short(self) -> Counter[str]:
-        return Counter(_time_of_day(row.identifier) for row in self._all[0])
+        return Counter(map(_time_of_day, self._all[0].identifiers))
 
     def short(self, identifier: str) -> str:
         """The part of an identifier that tells it from those of all experiments, also from those
@@ -278,7 +261,7 @@ class Experiments:
         """The name of a metric, perhaps with an aspect: `return.max`. Raises `HermesError` if no
         experiment has it."""
         name = text.removeprefix(f"{Kind.METRIC}:")
-        known = dict.fromkeys(each for row in self._all[0] for each in row.metrics)
+        known = self.columns.names(Kind.METRIC)
         metric, _, aspect = name.rpartition(".")
         if name in known or (metric in known and aspect in aspects):
             return name
@@ -291,7 +274,7 @@ class Experiments:
         """What a table shows if nothing else is asked for: identifier, script, name, status and
         duration; parameters and arguments that differ; metrics that there are."""
         rows = self._rows
-        metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+        metrics = dict.fromkeys(name for row in rows for name in row.names[Kind.METRIC])
         return [
             *(Column(name, (Kind.META,)) for name in LEADING),
             *self.columns.differing(rows),

@@ -51,26 +51,39 @@ def is_name(name: str) -> bool:
     return is_identifier(name) or rlmate.is_name(name)
 
 
-def directories_in(folder: str, warn: Callable[[str], None], depth: int = DEPTH) -> Iterator[str]:
+def directories_in(folder: str, warn: Callable[[str], None]) -> Iterator[str]:
     """The directories in a folder that may be experiments', in no order.
 
     `warn` is told of those that hold metadata and are called something else.
     """
+    for inner, names in names_in(folder, warn):
+        yield from (f"{inner}/{name}" for name in names)
+
+
+def names_in(
+    folder: str, warn: Callable[[str], None], depth: int = DEPTH
+) -> Iterator[tuple[str, list[str]]]:
+    """The same, folder by folder."""
     try:
         with os.scandir(folder) as entries:
-            folders = [(each.name, each.path) for each in entries if each.is_dir()]
+            folders = [each.name for each in entries if each.is_dir()]
     except OSError:
         return
-    for name, path in folders:
-        if is_name(name):
-            yield path
-        elif name.endswith(PART):
+    names: list[str] = []
+    others: list[str] = []
+    for name in folders:
+        (names if is_name(name) else others).append(name)
+    if names:
+        yield folder, names
+    for name in others:
+        path = os.path.join(folder, name)
+        if name.endswith(PART):
             # What is being removed
             continue
-        elif os.path.lexists(f"{path}/{METADATA}"):
+        if os.path.lexists(f"{path}/{METADATA}"):
             warn(f"the name of `{path}` is no identifier")
         elif depth > 1 and name != RUNS:
-            yield from directories_in(path, warn, depth - 1)
+            yield from names_in(path, warn, depth - 1)
 
 
 def _listed(folder: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import combinations
 from typing import TypeAlias
 
 from ..model import Status
@@ -30,6 +31,12 @@ def as_text(value: Value) -> str:
     return str(value)
 
 
+def comparable(value: Value | None) -> object:
+    """Equal for values that are the same to a person."""
+    # True is 1 to Python
+    return (type(value) is bool, None if value is None else value if value == value else "nan")
+
+
 class Kind(StrEnum):
     """Where a column comes from; its value is the prefix that says so in a filter: `arg:lr`."""
 
@@ -37,6 +44,10 @@ class Kind(StrEnum):
     ARGUMENT = "arg"
     METRIC = "metric"
     META = "meta"
+
+
+Clash: TypeAlias = tuple[str, Kind, Kind]
+"""A name and two kinds of columns in which it stands for different values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,10 @@ class Column:
 
     name: str
     kinds: tuple[Kind, ...]
+
+    def __hash__(self) -> int:
+        # Quick, and few columns have the same name
+        return hash(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +78,24 @@ class Row:
     cells: Mapping[Kind, Mapping[str, Value]]
     raw: Mapping[Kind, Mapping[str, str]]
     metrics: Mapping[str, Summary] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Mapping[Kind, Collection[str]]:
+        """The names of its columns, in their order."""
+        return {
+            kind: self.metrics.keys() if kind is Kind.METRIC else self.cells.get(kind, {}).keys()
+            for kind in Kind
+        }
+
+    @property
+    def clashes(self) -> Sequence[Clash]:
+        """The names that stand for different values in it."""
+        return [
+            (name, one, other)
+            for one, other in combinations(Kind, 2)
+            for name in {*self.names[one]} & {*self.names[other]}
+            if len({comparable(self.value(Column(name, (kind,)))) for kind in (one, other)}) > 1
+        ]
 
     def value(self, column: Column) -> Value | None:
         """The row's value of a column, None if it has none."""

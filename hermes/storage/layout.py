@@ -29,6 +29,7 @@
           slurm/                        what a client and its nodes tell each other
         environments/<digest>/environment.json
                                         a Python and its packages, as jobs have used it
+        index.sqlite                    what `hermes ls` has read of ended experiments; a cache
         <hash of a name>.starts         what those runs of this name start that repeat nothing
         <hash of a name>.removed        which of its experiments `hermes rm` has removed
         <run id>.pointer                leads to a run of this project whose folder is elsewhere
@@ -73,6 +74,8 @@ LINKS = "<identifier>.links"
 ENVIRONMENTS = "environments"
 ENVIRONMENT = "environment.json"
 
+INDEX = "index.sqlite"
+
 STARTS = ".starts"
 """Ends the name of what the runs of one name tell each other."""
 
@@ -98,14 +101,15 @@ FORMATS: Mapping[str, int] = {
     ENVIRONMENT: 1,
     ADDED: 1,
     FROZEN: 1,
+    INDEX: 1,
 }
 """The format of each file that another version of Hermes may read; `SLURM` stands for the files in
 that folder.
 
 A reader ignores members that it does not know, so a new member changes no number; members that go
 or change their meaning, and new values of an enumeration, do. Readers take older formats and
-refuse newer ones. The clock is text that sorts; the lock, the stop and
-pause files, what is said of threads and of `notify`, and the logs have no format.
+refuse newer ones; an index of another format is made anew. The clock is text that sorts; the lock,
+the stop and pause files, what is said of threads and of `notify`, and the logs have no format.
 """
 
 
@@ -134,6 +138,18 @@ def removals_file(experiments: str, name: str) -> str:
 
 def _digest(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def index_file(experiments: str) -> str:
+    """What has been read of ended experiments, a cache."""
+    return f"{experiments}/{RUNS}/{INDEX}"
+
+
+def index_elsewhere(experiments: str) -> str:
+    """The index of a folder that is not Hermes' own: in the user's caches."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    digest = _digest(os.path.realpath(experiments))
+    return f"{caches}/hermes/{digest}/{INDEX}"
 
 
 def environment_file(experiments: str, digest: str) -> str:

@@ -9,6 +9,7 @@ own: `eval/loss`. All functions here block.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ...errors import HermesError, escape
 from ...storage.files import open_regular
 from ...storage.layout import OWN, PART, STDOUT
-from ...storage.metadata import read_metadata
+from ...storage.metadata import Metadata, read_metadata
 from .curves import Curve, Summary
 from .objects import read_lines, read_object
 from .printed import read_printed
@@ -49,11 +50,28 @@ class _Source(NamedTuple):
 _KINDS = ("events", "table", "lines", "object", "scores", "printed")
 
 
-def summarise(directory: str) -> tuple[dict[str, Summary], list[str]]:
-    """What sums up the metrics of an experiment, by name, and what could not be read.
+class Summed(NamedTuple):
+    """What sums up the metrics of an experiment, by name; what could not be read; and when one of
+    its files was last written, in seconds since 1970: 0 if there is none, infinite if one could not
+    be read."""
+
+    found: dict[str, Summary]
+    problems: list[str]
+    changed: float
+
+
+def summed(directory: str, given: Collection[str]) -> Summed:
+    """Sums up what a job left, but for the files that it was given before it began.
 
     Files of any size are read piece by piece.
     """
+    times: list[float] = []
+    found, problems = _read(directory, Summary, None, given, times)
+    return Summed(found, problems, max(times, default=0))
+
+
+def summarise(directory: str) -> tuple[dict[str, Summary], list[str]]:
+    """What sums up the metrics of an experiment, by name, and what could not be read."""
     return _read(directory, Summary, None)
 
 
@@ -66,13 +84,18 @@ def read_curves(
 
 
 def _read(
-    directory: str, kind: type[Target], names: Collection[str] | None
+    directory: str,
+    kind: type[Target],
+    names: Collection[str] | None,
+    given: Collection[str] | None = None,
+    times: list[float] | None = None,
 ) -> tuple[dict[str, Target], list[str]]:
     found: dict[str, Target] = {}
     of_kind: dict[str, str] = {}
     problems = []
     sinks: dict[tuple[str, str], Sink[Target]] = {}
-    for source in _sources(directory):
+    times = [] if times is None else times
+    for source in _sources(directory, _given(directory) if given is None else given):
         sink = Sink(kind, names)
         if source.kind == "events":
             # A run that was started again goes on in another file of the same folder
@@ -80,8 +103,9 @@ def _read(
         else:
             sinks[source.kind, source.path] = sink
         try:
-            wrong = _read_source(source, sink)
+            wrong = _read_source(source, sink, times)
         except OSError as exc:
+            times.append(math.inf)
             wrong = exc.strerror or str(exc)
         if wrong is not None:
             path = escape(os.path.relpath(source.path, directory))
@@ -98,8 +122,9 @@ def _read(
     return found, problems
 
 
-def _read_source(source: _Source, sink: Sink[Any]) -> str | None:
+def _read_source(source: _Source, sink: Sink[Any], times: list[float]) -> str | None:
     with open(open_regular(source.path, os.O_RDONLY), "rb") as file:
+        times.append(os.fstat(file.fileno()).st_mtime)
         if source.kind == "events":
             return read_events(file, sink)
         if source.kind == "lines":
@@ -127,12 +152,11 @@ def _read_json(file: BinaryIO, sink: Sink[Any]) -> str | None:
     return read_object(data, sink)
 
 
-def _sources(directory: str) -> list[_Source]:
+def _sources(directory: str, given: Collection[str]) -> list[_Source]:
     """The files of an experiment that may hold metrics, in the order in which they count."""
-    given = _given(directory)
     found = []
     for path in _files(directory):
-        relative = os.path.relpath(path, directory)
+        relative = path[len(directory) :].lstrip("/")
         name = os.path.basename(path)
         if relative in given or relative.endswith(PART):
             continue
@@ -165,10 +189,14 @@ def _kind(name: str) -> str | None:
 def _given(directory: str) -> set[str]:
     """Files that were there before the job began: its input."""
     try:
-        files = read_metadata(directory).files
+        return given_of(read_metadata(directory))
     except HermesError:
         return set()
-    return {file.path for file in files if file.origin == "copied-before"}
+
+
+def given_of(metadata: Metadata) -> set[str]:
+    """The paths of the files that were there before a job began."""
+    return {file.path for file in metadata.files if file.origin == "copied-before"}
 
 
 def _files(directory: str) -> Iterator[str]:

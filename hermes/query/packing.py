@@ -1,0 +1,461 @@
+"""Experiments packed column by column: small, and quick to read where few columns are asked for.
+
+A chunk holds what is told of some experiments, never a value that was worked out from a text: the
+texts of parameters and arguments are typed when they are asked for, so that one is what it would be
+without a chunk.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from ..model import Status
+from ..storage.metadata import Metadata
+from .columns import META, TIMES, arguments_of, meta_of, row_of, typed
+from .filters import Match
+from .metrics.curves import Summary
+from .rows import ASPECTS, Clash, Column, Kind, Row, Value
+
+CHUNK = 2048
+"""Experiments of a chunk. A change of one of them makes all of them be written again."""
+
+SPARSE = 4
+"""A column that fewer than one of so many have names those that do."""
+
+Stamp: TypeAlias = tuple[int, ...]
+"""By which one sees that an experiment has been left alone."""
+
+Stored: TypeAlias = Any
+"""A value as it is packed: None, a bool, a number, a text or a list of these."""
+
+Values: TypeAlias = Any
+"""The values of a column by the places of the experiments: a list, or a mapping if few have any."""
+
+
+class DamagedError(Exception):
+    """What was to be unpacked is not what was packed."""
+
+
+class Shape(NamedTuple):
+    """The names that an experiment has, and those that stand for different values in it."""
+
+    parameters: tuple[str, ...]
+    arguments: tuple[str, ...]
+    metrics: tuple[str, ...]
+    clashes: tuple[Clash, ...]
+
+
+class Record(NamedTuple):
+    """An experiment to be packed. `place` is the folder that its directory is in."""
+
+    place: str
+    name: str
+    stamp: Stamp
+    shape: Shape
+    cells: Mapping[str, Stored]
+
+
+def record_of(
+    place: str, stamp: Stamp, metadata: Metadata, metrics: Mapping[str, Summary]
+) -> Record:
+    """An experiment to be packed."""
+    options = arguments_of(metadata.arguments)
+    cells: dict[str, Stored] = {
+        f"{Kind.PARAMETER}:{name}": text for name, text in metadata.parameters.items()
+    }
+    for name, texts in options.items():
+        cells[f"{Kind.ARGUMENT}:{name}"] = texts[0] if len(texts) == 1 else texts
+    for name, value in meta_of(metadata).items():
+        stored = value.isoformat() if isinstance(value, datetime) else value
+        cells[f"{Kind.META}:{name}"] = list(stored) if isinstance(stored, tuple) else stored
+    for name, summary in metrics.items():
+        cells[f"{Kind.METRIC}:{name}"] = list(msgspec.structs.astuple(summary))
+    shape = Shape(
+        tuple(metadata.parameters),
+        tuple(options),
+        tuple(metrics),
+        _clashes(metadata, options, metrics),
+    )
+    return Record(place, metadata.identifier, stamp, shape, cells)
+
+
+def _clashes(
+    metadata: Metadata, options: Mapping[str, list[str]], metrics: Mapping[str, Summary]
+) -> tuple[Clash, ...]:
+    parameters = metadata.parameters
+    all_names = (parameters.keys(), options.keys(), metrics.keys(), META)
+    if len(set().union(*all_names)) == sum(map(len, all_names)):
+        return ()
+    of_both = parameters.keys() & options.keys()
+    if all([parameters[name]] == options[name] for name in of_both):
+        # Most of them: arguments are what parameters are for
+        rest = (parameters.keys() | options.keys(), metrics.keys(), META)
+        if len(set().union(*rest)) == sum(map(len, rest)):
+            return ()
+    return tuple(sorted(row_of("", metadata, metrics).clashes))
+
+
+class Chunk:
+    """Some experiments, whose columns are unpacked when they are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises `DamagedError`."""
+        try:
+            head, self._packed = _checked(data)
+            places, of_places, names, stamps, shapes, of_shapes, keys = _decoded(head)
+            self.names: list[str] = names
+            self.places: list[str] = [places[number] for number in of_places]
+            self.stamps: list[Stamp] = list(zip(*stamps, strict=True))
+            made = [_shape(each) for each in shapes]
+            self.shapes: list[Shape] = [made[number] for number in of_shapes]
+            self._numbers: dict[str, int] = {key: number for number, key in enumerate(keys)}
+            lengths = {*map(len, (self.places, self.names, self.stamps, self.shapes))}
+            if len(lengths) != 1 or len(keys) != len(self._packed):
+                raise DamagedError
+        except (ValueError, TypeError, IndexError, msgspec.DecodeError, zlib.error) as exc:
+            raise DamagedError from exc
+        self.data = data
+        self._stored: dict[str, Values] = {}
+        self._asked: dict[Column, Values] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def stored(self, kind: Kind, name: str) -> Values:
+        """A column as it was packed."""
+        key = f"{kind}:{name}"
+        found = self._stored.get(key)
+        if found is None:
+            number = self._numbers.get(key)
+            packed = None if number is None else _decoded(self._packed[number])
+            found = self._stored[key] = _unpacked(packed, len(self))
+        return found
+
+    def values(self, column: Column) -> Values:
+        """The values of a column."""
+        found = self._asked.get(column)
+        if found is None:
+            of_kinds = [self._of_kind(kind, column.name) for kind in column.kinds]
+            found = self._asked[column] = of_kinds[0] if len(of_kinds) == 1 else _first(of_kinds)
+        return found
+
+    def passing(self, column: Column, match: Match) -> list[bool]:
+        """Which experiments have a value of a column that passes."""
+        values = self.values(column)
+        if isinstance(values, _Sparse):
+            having = {place for place, value in values.items() if match(value)}
+            return [place in having for place in range(len(self))]
+        made: dict[int, bool] = {id(None): False}
+        result = []
+        for value in values:
+            # Equal texts have become one value, of which it is asked once
+            passes = made.get(id(value))
+            if passes is None:
+                passes = made[id(value)] = match(value)
+            result.append(passes)
+        return result
+
+    def text(self, column: Column, place: int) -> str | None:
+        """The text of a parameter or an argument as it was written."""
+        for kind in column.kinds:
+            if kind in (Kind.PARAMETER, Kind.ARGUMENT):
+                found = self.stored(kind, column.name)[place]
+                if found is not None:
+                    return found if isinstance(found, str) else " ".join(found)
+        return None
+
+    def _of_kind(self, kind: Kind, name: str) -> Values:
+        if kind is Kind.METRIC:
+            return self._of_metric(name)
+        stored = self.stored(kind, name)
+        if kind is Kind.META:
+            if name in TIMES:
+                return _mapped(datetime.fromisoformat, stored)
+            return _mapped(_as_tuple, stored)
+        return _mapped(_typed, stored)
+
+    def _of_metric(self, name: str) -> Values:
+        metric, _, aspect = name.rpartition(".")
+        alone = _mapped(_ASPECT["last"], self.stored(Kind.METRIC, name))
+        if aspect not in ASPECTS:
+            return alone
+        return _first([alone, _mapped(_ASPECT[aspect], self.stored(Kind.METRIC, metric))])
+
+    def record(self, place: int) -> Record:
+        """An experiment as it can be packed again."""
+        found = {key: self.stored(*_split(key))[place] for key in self._keys_of(place)}
+        return Record(
+            self.places[place],
+            self.names[place],
+            self.stamps[place],
+            self.shapes[place],
+            {key: value for key, value in found.items() if value is not None},
+        )
+
+    def _keys_of(self, place: int) -> Iterator[str]:
+        shape = self.shapes[place]
+        yield from (f"{Kind.PARAMETER}:{name}" for name in shape.parameters)
+        yield from (f"{Kind.ARGUMENT}:{name}" for name in shape.arguments)
+        yield from (f"{Kind.META}:{name}" for name in META)
+        yield from (f"{Kind.METRIC}:{name}" for name in shape.metrics)
+
+
+class PackedRow(Row):
+    """An experiment of a chunk as a row."""
+
+    __slots__ = ("_chunk", "_folder", "_place")
+
+    _chunk: Chunk
+    _folder: str
+    _place: int
+
+    def __init__(self, chunk: Chunk, place: int, folder: str) -> None:
+        """`folder` is the one to which the chunk's places are relative."""
+        setattr_ = object.__setattr__
+        setattr_(self, "_chunk", chunk)
+        setattr_(self, "_place", place)
+        setattr_(self, "_folder", folder)
+
+    @property
+    def identifier(self) -> str:
+        return self._chunk.names[self._place]
+
+    @property
+    def directory(self) -> str:
+        inner = self._chunk.places[self._place]
+        return (
+            f"{self._folder}/{inner}/{self.identifier}"
+            if inner
+            else (f"{self._folder}/{self.identifier}")
+        )
+
+    @property
+    def status(self) -> Status:
+        return Status(self._chunk.stored(Kind.META, "status")[self._place])
+
+    @property
+    def _shape(self) -> Shape:
+        return self._chunk.shapes[self._place]
+
+    @property
+    def cells(self) -> Mapping[Kind, Mapping[str, Value]]:
+        shape = self._shape
+        names = {
+            Kind.PARAMETER: shape.parameters,
+            Kind.ARGUMENT: shape.arguments,
+            Kind.META: META,
+        }
+        return {
+            kind: {
+                name: value
+                for name in each
+                if (value := self._chunk.values(Column(name, (kind,)))[self._place]) is not None
+            }
+            for kind, each in names.items()
+        }
+
+    @property
+    def raw(self) -> Mapping[Kind, Mapping[str, str]]:
+        shape, text = self._shape, self._chunk.text
+        names = {Kind.PARAMETER: shape.parameters, Kind.ARGUMENT: shape.arguments}
+        return {
+            kind: {name: text(Column(name, (kind,)), self._place) or "" for name in each}
+            for kind, each in names.items()
+        }
+
+    @property
+    def metrics(self) -> Mapping[str, Summary]:
+        stored = self._chunk.stored
+        return {
+            name: Summary(*stored(Kind.METRIC, name)[self._place]) for name in self._shape.metrics
+        }
+
+    @property
+    def names(self) -> Mapping[Kind, Sequence[str]]:
+        shape = self._shape
+        return {
+            Kind.PARAMETER: shape.parameters,
+            Kind.ARGUMENT: shape.arguments,
+            Kind.METRIC: shape.metrics,
+            Kind.META: META,
+        }
+
+    @property
+    def clashes(self) -> Sequence[Clash]:
+        return self._shape.clashes
+
+    def value(self, column: Column) -> Value | None:
+        found: Value | None = self._chunk.values(column)[self._place]
+        return found
+
+    def text(self, column: Column) -> str:
+        written = self._chunk.text(column, self._place)
+        return super().text(column) if written is None else written
+
+
+def packed(records: Sequence[Record]) -> bytes:
+    """Some experiments as a chunk's data."""
+    places = {record.place: None for record in records}
+    shapes = {record.shape: None for record in records}
+    of_places = {place: number for number, place in enumerate(places)}
+    of_shapes = {shape: number for number, shape in enumerate(shapes)}
+    having: dict[str, list[int]] = {}
+    values: dict[str, list[Stored]] = {}
+    for number, record in enumerate(records):
+        for key, value in record.cells.items():
+            if key not in having:
+                having[key], values[key] = [], []
+            having[key].append(number)
+            values[key].append(value)
+    head = [
+        list(places),
+        [of_places[record.place] for record in records],
+        [record.name for record in records],
+        list(zip(*(record.stamp for record in records), strict=True)),
+        list(shapes),
+        [of_shapes[record.shape] for record in records],
+        list(having),
+    ]
+    columns = [_column(having[key], values[key], len(records)) for key in having]
+    return _with_check(_encoded(head), list(map(_encoded, columns)))
+
+
+def _column(having: list[int], values: list[Stored], count: int) -> Stored:
+    """All values, the one that all have, or those that there are and whose they are."""
+    if len(having) == count:
+        first = values[0]
+        is_one = isinstance(first, str | bool) and values.count(first) == count
+        if is_one and {*map(type, values)} == {type(first)}:
+            return ["one", first]
+        return ["all", values]
+    if len(having) * SPARSE > count:
+        dense: list[Stored] = [None] * count
+        for number, value in zip(having, values, strict=True):
+            dense[number] = value
+        return ["all", dense]
+    return ["some", having, values]
+
+
+class _Sparse(dict[int, Any]):
+    """A column that few have."""
+
+    def __missing__(self, place: int) -> None:
+        return None
+
+
+def _unpacked(column: Stored, count: int) -> Values:
+    match column:
+        case None:
+            return _Sparse()
+        case ["one", value]:
+            return [value] * count
+        case ["all", list(values)]:
+            return values
+        case ["some", list(having), list(values)]:
+            return _Sparse(zip(having, values, strict=True))
+    raise DamagedError
+
+
+def _mapped(function: Callable[[Stored], Any], column: Values) -> Values:
+    """A column of what a function makes of each value; of equal texts it is asked once."""
+    if isinstance(column, _Sparse):
+        return _Sparse((place, function(value)) for place, value in column.items())
+    made: dict[str, Any] = {}
+    result = []
+    for value in column:
+        if isinstance(value, str):
+            if value not in made:
+                made[value] = function(value)
+            result.append(made[value])
+        else:
+            result.append(None if value is None else function(value))
+    return result
+
+
+def _first(columns: Sequence[Values]) -> Values:
+    """The first value that there is, experiment by experiment."""
+    first, *rest = columns
+    for other in rest:
+        if not other:
+            continue
+        if not first:
+            first = other
+        elif isinstance(first, _Sparse) and isinstance(other, _Sparse):
+            first = _Sparse(other | first)
+        else:
+            count = len(other) if isinstance(first, _Sparse) else len(first)
+            first = [
+                first[place] if first[place] is not None else other[place] for place in range(count)
+            ]
+    return first
+
+
+def _typed(stored: Stored) -> Value:
+    return typed(stored) if isinstance(stored, str) else tuple(map(typed, stored))
+
+
+def _as_tuple(stored: Stored) -> Value:
+    return tuple(stored) if isinstance(stored, list) else stored
+
+
+def _aspect(name: str) -> Callable[[Stored], float]:
+    place = Summary.__struct_fields__.index(name)
+    return lambda stored: stored[place]
+
+
+_ASPECT = {name: _aspect(name) for name in ASPECTS}
+
+
+def _split(key: str) -> tuple[Kind, str]:
+    kind, _, name = key.partition(":")
+    return Kind(kind), name
+
+
+def _shape(stored: Stored) -> Shape:
+    parameters, arguments, metrics, clashes = stored
+    return Shape(
+        tuple(parameters),
+        tuple(arguments),
+        tuple(metrics),
+        tuple((name, Kind(one), Kind(other)) for name, one, other in clashes),
+    )
+
+
+_MSGPACK, _JSON = b"m", b"j"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def _encoded(value: Stored) -> bytes:
+    try:
+        return _MSGPACK + _encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        # Names that are not UTF-8, and numbers of more than 64 bits
+        return _JSON + json.dumps(value).encode()
+
+
+def _decoded(data: bytes) -> Any:
+    if data[:1] == _JSON:
+        return json.loads(data[1:])
+    if data[:1] != _MSGPACK:
+        raise DamagedError
+    return _decode(memoryview(data)[1:])
+
+
+def _with_check(head: bytes, columns: list[bytes]) -> bytes:
+    data = _encode([head, columns])
+    return zlib.crc32(data).to_bytes(4, "big") + data
+
+
+def _checked(data: bytes) -> tuple[bytes, list[bytes]]:
+    inner = memoryview(data)[4:]
+    if zlib.crc32(inner).to_bytes(4, "big") != data[:4]:
+        raise DamagedError
+    head, columns = _decode(inner)
+    return head, columns
