@@ -147,6 +147,7 @@ class RunFolder:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
                     frozen = freeze(plan, folder, code.kept_as_begun(folder), timing.freeze)
+                    git = frozen.git
             except OSError as exc:
                 if is_new:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -161,17 +162,7 @@ class RunFolder:
             # What git tells from now on is of other code
             code.close()
         made = cls._made(
-            plan,
-            name,
-            run_id,
-            folder,
-            clock,
-            frozen.git if frozen is not None else git,
-            locked,
-            None,
-            journal,
-            timing,
-            frozen,
+            plan, name, run_id, folder, clock, git, locked, None, journal, timing, frozen
         )
         made.code = code if frozen is None else None
         return made
