@@ -18,6 +18,7 @@ The map, in the order in which data flows; each part imports only from those abo
     show/           runs as text for people
     following       what jobs print, whoever executes them: follow_logs
     removing        experiments that go: plan_removal
+    rerunning       the job of an experiment again: plan_rerun, open_rerun
     changing        a run that another process executes: find_run, change_run, add_to_run
     api             run_file, open_run, open_resumed, open_stopped
     cli/            the command, a user of the public names
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .query.found import Experiments, FoundExperiment, experiments
     from .query.lookup import find_experiment, find_experiments, short_names
     from .removing import Removal, Removed, finish_removals, plan_removal
+    from .rerunning import Rerun, open_rerun, plan_rerun
     from .run.notify import FailedJob, RunMessage
     from .run.runner import Run
     from .show.drawing import write_plot
@@ -122,6 +124,7 @@ _HOMES = {
     "run.finding": ("FoundRun",),
     "run.notify": ("FailedJob", "RunMessage"),
     "removing": ("Removal", "Removed", "finish_removals", "plan_removal"),
+    "rerunning": ("Rerun", "open_rerun", "plan_rerun"),
     "run.runner": ("Run",),
     "show.drawing": ("write_plot",),
     "show.report": ("write_report",),
@@ -134,13 +137,14 @@ __all__ = [
     "FailedJob", "FileCollected", "FoundExperiment", "FoundRun", "HermesError",
     "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome",
     "Place", "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged",
-    "Removal", "Removed", "Run", "RunChanged", "RunEnded", "RunMessage", "RunResult",
+    "Removal", "Removed", "Rerun", "Run", "RunChanged", "RunEnded", "RunMessage", "RunResult",
     "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
     "add_to_run", "change_run", "compile_command", "compile_file", "compile_text",
     "did_you_mean", "differences", "escape", "experiments", "find_experiment",
     "find_experiments", "find_run", "finish_removals", "follow_logs", "load_experiment",
-    "open_resumed", "open_run", "open_stopped", "plan_removal", "quote", "rerun_command",
-    "run_file", "short_names", "signal_name", "write_plot", "write_report",
+    "open_rerun", "open_resumed", "open_run", "open_stopped", "plan_removal", "plan_rerun",
+    "quote", "rerun_command", "run_file", "short_names", "signal_name", "write_plot",
+    "write_report",
 ]  # fmt: skip
 
 

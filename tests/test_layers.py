@@ -25,7 +25,7 @@ LAYERS = (
     "language.kinds", "language.gpus", "language.notify", "language.settings", "language.options",
     "language.keys", "language.launchers", "language.scripts", "language.pythons",
     "language.binding", "language.sharing", "language.relative", "language.checks",
-    "language.writing", "language.plan", "language.compiling",
+    "language.writing", "language.changes", "language.plan", "language.compiling",
     "storage.layout", "storage.disks", "storage.files", "storage.copying", "storage.mending",
     "storage.metadata", "storage.asking", "storage.git", "storage.code",
     "storage.code_files", "storage.code_store", "storage.frozen",
@@ -63,7 +63,7 @@ LAYERS = (
     "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.printed",
     "show.comparison", "show.ticks", "show.canvas", "show.plots", "show.drawing",
     "show.notebook", "show.thinning", "show.removals", "show.report",
-    "following", "removing", "changing", "api",
+    "following", "removing", "changing", "api", "rerunning",
 )  # fmt: skip
 """Each may import only those before it."""
 

@@ -1,16 +1,17 @@
-"""`rm`: takes experiments away."""
+"""`rm` and `rerun`: take experiments away, and make more of them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import typer
 
 import hermes
 
-from .app import Quiet, Root, app, say, write_lines
+from .app import AsJson, Quiet, Root, app, say, write_lines
+from .execute import Comments, with_settings
 
 MOST_SHOWN = 20
 """Experiments that are listed before somebody is asked."""
@@ -62,6 +63,57 @@ def rm(
         say(f"removed {what if count == len(removal.experiments) else _counted(count)}")
     if removal.kept or removed.kept or removed.left:
         raise typer.Exit(1)
+
+
+@app.command(short_help="Run the job of an experiment again.")
+@with_settings
+def rerun(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID [KEY=VALUE]...",
+            help="Identifier, or a part of it; parameters and arguments to change.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("-n", "--name", metavar="NAME", help="Another name.", show_default=False),
+    ] = None,
+    comments: Comments = None,
+    root: Root = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    **settings: Unpack[hermes.PlanArguments],
+) -> None:
+    """Run the job of an experiment again, as a new experiment of the same name.
+
+    `lr=0.1` changes the parameter `lr`, or else the argument `-lr` or `--lr`. Settings are those of
+    then, unless they are given. Exit codes are those of `hermes exec`.
+    """
+    from .run import run
+
+    part, *given = words
+    changes = dict(_change_of(word) for word in given)
+    planned = hermes.plan_rerun(
+        hermes.find_experiment(part, root), changes, name=name, comments=comments or (), **settings
+    )
+    for line in () if quiet else planned.told:
+        say(hermes.escape(line))
+    run(
+        lambda: hermes.open_rerun(planned, follow_logs="shown", follow_files=as_json),
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+def _change_of(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise hermes.HermesError(
+            f"expected `key=value`, not `{hermes.escape(word)}`", hint="`hermes rerun ID lr=0.1`"
+        )
+    return key, value
 
 
 def _ask(removal: hermes.Removal, what: str, root: Root) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ..errors import HermesError, escape
+from .changes import changed
 from .plan import STDIN, Plan
 from .settings import (
     SETTINGS,
@@ -29,7 +30,7 @@ from .source import Source
 from .sweeps import build
 from .syntax import HEADERS, SettingLine, parse
 from .words import SPACE, Cursor
-from .writing import BARE, quote
+from .writing import BARE, quote, re_execution
 
 
 def compile_file(
@@ -132,6 +133,49 @@ def compile_addition(
     return replace(added, _notes=(*overruled, *added._notes))
 
 
+def compile_again(
+    text: str,
+    path: str,
+    *,
+    working_directory: Path,
+    root: Path,
+    rerun_of: str,
+    changes: Mapping[str, str],
+    comments: Sequence[str] = (),
+    **settings: Unpack[PlanArguments],
+) -> tuple[Plan, tuple[str, ...]]:
+    """Compiles the `re_execution.hermes` of the experiment `rerun_of`, with parameters or arguments
+    of its job changed; see `changed`. Returns what was changed, for people, too.
+
+    Its settings are those that were in force, but for `settings`. Raises `HermesError`.
+    """
+
+    def compiled(text: str, comments: Sequence[str]) -> Plan:
+        return _compile(
+            path,
+            text.encode("utf-8", "surrogateescape"),
+            base=working_directory,
+            root=root,
+            comments=comments,
+            arguments=settings,
+            is_recorded=True,
+            rerun_of=rerun_of,
+        )
+
+    if not changes:
+        return compiled(text, comments), ()
+    plan = compiled(text, ())
+    job, told = changed(plan.jobs[0], changes)
+    return compiled(re_execution(job, plan.settings, os.curdir), comments), told
+
+
+def recorded_place(text: str) -> str | None:
+    """The working directory of a `re_execution.hermes`, relative to its folder."""
+    source = Source.of("", text.encode("utf-8", "surrogateescape"))
+    lines = (line for line in parse(source).settings if line.key.text == WORKING_DIRECTORY)
+    return next((line.value.text for line in lines), None)
+
+
 def recorded_addition(plan: Plan, path: str | None, text: str) -> Plan:
     """The jobs of the hermes file `text`, which were added to a plan; see `compile_addition`."""
     return _added_to(plan, path, text.encode("utf-8", "surrogateescape"))
@@ -162,6 +206,7 @@ def from_recipe(recipe: dict[str, Any]) -> Plan:
         comments=recipe["comments"],
         arguments=recipe["settings"],
         is_recorded=True,
+        rerun_of=recipe.get("rerun_of"),
     )
     return replace(plan, sha256=recipe.get("sha256", plan.sha256))
 
@@ -195,6 +240,7 @@ def _compile(
     comments: Sequence[str],
     arguments: Mapping[str, object],
     is_recorded: bool = False,
+    rerun_of: str | None = None,
 ) -> Plan:
     base = Path(os.path.abspath(base))
     source = Source.of(path or "<command>", data)
@@ -228,6 +274,7 @@ def _compile(
         root=top,
         place=os.path.relpath(os.path.realpath(base), os.path.realpath(top)),
         settings=settings,
+        rerun_of=rerun_of,
         _data=data,
         _document=document,
         _entries=tuple(entries),

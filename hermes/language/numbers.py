@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"([+-]?)(?:(0|[1-9][0-9]*)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,4}))?"
 )
 """No zeros in front: `007` is a name and not a number."""
@@ -20,7 +20,7 @@ def canonical(text: str) -> str:
 
     Any other text is its own.
     """
-    match = _NUMBER.fullmatch(text)
+    match = NUMBER.fullmatch(text)
     if match is None:
         return text
     sign, whole, decimals, bare, exponent = match.groups("")

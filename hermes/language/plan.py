@@ -61,6 +61,9 @@ class Plan:
     root: Path
     place: str
     settings: Settings
+    rerun_of: str | None
+    """The experiment whose job this is once more; None if it is of no particular one."""
+
     _data: bytes = field(repr=False)
     _document: Document = field(repr=False)
     _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
@@ -87,6 +90,7 @@ class Plan:
             "root": str(self.root),
             "comments": list(self._comments),
             "settings": self.settings.as_texts(),
+            "rerun_of": self.rerun_of,
         }
 
     def at(self, executor: str) -> Plan:

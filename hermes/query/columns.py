@@ -14,7 +14,7 @@ from .rows import ASPECTS, Column, Kind, Row, Value, comparable
 META = (
     "identifier", "script", "name", "status", "duration", "start", "end", "exit_code", "signal",
     "problems", "comments", "commit", "branch", "dirty", "host", "user", "run_id", "attempts",
-    "slot", "gpus", "working_directory", "python", "hermes",
+    "slot", "gpus", "working_directory", "python", "hermes", "rerun_of",
 )  # fmt: skip
 """Metadata that are columns; `problems` is how many there are, `duration` is in seconds."""
 
@@ -132,6 +132,7 @@ def meta_of(metadata: Metadata) -> dict[str, Value]:
         "working_directory": metadata.working_directory or None,
         "python": metadata.python,
         "hermes": metadata.versions.hermes or None,
+        "rerun_of": metadata.rerun_of,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -138,7 +138,8 @@ def _machine(metadata: Metadata) -> str:
 
 def _run(metadata: Metadata) -> str:
     again = f", attempt {metadata.attempts}" if metadata.attempts > 1 else ""
-    return _text(f"{metadata.run_id}{again}, Hermes {metadata.versions.hermes}")
+    of = f", rerun of {metadata.rerun_of}" if metadata.rerun_of else ""
+    return _text(f"{metadata.run_id}{again}, Hermes {metadata.versions.hermes}{of}")
 
 
 def _hermes_file(metadata: Metadata) -> list[str]:

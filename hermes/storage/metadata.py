@@ -124,12 +124,13 @@ class Metadata(msgspec.Struct, kw_only=True):
     executed, `python` the version of the Python that executed the job, behind launchers too: None
     if it is not known. `environment` is None if it was no Python. `slot` is the job's HERMES_SLOT,
     `gpus` are its GPUs as CUDA_VISIBLE_DEVICES calls them, None where Hermes gives out none. `key`
-    says what the job is, the same in every run of the same entry; `attempts` which
-    try of the job this is in this run, `restarts` how often Slurm has started it again in its
-    directory. `start` is None if it was never started. `end`, `duration` (seconds, by a
-    clock that never steps) and `exit_code` or `signal` are None while it runs. `pid_start` and
-    `boot_id` tell its process from another one with the same `pid`. `files` is complete when the
-    job has ended. `frozen` is None if the job ran in the working directory itself.
+    says what the job is, the same in every run of the same entry; `rerun_of` is the experiment
+    whose job `hermes rerun` has run once more, None if it was not that; `attempts` which try of
+    the job this is in this run, `restarts` how often Slurm has started it again in its directory.
+    `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
+    steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
+    process from another one with the same `pid`. `files` is complete when the job has ended.
+    `frozen` is None if the job ran in the working directory itself.
     """
 
     format: int = FORMAT
@@ -160,6 +161,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     duration: float | None = None
     files: list[StoredFile] = []
     problems: list[Problem] = []
+    rerun_of: str | None = None
     run_id: str
     name: str
     working_directory: str

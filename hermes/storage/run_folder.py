@@ -478,6 +478,7 @@ def _template(
         argv=(),
         key="",
         status=Status.RUNNING,
+        rerun_of=plan.rerun_of,
         run_id=run_id,
         name=name,
         working_directory=str(plan.working_directory),
