@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, combinations_with_replacement
 from statistics import NormalDist
 
 LEVEL = 0.95
@@ -18,6 +21,9 @@ LEVEL = 0.95
 REPETITIONS = 5000
 """How often a sample is drawn again for the interval of an interquartile mean. With 50,000, as
 rliable has by default, the ends of the interval move by about 1 % of its width."""
+
+FEW = 7
+"""Of so many numbers at most, all samples are counted: there are 1716."""
 
 SEED = 0
 """Of the random numbers for that: equal numbers have equal intervals."""
@@ -32,7 +38,7 @@ class Statistics:
 
     `std` is that of a sample (divided by n-1). `low` and `high` are the 95 % interval of the mean
     by Student's t. `iqm` is the interquartile mean, that of the middle half; `iqm_low` and
-    `iqm_high` are its 95 % interval by a percentile bootstrap with a fixed seed.
+    `iqm_high` are its 95 % interval by a percentile bootstrap, the same every time.
     """
 
     n: int
@@ -107,26 +113,56 @@ def interquartile_mean(ordered: Sequence[float]) -> float:
     return mean_of(ordered[cut : len(ordered) - cut])
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    level: float = LEVEL,
-    repetitions: int = REPETITIONS,
-    seed: int = SEED,
-) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """The interval of the interquartile mean by a percentile bootstrap, NaN of fewer than two
     numbers. What rliable does for one task.
+
+    Of few numbers all samples that can be drawn are counted, of more `REPETITIONS` are drawn.
     """
     count = len(values)
     if count < 2:
         return math.nan, math.nan
-    draw = random.Random(seed).choices
+    rest = (1 - level) / 2
+    if count <= FEW:
+        ordered = sorted(values)
+        return counted_percentile(ordered, rest), counted_percentile(ordered, 1 - rest)
+    means = drawn_means(values, REPETITIONS)
+    return percentile(means, rest), percentile(means, 1 - rest)
+
+
+def drawn_means(values: Sequence[float], repetitions: int) -> list[float]:
+    """The interquartile means of samples of these numbers, sorted."""
+    count = len(values)
+    draw = random.Random(SEED).choices
     cut = count // 4
     kept = count - 2 * cut
-    means = sorted(
+    return sorted(
         sum(sorted(draw(values, k=count))[cut : count - cut]) / kept for _ in range(repetitions)
     )
-    rest = (1 - level) / 2
-    return percentile(means, rest), percentile(means, 1 - rest)
+
+
+def counted_percentile(ordered: Sequence[float], share: float) -> float:
+    """The percentile of the interquartile means of all samples of sorted numbers."""
+    means = sorted(
+        (interquartile_mean([ordered[place] for place in places]), weight)
+        for places, weight in _samples(len(ordered))
+    )
+    below = list(accumulate(weight for _, weight in means))
+    return means[bisect_left(below, share)][0]
+
+
+@lru_cache(maxsize=FEW)
+def _samples(count: int) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """All samples of so many sorted numbers, by their places, and how likely each is."""
+    return tuple(
+        (
+            places,
+            math.factorial(count)
+            / math.prod(math.factorial(number) for number in Counter(places).values())
+            / count**count,
+        )
+        for places in combinations_with_replacement(range(count), count)
+    )
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -154,10 +154,14 @@ def test_curves_in_the_terminal(desk: Desk) -> None:
 
 def test_a_picture(desk: Desk) -> None:
     pytest.importorskip("matplotlib")
-    for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
-        done = desk.hermes("plot", "return", "lr = 0.1", "-o", f"return.{suffix}", "--log-x")
-        assert (desk.path / f"return.{suffix}").read_bytes().startswith(start)
-        assert (done.stdout, "dotted where some are over" in done.stderr) == ("", True)
+    done = desk.hermes("plot", "return", "lr = 0.1", "-o", "return.png", "--log-x")
+    assert (desk.path / "return.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stdout == ""
+    assert "dotted where some are over" in done.stderr
+
+
+def test_a_picture_that_cannot_be_written(desk: Desk) -> None:
+    pytest.importorskip("matplotlib")
     told = desk.hermes("plot", "return", "-o", "no/return.png", code=2).stderr
     assert told == "error: cannot write `no/return.png`: No such file or directory\n"
 

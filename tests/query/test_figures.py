@@ -148,6 +148,8 @@ def test_experiments_are_drawn_and_written(tmp_path: Path) -> None:
         assert notes == ("every group has one run",)
     assert (tmp_path / "link.svg").is_symlink()
     assert (tmp_path / "real.svg").read_text().startswith("<?xml")
+    hermes.write_plot(found, tmp_path / "loss.PDF", "loss")
+    assert (tmp_path / "loss.PDF").read_bytes().startswith(b"%PDF")
     for wrong in ("loss", "loss.gif"):
         with pytest.raises(HermesError, match="does not say what to write"):
             hermes.write_plot(found, tmp_path / wrong, "loss")

@@ -17,12 +17,13 @@ import importlib.util
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes.query.statistics import (
     Statistics,
     bootstrap_interval,
+    drawn_means,
     interquartile_mean,
     mean_interval,
     mean_of,
@@ -113,12 +114,21 @@ def test_the_interval_of_the_interquartile_mean_is_that_of_rliable(
 ) -> None:
     # Other random numbers, so equal only as far as a bootstrap is
     width = made["iqm_high"] - made["iqm_low"]
-    low, high = bootstrap_interval(values, repetitions=50_000)
-    assert low == pytest.approx(made["iqm_low"], abs=0.03 * width)
-    assert high == pytest.approx(made["iqm_high"], abs=0.03 * width)
+    means = drawn_means(values, 50_000)
+    assert percentile(means, 0.025) == pytest.approx(made["iqm_low"], abs=0.03 * width)
+    assert percentile(means, 0.975) == pytest.approx(made["iqm_high"], abs=0.03 * width)
     found = Statistics.of(values)
     assert found.iqm_low == pytest.approx(made["iqm_low"], abs=0.1 * width)
     assert found.iqm_high == pytest.approx(made["iqm_high"], abs=0.1 * width)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=7))
+@settings(max_examples=20)
+def test_counting_all_samples_is_what_drawing_comes_to(values: list[float]) -> None:
+    drawn = drawn_means(values, 4000)
+    for found, share in zip(bootstrap_interval(values), (0.025, 0.975), strict=True):
+        assert percentile(drawn, share - 0.015) - 1e-6 <= found
+        assert found <= percentile(drawn, share + 0.015) + 1e-6
 
 
 @pytest.mark.parametrize(("probability", "freedom", "made"), QUANTILES)
