@@ -32,6 +32,9 @@ PART_NAME = re.compile(r"[0-9a-f]{24}" + re.escape(PART))
 ROOM = 128 * 1024
 """Bytes below which a disk counts as full: what is left then is often what no file can use."""
 
+LARGEST = 2**30
+"""Bytes of a file that is read as a whole. A job may leave one without end in the place of ours."""
+
 NAME_MAX = 255
 """Bytes that a name may have, in all file systems that matter here."""
 
@@ -59,9 +62,14 @@ def open_regular(path: str, flags: int, mode: int = 0o666) -> int:
     return fd
 
 
-def read_regular(path: str) -> bytes:
-    """The content of a regular file. Raises `OSError`, also for anything else in its place."""
+def read_regular(path: str, most: int = LARGEST) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises `OSError`, also for anything else in its place.
+    """
     with open(open_regular(path, os.O_RDONLY), "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         return file.read()
 
 

@@ -17,6 +17,9 @@ from .layout import ENVIRONMENT, FORMATS, METADATA
 
 FORMAT = FORMATS[METADATA]
 
+LARGEST = 2**28
+"""Bytes of metadata that are read: those of a million files are fewer."""
+
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time of day with its offset; ISO 8601 on the disk."""
 
@@ -237,7 +240,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> Metadata:
     folder = os.fspath(directory)
     path = f"{folder}/{METADATA}"
     try:
-        data = read_regular(path)
+        data = read_regular(path, LARGEST)
     except OSError as exc:
         raise HermesError(
             f"`{escape(folder)}` is no experiment directory: {exc.strerror}: `{METADATA}`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,7 +99,7 @@ class Experiment:
 
     def _log(self, name: str) -> str:
         try:
-            return read_regular(str(self.directory / name)).decode("utf-8", "replace")
+            return read_regular(str(self.directory / name), sys.maxsize).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
 

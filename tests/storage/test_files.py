@@ -75,6 +75,14 @@ def test_an_opened_file_blocks_as_usual(tmp_path: Path) -> None:
     assert read_regular(str(tmp_path / "x")) == b""
 
 
+def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(OSError, match="too large"):
+        read_regular(str(path))
+
+
 @pytest.mark.parametrize("put", [_fifo, _link, _socket])
 def test_an_atomic_write_replaces_whatever_stands_there(
     make_folder: Callable[[str], Path], put: Callable[[Path], None]

@@ -8,10 +8,10 @@ own: `eval/loss`. All functions here block.
 
 from __future__ import annotations
 
-import io
+import errno
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from ...errors import HermesError, escape
@@ -20,7 +20,7 @@ from ...storage.layout import OWN, PART, STDOUT
 from ...storage.metadata import Metadata, read_metadata
 from .curves import Curve, Summary
 from .objects import read_lines, read_object
-from .printed import read_printed
+from .printed import LONGEST, read_printed
 from .scores import read_scores
 from .sinks import Sink, Target
 from .tables import read_table
@@ -34,6 +34,12 @@ DEEPEST = 8
 
 LARGEST_OBJECT = 2**26
 """Bytes of a JSON file that is read as a whole."""
+
+LONGEST_LINE = 2**24
+"""Bytes of a line that are read at once."""
+
+ENOUGH = 16 * LONGEST
+"""Bytes that are too long for a printed metric, in any encoding and style."""
 
 SETTINGS = ("config", "param", "args", "settings", "hparams", "options", "environment")
 """A JSON file whose name begins so says how a job was set up, not what came of it."""
@@ -128,16 +134,39 @@ def _read_source(source: _Source, sink: Sink[Any], times: list[float]) -> str | 
         if source.kind == "events":
             return read_events(file, sink)
         if source.kind == "lines":
-            return read_lines(file, sink)
+            return read_lines(_lines(file), sink)
         if source.kind == "object":
             return _read_json(file, sink)
-        with io.TextIOWrapper(file, "utf-8", "replace", newline="\n") as text:
-            if source.kind == "table":
-                return read_table(text, sink)
-            if source.kind == "scores":
-                return read_scores(text, sink)
-            read_printed(text, sink)
+        if source.kind == "printed":
+            read_printed(_text(_pieces(file)), sink)
             return None
+        read = read_table if source.kind == "table" else read_scores
+        return read(_text(_lines(file)), sink)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Raises `OSError` for a line without end, which would fill the memory."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            raise OSError(errno.EFBIG, f"a line has more than {LONGEST_LINE >> 20} MiB")
+        yield line
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, those without end in pieces that end where a carriage return parts them."""
+    rest = b""
+    while read := file.readline(LONGEST_LINE):
+        whole, parted, rest = (rest + read).rpartition(b"\n" if read.endswith(b"\n") else b"\r")
+        if parted:
+            yield whole
+        # Of what is too long for any metric the start is enough to know that
+        rest = rest[:ENOUGH]
+    if rest:
+        yield rest
+
+
+def _text(lines: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode("utf-8", "replace") for line in lines)
 
 
 def _read_json(file: BinaryIO, sink: Sink[Any]) -> str | None:
@@ -145,7 +174,7 @@ def _read_json(file: BinaryIO, sink: Sink[Any]) -> str | None:
     file.seek(0)
     # Stable-Baselines3 calls such a file `progress.json`
     if first.rstrip().endswith(b"}") and second.startswith(b"{"):
-        return read_lines(file, sink)
+        return read_lines(_lines(file), sink)
     data = file.read(LARGEST_OBJECT + 1)
     if len(data) > LARGEST_OBJECT:
         return f"it has more than {LARGEST_OBJECT >> 20} MiB"

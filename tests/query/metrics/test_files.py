@@ -315,3 +315,26 @@ def test_a_large_table_does_not_fill_the_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 500_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json", "x.scores", "stdout.log"])
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, "a,b\n" if name == "x.csv" else "\n")
+    os.truncate(tmp_path / name, 2**28)
+    tracemalloc.start()
+    found, problems = summarise(str(tmp_path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == {}
+    assert len(problems) == (name != "stdout.log")
+    assert peak < 2**28
+
+
+def test_a_progress_bar_without_line_ends_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes.query.metrics.files.LONGEST_LINE", 1000)
+    text = "\r".join(f"{n}%|###| loss=0.{n}1" for n in range(1000)) + "\r" + "x" * 5000 + "\rend=1"
+    write(tmp_path, "stdout.log", text)
+    assert points(tmp_path, "loss") == [(n, float(f"0.{n}1")) for n in range(1000)]
+    assert last(tmp_path)["end"] == 1
