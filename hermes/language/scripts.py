@@ -24,6 +24,9 @@ SUFFIXES = (
 """How the names of scripts end."""
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+_NUMBERS = re.compile(r"[0-9][0-9.,:-]*")
+_MODULE = ("-m", "--module")
+_FILE = re.compile(r"(?:\A| )(?:-f |--file=)(\S+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,11 @@ def find_script(
     """Which word of a command is its script.
 
     `second_item` is the index of the first word of the second item, None if there is only one.
-    `exists` tells whether there is a file of that name; it is asked only of that word.
+    `exists` tells whether there is a file of that name; it is asked of few words.
     """
     start, own_files, runs_python, in_shell = 0, False, False, False
     while start < len(words) and (launcher := launcher_of(words[start])) is not None:
-        behind = behind_launcher(words, start, launcher)
+        behind = behind_launcher(words, start, launcher, exists)
         if behind is None:
             break
         start, own_files = behind, own_files or launcher.own_files
@@ -124,15 +127,27 @@ def _behind_launchers(
     return Script(word=words[start], position=start, is_program=True, is_any_word=True)
 
 
-def behind_launcher(words: Sequence[str], start: int, launcher: Launcher) -> int | None:
+def behind_launcher(
+    words: Sequence[str],
+    start: int,
+    launcher: Launcher,
+    exists: Callable[[str], bool] = lambda _: False,
+) -> int | None:
     """The index of the first word that is not the launcher's own; None if it starts nothing."""
     at = start + 1
     if launcher.subcommands:
         at = _skip_options(words, at, launcher)
+        if at < len(words) and words[at] in launcher.groups:
+            at = _skip_options(words, at + 1, launcher)
         if at >= len(words) or words[at] not in launcher.subcommands:
             return None
         at += 1
-    at = _skip_options(words, at, launcher) + launcher.operands
+    at = _skip_options(words, at, launcher)
+    if not launcher.operands:
+        # Not all options are known: the word behind one may be its value
+        while _is_value(words, at, launcher, exists):
+            at = _skip_options(words, at + 1, launcher)
+    at += launcher.operands
     while launcher.assignments and at < len(words) and _ASSIGNMENT.match(words[at]):
         at += 1
     return at
@@ -143,9 +158,10 @@ def _skip_options(words: Sequence[str], at: int, launcher: Launcher) -> int:
         word = words[at]
         if word == "--":
             return at + 1
-        if not word.startswith("-") or word == "-":
+        # `env -` is `env -i`
+        if not word.startswith("-") or (word == "-" and not launcher.assignments):
             break
-        if launcher.runs_python and word in ("-m", "--module"):
+        if launcher.runs_python and word in _MODULE:
             break
         at += 1
         if word in launcher.takes:
@@ -155,9 +171,29 @@ def _skip_options(words: Sequence[str], at: int, launcher: Launcher) -> int:
     return at
 
 
+def _is_value(
+    words: Sequence[str], at: int, launcher: Launcher, exists: Callable[[str], bool]
+) -> bool:
+    """Whether this word belongs to the option in front of it, because no program is called so, or
+    because what follows it is a program."""
+    if at >= len(words) or not is_option(words[at - 1]) or _is_started(words[at], launcher):
+        return False
+    if _NUMBERS.fullmatch(words[at]):
+        return True
+    follows = words[at + 1 : at + 2]
+    return bool(follows) and _is_started(follows[0], launcher) and not exists(words[at])
+
+
+def _is_started(word: str, launcher: Launcher) -> bool:
+    """Whether a word can only be what a launcher starts."""
+    if launcher.runs_python and (word in _MODULE or word.endswith(".py")):
+        return True
+    return interpreter_of(word) is not None or launcher_of(word) is not None
+
+
 def _python_script(words: Sequence[str], start: int) -> Script | None:
     """The script behind a launcher of Python scripts; None if the rules for all have to decide."""
-    if words[start] in ("-m", "--module") and start + 1 < len(words):
+    if words[start] in _MODULE and start + 1 < len(words):
         return Script(word=words[start + 1], position=start + 1, is_module=True)
     return None
 
@@ -170,6 +206,12 @@ def _interpreted(
     if at < len(words) and words[at] in interpreter.subcommands:
         at += 1
     code: int | None = None
+    if interpreter.arguments and interpreter.arguments in words[at:]:
+        position = words.index(interpreter.arguments, at)
+        file = _FILE.search(" ".join(words[at:position]))
+        return Script(
+            word=words[position], position=position, name=file[1] if file else words[start]
+        )
     while at < len(words) and _is_option(words[at], interpreter):
         kind = _kind_of(words[at], interpreter)
         if kind == "module" and at + 1 < len(words):
