@@ -85,8 +85,8 @@ async def add_to_run(
     """
     found = await _found(run, root, working_directory)
     plan = await in_thread(found.record.plan)
-    addition, count = await in_thread(added_to, plan, found.name, file)
     folder = found.record.folder
+    addition, count = await in_thread(added_to, plan, found.name, file, folder)
     try:
         number = await in_thread(want_jobs, folder, addition)
     except OSError as exc:

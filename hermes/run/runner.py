@@ -156,7 +156,7 @@ class Run:
 
         Raises `HermesError` if the file or its jobs cannot be used; nothing is added then.
         """
-        addition, _ = await in_thread(added_to, self.plan, self.name, file)
+        addition, _ = await in_thread(added_to, self.plan, self.name, file, self._folder.folder)
         await in_thread(self._folder.want, addition)
         await self.take_in((await in_thread(read_wishes, self._folder.folder)).count_added)
 

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ import msgspec
 
 from ..errors import HermesError
 from ..language.plan import Plan
+from ..model import Job
 from . import code_store, layout
 from .asking import Patience
+from .code import CodeAtStart
 from .code_files import CodeFiles, code_files, is_code
 from .copying import copy_bytes
 from .files import (
@@ -50,9 +52,10 @@ class FrozenFile(msgspec.Struct, kw_only=True):
 
     `place` is the working directory relative to the top of what was copied, and `top` where that
     was. `files` are what was copied, by path, with size and time of the last change (nanoseconds)
-    of the copy; `links` are the paths that lead to the original, and `named` those of them of which
-    people are told. `brought` is what jobs wrote and was brought to the original, as `files`. `git`
-    is the state of the code, `tree` what git calls it.
+    of the copy, and `untracked` those of them that are in no commit. `links` are the paths that
+    lead to the original, and `named` those of them of which people are told. `brought` is what jobs
+    wrote and was brought to the original, as `files`. `git` is the state of the code, `tree` what
+    git calls it.
     """
 
     format: int = layout.FORMATS[FROZEN]
@@ -61,6 +64,7 @@ class FrozenFile(msgspec.Struct, kw_only=True):
     tree: str | None
     git: GitState
     files: dict[str, tuple[int, int]]
+    untracked: list[str]
     links: list[str]
     named: list[str]
     brought: dict[str, tuple[int, int]] = {}
@@ -94,6 +98,17 @@ class Frozen:
             linked=tuple(named[:NAMED]),
             count_linked=len(named),
         )
+
+    def at_start(self, job: Job) -> CodeAtStart:
+        """The state of the code with which a job starts: that of then, for its script."""
+        path = os.path.normpath(os.path.join(self.record.place, job.argv[job.position]))
+        git, state = self.git, self.git.state
+        reason = f"the script `{path}` is in no commit: it is untracked or ignored"
+        is_untracked = state.commit is not None and path in self.record.untracked
+        if is_untracked and reason not in (state.reason or ""):
+            state = msgspec.structs.replace(git.with_reason(reason).state, dirty=True)
+            git = git._replace(state=state)
+        return CodeAtStart.known(git)
 
     def copy_of(self, path: str) -> str | None:
         """The copy of a file or folder of the original, given by its absolute path; None if it has
@@ -145,9 +160,9 @@ def load_frozen(run_folder: str, working_directory: str) -> Frozen | None:
     return frozen
 
 
-def freeze(plan: Plan, run_folder: str, git: Git, limit: float) -> Frozen:
-    """Copies the code of a plan into the run's folder. `git` is its state; git is waited for so
-    many seconds, and is then done without.
+def freeze(plan: Plan, run_folder: str, state: Callable[[], Git], limit: float) -> Frozen:
+    """Copies the code of a plan into the run's folder. `state` waits for what git tells of it; for
+    the copy git is waited for `limit` seconds, and is then done without.
 
     Raises `OSError`; nothing is left of the copy then.
     """
@@ -164,6 +179,7 @@ def freeze(plan: Plan, run_folder: str, git: Git, limit: float) -> Frozen:
             os.mkdir(f"{part}/{folder}", mode | stat.S_IRWXU)
         tree = _copy_all(found, part, run_folder, patience)
         links = sorted(_link_rest(found, folders, part))
+        git = state()
         record = FrozenFile(
             top=found.top,
             place=place,
@@ -171,6 +187,7 @@ def freeze(plan: Plan, run_folder: str, git: Git, limit: float) -> Frozen:
             git=git.state,
             files=dict(_stamps(part, found.files)),
             links=links,
+            untracked=sorted(found.files.keys() - found.tracked),
             named=[each for each in links if f"{found.top}/{each}" != str(plan.experiments)],
         )
         frozen = Frozen(run_folder, found.top, record, git)
@@ -201,7 +218,12 @@ def _copy_all(found: CodeFiles, part: str, run_folder: str, patience: Patience) 
     links = [path for path in found.files if path not in files]
     for path in links:
         os.symlink(_target(found.top, path), f"{part}/{path}")
-    small = [path for path, status in files.items() if status.st_size < code_store.LARGEST]
+    small = [
+        path
+        for path, status in files.items()
+        if status.st_size < code_store.LARGEST
+        and (path in found.tracked or not _is_private(status))
+    ]
     names = code_store.keep(top, small, patience) if found.tracked else None
     if names is not None:
         sizes = [files[path].st_size for path in small]
@@ -222,6 +244,12 @@ def _copy_all(found: CodeFiles, part: str, run_folder: str, patience: Patience) 
         target = os.fsencode(os.readlink(f"{found.top}/{path}"))
         entries[path] = "120000", code_store.keep_text(top, target, patience) or ""
     return code_store.keep_tree(top, entries, run_folder, patience)
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Whether the owner lets nobody else read a file, as one that holds keys. In git's object store
+    others could."""
+    return not status.st_mode & (stat.S_IRGRP | stat.S_IROTH)
 
 
 def _target(top: str, path: str) -> str:

@@ -146,7 +146,8 @@ class RunFolder:
                 if not has_room(folder):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
-                    frozen = freeze(plan, folder, code.kept_as_begun(folder), timing.freeze)
+                    state = partial(code.kept_as_begun, folder)
+                    frozen = freeze(plan, folder, state, timing.freeze)
                     git = frozen.git
             except OSError as exc:
                 if is_new:
@@ -246,7 +247,8 @@ class RunFolder:
         if self.continued is not None:
             return self._continue(job, *self.continued)
         parent = layout.named_folder(self.experiments, job.script, self.name)
-        code = CodeAtStart.known(self.git) if self.code is None else self.code.at_start(job)
+        told = self.code or self.frozen
+        code = CodeAtStart.known(self.git) if told is None else told.at_start(job)
         while True:
             identifier = self.clock.identifier()
             directory = f"{parent}/{identifier}"
@@ -390,6 +392,8 @@ class RunFolder:
         with self._restoring:
             if os.path.isdir(self.folder):
                 return
+            if self.frozen is not None:
+                raise OSError(errno.ENOENT, "the frozen code of the run is gone", self.folder)
             self._check_experiments()
             os.makedirs(self.folder)
             locked = lock(self.folder)

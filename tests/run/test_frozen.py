@@ -208,6 +208,10 @@ async def test_a_run_whose_frozen_code_is_gone_is_not_resumed_with_other_code(
     prepare(project)
     async with project.open(entry(project, 2), settings={"freeze": True}) as run:
         await project.until((project.control / "started0").exists)
+        project.write("later.sh")
+        # It is not part of the code with which the run began
+        with pytest.raises(HermesError, match=r"`later\.sh` does not exist"):
+            await run.add(project.hermes_file("[[sh, later.sh]]", name="added"))
         run.cancel()
     copy = copy_of(project)
     copy.rename(copy.with_name("elsewhere"))

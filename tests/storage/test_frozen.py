@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hermes.language.settings import Settings
 from hermes.storage import code_files
 from hermes.storage.bringing_back import bring_back
 from hermes.storage.frozen import Frozen, freeze, load_frozen
 from hermes.storage.git import UNKNOWN
+from hermes.storage.metadata import read_metadata
 
 from ..support.snapshots import snapshot
-from .conftest import Lab, git
+from .conftest import Lab, a_job, git
 
 LARGE = bytes(code_files.LARGE)
 
@@ -23,7 +26,7 @@ def frozen_of(lab: Lab, folder: Path | None = None, name: str = "run") -> Frozen
     """The frozen code of a run in a folder of the lab."""
     run_folder = lab.experiments / ".hermes" / name
     run_folder.mkdir(parents=True)
-    frozen = freeze(lab.plan(folder), str(run_folder), UNKNOWN, limit=60)
+    frozen = freeze(lab.plan(folder), str(run_folder), lambda: UNKNOWN, limit=60)
     assert load_frozen(str(run_folder), str(folder or lab.path)) == frozen
     assert sorted(path.name for path in run_folder.iterdir()) == ["code", "frozen.json"]
     return frozen
@@ -178,6 +181,35 @@ def test_a_script_that_git_ignores_is_copied(repository: Lab) -> None:
     frozen = frozen_of(lab)
     assert "job.sh" in frozen.record.files
     assert frozen.record.links == ["experiments", "other.sh"]
+
+
+def test_every_job_tells_the_state_of_its_own_script(repository: Lab) -> None:
+    lab = repository
+    lab.write("new.sh", "untracked")
+    run = lab.run(replace(lab.plan(), settings=Settings(freeze=True)))
+    (lab.path / "new.sh").unlink()
+    lab.write("job.sh", "edited since")
+    found = []
+    for script in ("job.sh", "new.sh"):
+        experiment = run.experiment(a_job(script=script), script)
+        experiment.close_logs()
+        experiment.write(sync=False, has_ended=True)
+        found.append(read_metadata(experiment.directory).git)
+    run.close(done=True)
+    assert [git.dirty for git in found] == [False, True]
+    assert [git.reason for git in found] == [
+        None,
+        "the script `new.sh` is in no commit: it is untracked or ignored",
+    ]
+
+
+def test_what_nobody_else_may_read_is_not_put_where_others_may(repository: Lab) -> None:
+    lab = repository
+    lab.write("keys").chmod(0o600)
+    frozen = frozen_of(lab)
+    assert frozen.record.tree is None
+    assert "keys" in frozen.record.files
+    assert os.stat(f"{frozen.folder}/keys").st_mode & 0o777 == 0o600
 
 
 def test_what_git_cannot_keep_is_copied_without_it(
