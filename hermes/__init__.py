@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .run.notify import FailedJob, RunMessage
     from .run.runner import Run
     from .show.drawing import write_plot
+    from .show.export import write_export
     from .show.report import write_report
     from .storage.query import Experiment, load_experiment
     from .storage.writer import rerun_command
@@ -127,6 +128,7 @@ _HOMES = {
     "rerunning": ("Rerun", "open_rerun", "plan_rerun"),
     "run.runner": ("Run",),
     "show.drawing": ("write_plot",),
+    "show.export": ("write_export",),
     "show.report": ("write_report",),
     "storage.writer": ("rerun_command",),
 }
@@ -143,8 +145,8 @@ __all__ = [
     "did_you_mean", "differences", "escape", "experiments", "find_experiment",
     "find_experiments", "find_run", "finish_removals", "follow_logs", "load_experiment",
     "open_rerun", "open_resumed", "open_run", "open_stopped", "plan_removal", "plan_rerun",
-    "quote", "rerun_command", "run_file", "short_names", "signal_name", "write_plot",
-    "write_report",
+    "quote", "rerun_command", "run_file", "short_names", "signal_name", "write_export",
+    "write_plot", "write_report",
 ]  # fmt: skip
 
 

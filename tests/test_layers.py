@@ -62,7 +62,7 @@ LAYERS = (
     "run.runner", "run.opening", "run.finding",
     "show.estimate", "show.text", "show.table", "show.cells", "show.detail", "show.printed",
     "show.comparison", "show.ticks", "show.canvas", "show.plots", "show.drawing",
-    "show.notebook", "show.thinning", "show.removals", "show.report",
+    "show.notebook", "show.thinning", "show.removals", "show.export", "show.report",
     "following", "removing", "changing", "api", "rerunning",
 )  # fmt: skip
 """Each may import only those before it."""

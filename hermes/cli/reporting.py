@@ -1,4 +1,4 @@
-"""`report`: a page about experiments."""
+"""`report` and `export`: files about experiments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 import hermes
 
 from .app import Quiet, Root, app, say
+from .looking import warn
 
 
 @app.command(short_help="Write an HTML page about experiments.")
@@ -45,3 +46,43 @@ def report(
         count = len(found)
         name = hermes.escape(str(output))
         say(f"{count} experiment{'' if count == 1 else 's'} in `{name}`")
+
+
+@app.command(short_help="Write experiments as CSV, JSON lines or Parquet.")
+def export(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[WHERE] FILE",
+            help="Filter, quoted; and a file that ends in .csv, .jsonl or .parquet.",
+            show_default=False,
+        ),
+    ],
+    curves: Annotated[
+        bool, typer.Option("--curves", help="A row for each value of each metric.")
+    ] = False,
+    root: Root = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write experiments into a file for other programs: parameters, arguments, metadata and the
+    last values of metrics, a row an experiment.
+
+    An earlier export of that name is replaced, another file is not. Parquet needs pyarrow, polars
+    or pandas.
+    """
+    *where, file = words
+    if len(where) > 1:
+        raise hermes.HermesError(
+            f"expected one filter and a file, not {len(words)} words",
+            hint=f"quote the filter: `hermes export '{hermes.escape(' '.join(where))}' FILE.csv`",
+        )
+    found = hermes.experiments(where[0] if where else None, root=root)
+    warn(found)
+    if not found:
+        raise hermes.HermesError(
+            "there is no such experiment" if where else "there are no experiments yet"
+        )
+    count = hermes.write_export(found, file, curves=curves)
+    if not quiet:
+        what = "value" if curves else "experiment"
+        say(f"{count} {what}{'' if count == 1 else 's'} in `{hermes.escape(file)}`")

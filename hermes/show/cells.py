@@ -70,7 +70,7 @@ def as_json(rows: Sequence[Row], columns: Chosen) -> Iterator[str]:
     for row in rows:
         values = {name: row.value(column) for name, column in columns.items()}
         yield json.dumps(
-            {name: _plain(value) for name, value in values.items() if value is not None}
+            {name: plain(value) for name, value in values.items() if value is not None}
         )
 
 
@@ -102,9 +102,10 @@ def _is_number(value: Value | None) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _plain(value: Value) -> object:
+def plain(value: Value) -> object:
+    """A value as JSON has it."""
     if isinstance(value, tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
