@@ -22,6 +22,9 @@ REPETITIONS = 5000
 """How often a sample is drawn again for the interval of an interquartile mean. With 50,000, as
 rliable has by default, the ends of the interval move by about 1 % of its width."""
 
+MOST_DRAWS, FEWEST = 5_000_000, 200
+"""Of many numbers, samples are drawn less often: that many in all, that many samples at least."""
+
 FEW = 7
 """Of so many numbers at most, all samples are counted: there are 1716."""
 
@@ -126,7 +129,7 @@ def bootstrap_interval(values: Sequence[float], level: float = LEVEL) -> tuple[f
     if count <= FEW:
         ordered = sorted(values)
         return counted_percentile(ordered, rest), counted_percentile(ordered, 1 - rest)
-    means = drawn_means(values, REPETITIONS)
+    means = drawn_means(values, max(FEWEST, min(REPETITIONS, MOST_DRAWS // count)))
     return percentile(means, rest), percentile(means, 1 - rest)
 
 

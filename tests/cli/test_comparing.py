@@ -160,12 +160,6 @@ def test_a_picture(desk: Desk) -> None:
     assert "dotted where some are over" in done.stderr
 
 
-def test_a_picture_that_cannot_be_written(desk: Desk) -> None:
-    pytest.importorskip("matplotlib")
-    told = desk.hermes("plot", "return", "-o", "no/return.png", code=2).stderr
-    assert told == "error: cannot write `no/return.png`: No such file or directory\n"
-
-
 def test_without_matplotlib_it_tells_what_to_install(desk: Desk) -> None:
     desk.write("without/matplotlib/__init__.py", "raise ImportError")
     environment = {"PYTHONPATH": str(desk.path / "without")}
@@ -182,3 +176,14 @@ def test_a_narrow_terminal_cuts_no_number(desk: Desk) -> None:
     text = "\n".join(terminal.screen.lines)
     assert "…" not in text
     assert "IQM  95 % interval of IQM" in text
+
+
+def test_a_terminal_has_colours_unless_they_are_unwanted(desk: Desk) -> None:
+    for wanted, env in ((True, {}), (False, {"NO_COLOR": "1"})):
+        with desk.terminal("plot", "return", rows=26, env=env) as terminal:
+            assert terminal.end() == 0
+        assert (b"\033[38;5;" in terminal.raw) == wanted
+        # All of it is on the screen, the notes too
+        lines = [line.rstrip() for line in terminal.screen.lines]
+        assert lines[0] == "return: mean and 95 % interval"
+        assert any(line.startswith("note: runs end at different") for line in lines)
