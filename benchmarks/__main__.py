@@ -28,6 +28,7 @@ ROWS: dict[str, Callable[..., Row]] = {
     "collect": collect.run,
     "crowded": scale.crowded,
     "growth": scale.growth,
+    "status": scale.status,
     "logs": running.logs,
     "live": running.live,
     "idle": running.idle,

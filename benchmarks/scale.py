@@ -1,10 +1,24 @@
-"""`crowded` and `growth`: whether many files around, or many jobs, make a job slower."""
+"""`crowded`, `growth` and `status`: whether many files around, or many jobs, slow anything down."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from .measure import THREADS, TURNS, differences, exec_jobs, quotients, take_turns
+from .measure import (
+    ENVIRONMENT,
+    HERMES,
+    THREADS,
+    TURNS,
+    Contender,
+    differences,
+    exec_file,
+    exec_jobs,
+    python,
+    quotients,
+    take_turns,
+    write_script,
+)
 from .table import Figures, Row, Target, count
 
 EMPTY, CROWDED = "in an empty place", "in a crowded place"
@@ -17,6 +31,11 @@ MOST_TIME_PER_JOB = 1.15
 
 MOST_MORE_MEMORY = 40.0
 """In MB: 2 kB for each of the further jobs, which are in the result that the caller gets."""
+
+STATUS = "hermes status"
+MOST_STATUS = 0.3
+"""Seconds, for a whole process: where a run stands is kept in its folder, and no experiment is
+read."""
 
 
 def crowded(folder: Path, *, smoke: bool) -> Row:
@@ -86,5 +105,33 @@ def growth(folder: Path, *, smoke: bool) -> Row:
                 "MB",
             ),
         ],
+        raw=took.raw(),
+    )
+
+
+def status(folder: Path, *, smoke: bool) -> Row:
+    runs, jobs, turns = (2, 10, 1) if smoke else (20, 500, TURNS)
+    write_script(folder / "noop.sh")
+    write_script(folder / "fails.sh", "exit 1")
+    # One that fails leaves a run unfinished, and so listed
+    entries = f"PROD([[./noop.sh, {{n}}]], n=RANGE[1, {jobs}])\n[[./fails.sh]]"
+    run = exec_file(folder, "unfinished", entries, threads=THREADS)
+    for _ in range(runs):
+        subprocess.run(
+            run.command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL, check=False
+        )
+    took = take_turns(
+        [
+            Contender("python -c pass", python("-c", "pass"), folder),
+            Contender(STATUS, [*HERMES, "status", "--root", "."], folder),
+        ],
+        turns,
+        warm_up=True,
+    )
+    return Row(
+        f"status: {runs} unfinished runs with {runs * jobs:,} experiments; {count(turns)}",
+        "python -c pass",
+        took.times("python -c pass"),
+        [Target(STATUS, "<=", MOST_STATUS, took.seconds(STATUS), "s")],
         raw=took.raw(),
     )

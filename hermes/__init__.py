@@ -19,6 +19,7 @@ The map, in the order in which data flows; each part imports only from those abo
     following       what jobs print, whoever executes them: follow_logs
     removing        experiments that go: plan_removal
     rerunning       the job of an experiment again: plan_rerun, open_rerun
+    attaching       looking on at a run that another process executes: open_attached
     changing        a run that another process executes: find_run, change_run, add_to_run
     api             run_file, open_run, open_resumed, open_stopped
     cli/            the command, a user of the public names
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import open_resumed, open_run, open_stopped, run_file
+    from .attaching import AttachedRun, open_attached
     from .changing import add_to_run, change_run, find_run
     from .errors import HermesError, HermesFileError, Place, PlanError, did_you_mean, escape
     from .events import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         QueueChanged,
         RunChanged,
         RunEnded,
+        RunStanding,
         RunStarted,
         RunWarning,
     )
@@ -73,6 +76,16 @@ if TYPE_CHECKING:
     from .rerunning import Rerun, open_rerun, plan_rerun
     from .run.notify import FailedJob, RunMessage
     from .run.runner import Run
+    from .run.status import (
+        FinishedRun,
+        JobStatus,
+        Runs,
+        RunState,
+        RunStatus,
+        finished_run,
+        run_status,
+        runs,
+    )
     from .show.drawing import write_plot
     from .show.export import write_export
     from .show.report import write_report
@@ -90,10 +103,12 @@ _HOMES = {
         "QueueChanged",
         "RunChanged",
         "RunEnded",
+        "RunStanding",
         "RunStarted",
         "RunWarning",
     ),
     "api": ("open_resumed", "open_run", "open_stopped", "run_file"),
+    "attaching": ("AttachedRun", "open_attached"),
     "changing": ("add_to_run", "change_run", "find_run"),
     "executors.base": ("Executor",),
     "following": ("follow_logs",),
@@ -129,24 +144,35 @@ _HOMES = {
     "run.runner": ("Run",),
     "show.drawing": ("write_plot",),
     "show.export": ("write_export",),
+    "run.status": (
+        "FinishedRun",
+        "finished_run",
+        "JobStatus",
+        "RunState",
+        "RunStatus",
+        "Runs",
+        "run_status",
+        "runs",
+    ),
     "show.report": ("write_report",),
     "storage.writer": ("rerun_command",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "SETTINGS", "Comparison", "Differences", "Event", "Executor", "Experiment", "Experiments",
-    "FailedJob", "FileCollected", "FoundExperiment", "FoundRun", "HermesError",
-    "HermesFileError", "Job", "JobEnded", "JobStarted", "LogChunk", "Options", "Outcome",
-    "Place", "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind", "QueueChanged",
-    "Removal", "Removed", "Rerun", "Run", "RunChanged", "RunEnded", "RunMessage", "RunResult",
-    "RunStarted", "RunWarning", "Setting", "SettingArguments", "Settings", "Status",
-    "add_to_run", "change_run", "compile_command", "compile_file", "compile_text",
-    "did_you_mean", "differences", "escape", "experiments", "find_experiment",
-    "find_experiments", "find_run", "finish_removals", "follow_logs", "load_experiment",
-    "open_rerun", "open_resumed", "open_run", "open_stopped", "plan_removal", "plan_rerun",
-    "quote", "rerun_command", "run_file", "short_names", "signal_name", "write_export",
-    "write_plot", "write_report",
+    "SETTINGS", "AttachedRun", "Comparison", "Differences", "Event", "Executor", "Experiment",
+    "Experiments", "FailedJob", "FileCollected", "FinishedRun", "FoundExperiment", "FoundRun",
+    "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted", "JobStatus", "LogChunk",
+    "Options", "Outcome", "Place", "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind",
+    "QueueChanged", "Removal", "Removed", "Rerun", "Run", "RunChanged", "RunEnded", "RunMessage",
+    "RunResult", "RunStanding", "RunStarted", "RunState", "RunStatus", "RunWarning", "Runs",
+    "Setting", "SettingArguments", "Settings", "Status", "add_to_run", "change_run",
+    "compile_command", "compile_file", "compile_text", "did_you_mean", "differences", "escape",
+    "experiments", "find_experiment", "find_experiments", "find_run", "finish_removals",
+    "finished_run", "follow_logs", "load_experiment", "open_attached", "open_rerun", "open_resumed",
+    "open_run", "open_stopped", "plan_removal", "plan_rerun", "quote", "rerun_command", "run_file",
+    "run_status", "runs", "short_names", "signal_name", "write_export", "write_plot",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -19,12 +20,15 @@ class Event:
     def as_json(self) -> dict[str, Any]:
         """The event as JSON types; `event` is its name in snake case, bytes are decoded as UTF-8
         with replacement."""
-        data: dict[str, Any] = {
-            "event": re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        }
+        data: dict[str, Any] = {"event": event_name(type(self))}
         for each in fields(self):
             data[each.name] = _plain(getattr(self, each.name))
         return data
+
+
+def event_name(kind: type[Event]) -> str:
+    """The name of a kind of events in JSON: `job_started`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,17 +119,61 @@ class RunWarning(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """All jobs have ended, or the run was cancelled. Comes last."""
+    """All jobs have ended, or the run was cancelled. Comes last. If all is `ok`, nothing is left to
+    be done. `counts` says in words how many jobs ended how, and how many never started."""
 
     run_id: str
     started: int
     succeeded: int
     cancelled: bool
+    ok: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    go_on: str = ""
+    """What goes on with the run, or brings back what it lacks, in words; empty if nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStanding(Event):
+    """Where a run stands: the first event for those who look at it from outside, by `open_attached`
+    alone.
+
+    `total`, `done` and `failed` count as the run's own display does: `done` are all jobs that have
+    ended, `failed` those of them that are not ok, and `undone` those of these that were cancelled
+    or lost, and so have yet to be done. `whole` counts all jobs of the plan, `succeeded_before` and
+    `failed_before` are those that need not start in a resumed run. `latest` are some jobs that
+    ended last, `durations` are in seconds. `host`, `boot_id`, `namespace` and `pid` tell the
+    runner's process; `part` counts how often this was written anew.
+    """
+
+    run_id: str
+    name: str
+    part: int
+    host: str
+    boot_id: str | None
+    namespace: str | None
+    pid: int
+    began: float
+    threads: int
+    is_paused: bool
+    whole: int
+    total: int
+    done: int
+    failed: int
+    undone: int
+    succeeded_before: int
+    failed_before: int
+    at_once: int
+    running: tuple[JobStarted, ...]
+    latest: tuple[tuple[JobStarted, Outcome], ...]
+    durations: tuple[float, ...]
+    queue: QueueChanged | None
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, Event):
+        return value.as_json()
     if isinstance(value, Outcome | Problem):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -370,6 +370,15 @@ class RunResult:
         more = {**passed, "never started": never}
         return {**counts, **{kind: count for kind, count in more.items() if count}}
 
+    @property
+    def go_on(self) -> str:
+        """What goes on with the run, in words; empty if all was done that could be."""
+        if self.forgotten:
+            return "put away: it cannot be resumed"
+        if self.disk_full:
+            return "make room, then `hermes resume --failed` goes on"
+        return "`hermes resume` goes on" if self.cancelled or self.too_many_failed else ""
+
 
 _ALONE = tuple(f"{{{name}}}" for name in PLACEHOLDERS)
 _AS_VALUE = tuple(f"={word}" for word in _ALONE)

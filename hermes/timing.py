@@ -13,6 +13,9 @@ class Timing:
     """Between two checks for the files by which `hermes stop`, `set`, `pause`, `continue` and `add`
     change a run in progress."""
 
+    attach_poll: float = 0.1
+    """Between two looks at what a run has told whose process is another one."""
+
     takeover: float = 30.0
     """Beyond the grace, for another process to end its run when `hermes stop` asks it to."""
 

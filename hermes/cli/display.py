@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, TypeAlias
 
 import anyio
 
@@ -23,10 +23,14 @@ ROOM = 2**20
 wait on the disk."""
 
 
+AnyRun: TypeAlias = hermes.Run | hermes.AttachedRun
+"""One that this process executes, or another one."""
+
+
 class Display(Protocol):
     """Shows a run to somebody. Nothing of it waits for the reader, but `drain`."""
 
-    async def show(self, run: hermes.Run) -> None:
+    async def show(self, run: AnyRun) -> None:
         """Takes all events of a run."""
         ...
 
@@ -36,8 +40,16 @@ class Display(Protocol):
 
     def summary(self, result: hermes.RunResult) -> None: ...
 
+    def summary_of(self, ended: hermes.RunEnded) -> None:
+        """The summary of a run that another process has executed."""
+        ...
+
     def leave(self) -> None:
         """Gives the terminal back, in the middle of `show`."""
+        ...
+
+    def enter(self) -> None:
+        """Takes the terminal again, after `leave`."""
         ...
 
     def hang_up(self) -> None:
@@ -56,9 +68,7 @@ class JsonDisplay:
     def __init__(self) -> None:
         self._out, self._err = outputs()
 
-    async def show(self, run: hermes.Run) -> None:
-        for warning in run.plan.warnings:
-            self.note(f"warning: {warning}")
+    async def show(self, run: AnyRun) -> None:
         async for event in run:
             self._out.line(json.dumps(event.as_json()))
             await room(run, lambda: self._out.waiting)
@@ -69,8 +79,14 @@ class JsonDisplay:
     def summary(self, result: hermes.RunResult) -> None:
         """The last event says it all."""
 
+    def summary_of(self, ended: hermes.RunEnded) -> None:
+        """The last event says it all."""
+
     def leave(self) -> None:
         """There is nothing to give back."""
+
+    def enter(self) -> None:
+        """There is nothing to take."""
 
     def hang_up(self) -> None:
         """Nothing is drawn, and who cannot be written to is left out by himself."""
@@ -88,16 +104,14 @@ class PlainDisplay:
         self.progress = report.Progress(plan)
         self._failures = report.Failures(plan)
         self._quiet = quiet
-        self._reason = ""
+        self._reason = self._name = ""
         self._out, self._err = outputs()
         self._shown = Shown(plan)
 
-    async def show(self, run: hermes.Run) -> None:
-        for warning in self.plan.warnings:
-            self.note(f"warning: {warning}")
+    async def show(self, run: AnyRun) -> None:
         async for event in run:
             # Jobs may have been added
-            self.plan = run.plan
+            self.plan, self._name = run.plan, run.name
             self.progress.take(event)
             for stream, text in self._shown.take(event):
                 self.print(stream, text)
@@ -113,15 +127,17 @@ class PlainDisplay:
         """Shows lines that jobs have printed."""
         (self._out if stream == "stdout" else self._err).line(text)
 
-    def _tell(self, run: hermes.Run, event: hermes.Event) -> None:
+    def _tell(self, run: AnyRun, event: hermes.Event) -> None:
         match event:
+            case hermes.RunStanding():
+                self._change(report.stands(event))
+                for job in event.running:
+                    self._change_of(job, "running")
             case hermes.RunStarted():
                 most = f"at most {event.threads} at the same time"
                 self._change(f"{event.name}: {report.jobs(event.total)}, {most}")
             case hermes.JobStarted():
-                arguments = shlex.join(event.arguments)
-                what = f"started {event.script} {event.identifier}{report.on_gpus(event)}"
-                self._change(f"{what}  {arguments}".rstrip())
+                self._change_of(event, "started")
             case hermes.JobEnded(outcome=outcome) if not report.is_failure(outcome):
                 counted = f"[{self.progress.done}/{self.progress.total}]"
                 what = f"{outcome.how} {outcome.script} {outcome.identifier}"
@@ -140,6 +156,10 @@ class PlainDisplay:
             case hermes.RunWarning():
                 self.note(f"warning: {event.message}")
 
+    def _change_of(self, job: hermes.JobStarted, how: str) -> None:
+        what = f"{how} {job.script} {job.identifier}{report.on_gpus(job)}"
+        self._change(f"{what}  {shlex.join(job.arguments)}".rstrip())
+
     def _change(self, line: str) -> None:
         if not self._quiet:
             self._err.line(hermes.escape(line))
@@ -151,11 +171,24 @@ class PlainDisplay:
         self._err.line(hermes.escape(message))
 
     def summary(self, result: hermes.RunResult) -> None:
-        if not self._quiet or not result.ok:
-            self._err.line(report.summary(result, self.plan, self.progress.elapsed))
+        self.last(report.summary(result, self.plan, self.progress.elapsed), ok=result.ok)
+
+    def summary_of(self, ended: hermes.RunEnded) -> None:
+        line = report.summary_of(
+            self._name, ended.counts, ended.go_on, self.plan, self.progress.elapsed
+        )
+        self.last(line, ok=ended.ok)
+
+    def last(self, line: str, *, ok: bool) -> None:
+        """Tells what came of the run."""
+        if not self._quiet or not ok:
+            self._err.line(line)
 
     def leave(self) -> None:
         """There is nothing to give back."""
+
+    def enter(self) -> None:
+        """There is nothing to take."""
 
     def hang_up(self) -> None:
         """Nothing is drawn, and who cannot be written to is left out by himself."""
@@ -249,7 +282,7 @@ def outputs() -> tuple[Output, Output]:
     return (err if same else Output(sys.stdout)), err
 
 
-async def room(run: hermes.Run, waiting: Callable[[], int]) -> None:
+async def room(run: AnyRun, waiting: Callable[[], int]) -> None:
     """Waits while a slow reader has more before him than should be kept in memory; not when the run
     is to end."""
     # The thread that writes knows nothing of the loop, so there is no event to wait for
@@ -287,19 +320,29 @@ class Shown:
         match event:
             case hermes.LogChunk() if event.identifier in self._jobs:
                 yield from self._jobs[event.identifier].take(event.stream, event.data)
+            case hermes.RunStanding():
+                for job in event.running:
+                    if not job.log and job.identifier not in self._jobs:
+                        self._add(job, is_whole=False)
             case hermes.JobStarted(log=False):
-                name = f"{event.script}#{event.index + 1} | " if self._several else ""
-                self._jobs[event.identifier] = _ShownJob(hermes.escape(name), event.directory)
+                self._add(event, is_whole=True)
             case hermes.JobEnded(outcome=outcome) if outcome.identifier in self._jobs:
                 yield from self._jobs.pop(outcome.identifier).end()
 
+    def _add(self, job: hermes.JobStarted, *, is_whole: bool) -> None:
+        name = f"{job.script}#{job.index + 1} | " if self._several else ""
+        self._jobs[job.identifier] = _ShownJob(
+            hermes.escape(name), job.directory, is_whole=is_whole
+        )
+
 
 class _ShownJob:
-    """What one job prints, as it is shown."""
+    """What one job prints, as it is shown; not all of it unless it `is_whole`."""
 
-    def __init__(self, name: str, directory: str) -> None:
+    def __init__(self, name: str, directory: str, *, is_whole: bool) -> None:
         self._name = name
         self._directory = directory
+        self._is_whole = is_whole
         self._lines = {stream: printed.Lines(name) for stream in printed.FILES}
         self._bytes = dict.fromkeys(printed.FILES, 0)
 
@@ -313,7 +356,7 @@ class _ShownJob:
             for text in lines.end():
                 yield stream, text
             path, size = report.log(self._directory, stream)
-            if size > self._bytes[stream]:
+            if self._is_whole and size > self._bytes[stream]:
                 unread = size - self._bytes[stream]
                 more = f"({unread} more bytes, which nobody read in time: {report.relative(path)})"
                 yield stream, self._name + hermes.escape(more)

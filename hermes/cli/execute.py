@@ -26,6 +26,11 @@ Comments = Annotated[
     ),
 ]
 
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", help="Go on without the terminal, and print the id of the run."),
+]
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command an option for each setting, in place of its `**settings`."""
@@ -113,6 +118,7 @@ def execute(
         bool,
         typer.Option("--resume", help="Run only jobs that have not succeeded under this name yet."),
     ] = False,
+    detach: Detach = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     **settings: Unpack[hermes.PlanArguments],
@@ -138,10 +144,15 @@ def execute(
 
         run(
             lambda: hermes.open_run(
-                plan, name, follow_logs="shown", follow_files=as_json, only_missing=resume
+                plan,
+                name,
+                follow_logs="shown",
+                follow_files=as_json and not detach,
+                only_missing=resume,
             ),
             quiet=quiet,
             as_json=as_json,
+            detach=detach,
         )
 
 
@@ -169,6 +180,7 @@ def resume_(
         ),
     ] = None,
     root: Root = None,
+    detach: Detach = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -185,12 +197,17 @@ def resume_(
             "resume",
             root,
             lambda found: hermes.open_resumed(
-                found, failed=failed, threads=threads, follow_logs="shown", follow_files=as_json
+                found,
+                failed=failed,
+                threads=threads,
+                follow_logs="shown",
+                follow_files=as_json and not detach,
             ),
             quiet=quiet,
         ),
         quiet=quiet,
         as_json=as_json,
+        detach=detach,
     )
 
 

@@ -20,6 +20,7 @@ from . import execute
 
 from . import looking  # isort: skip
 from . import comparing  # isort: skip
+from . import watching  # isort: skip
 from . import changing  # isort: skip
 from . import reporting  # isort: skip
 from . import housekeeping  # isort: skip
@@ -36,6 +37,7 @@ __all__ = [
     "looking",
     "main",
     "reporting",
+    "watching",
 ]
 
 WRONG_CALL = 2

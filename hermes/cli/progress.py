@@ -19,7 +19,7 @@ from rich.cells import cell_len, set_cell_size
 import hermes
 from hermes.show import text as report
 
-from .display import Output, PlainDisplay
+from .display import AnyRun, Output, PlainDisplay
 
 REFRESH = 0.25
 """Seconds between two looks at the jobs."""
@@ -54,7 +54,7 @@ class ProgressDisplay(PlainDisplay):
         self._is_colourful = not os.environ.get("NO_COLOR")
         self._line = "━" if (sys.stderr.encoding or "").lower().startswith("utf") else "-"
 
-    async def show(self, run: hermes.Run) -> None:
+    async def show(self, run: AnyRun) -> None:
         self._screen.enter()
         try:
             async with anyio.create_task_group() as tasks:
@@ -81,21 +81,19 @@ class ProgressDisplay(PlainDisplay):
     def note(self, message: str) -> None:
         self._screen.line(self._styled(hermes.escape(message), YELLOW))
 
-    def summary(self, result: hermes.RunResult) -> None:
-        self._screen.line(
-            self._styled(
-                report.summary(result, self.plan, self.progress.elapsed),
-                *([GREEN] if result.ok else [BOLD, RED]),
-            )
-        )
+    def last(self, line: str, *, ok: bool) -> None:
+        self._screen.line(self._styled(line, *([GREEN] if ok else [BOLD, RED])))
 
     def leave(self) -> None:
         self._screen.leave()
 
+    def enter(self) -> None:
+        self._screen.enter()
+
     def hang_up(self) -> None:
         self.leave()
 
-    async def _keep_drawing(self, run: hermes.Run) -> None:
+    async def _keep_drawing(self, run: AnyRun) -> None:
         next_look = 0.0
         while True:
             if time.monotonic() >= next_look:
@@ -111,7 +109,7 @@ class ProgressDisplay(PlainDisplay):
 
     def _drawing(
         self,
-        run: hermes.Run,
+        run: AnyRun,
         ended: Sequence[report.EndedRow],
         rows: Sequence[report.Row],
         width: int,
@@ -124,7 +122,7 @@ class ProgressDisplay(PlainDisplay):
             *([self._styled(f"and {more} more running", DIM)] if more > 0 else []),
         ]
 
-    def _bar(self, run: hermes.Run, width: int) -> str:
+    def _bar(self, run: AnyRun, width: int) -> str:
         progress = self.progress
         left = (
             ""
@@ -204,8 +202,9 @@ class _Screen:
         """Characters of lines that are not on their way yet."""
 
     def enter(self) -> None:
-        self._out.write(HIDE_CURSOR)
-        self._drawn = []
+        if self._drawn is None:
+            self._out.write(HIDE_CURSOR)
+            self._drawn = []
 
     def line(self, text: str) -> None:
         if not text:

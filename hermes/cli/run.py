@@ -17,6 +17,7 @@ import anyio
 
 import hermes
 
+from .detaching import detached
 from .display import Display, JsonDisplay, PlainDisplay
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,19 +39,22 @@ def run(
     as_json: bool = False,
     after: Callable[[hermes.RunResult], None] | None = None,
     is_stop: bool = False,
+    detach: bool = False,
 ) -> NoReturn:
     """Executes the run that `opening` opens, and exits: 0 if all went well, 1 if not, by the signal
     if one ended the run.
 
-    With `is_stop` all goes well if the run ends.
+    With `is_stop` all goes well if the run ends. With `detach` the run goes on in another process.
     """
+    if detach:
+        opening, as_json = detached(opening, quiet=quiet, as_json=as_json), False
     _use_pidfds()
     result, ended_by = anyio.run(
-        _execute, opening, lambda plan: _display(plan, quiet or is_stop, as_json)
+        _execute, opening, lambda plan: display_for(plan, quiet or is_stop, as_json)
     )
     if result is not None and after is not None:
         after(result)
-    _leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
+    leave(ended_by, 0 if result is not None and (result.ok or is_stop) else 1)
 
 
 @asynccontextmanager
@@ -94,7 +98,7 @@ def _use_pidfds() -> None:
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
 
 
-def _display(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
+def display_for(plan: hermes.Plan, quiet: bool, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay()
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
@@ -119,6 +123,8 @@ async def _execute(
                 async with opening() as run:
                     control.display = display_of(run.plan)
                     control.run = run
+                    for warning in run.plan.warnings:
+                        control.display.note(f"warning: {warning}")
                     if control.has_hung_up:
                         control.display.hang_up()
                     # From here a signal ends the jobs, not this task
@@ -178,7 +184,7 @@ class _Control:
                         if self.display is not None:
                             self.display.leave()
                             self.display.drain(0.2)
-                        _leave(number, 1)
+                        leave(number, 1)
                     elif self.run is None or self.display is None:
                         self.opening.cancel()
                     elif count == 1:
@@ -199,7 +205,7 @@ def _why(number: int) -> str | None:
     return None if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
 
 
-def _leave(ended_by: int | None, code: int) -> NoReturn:
+def leave(ended_by: int | None, code: int) -> NoReturn:
     """Exits; after a signal by the same signal, so that a shell loop around it ends too."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -4,6 +4,7 @@ work on every machine and for every program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -11,7 +12,7 @@ from anyio.abc import TaskStatus
 
 from ..blocking import in_thread
 from ..storage.run_folder import RunFolder
-from ..storage.wishes import mark_pace, read_wishes, want_pause, want_threads
+from ..storage.wishes import Wishes, mark_pace, read_wishes, want_pause, want_threads
 from ..timing import Timing
 
 
@@ -67,18 +68,20 @@ async def follow_wishes(
     run: Controlled,
     folder: RunFolder,
     timing: Timing,
+    keep: Callable[[], None] = lambda: None,
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Changes a run as `hermes stop`, `set`, `pause`, `continue` and `add` ask for, until it is to
     end. What the program itself changes is written down, so that it holds when the run is resumed.
+    Each time `keep` is called in a worker thread, for what is told of the run to be kept.
     """
     limiter, is_told, told = anyio.CapacityLimiter(1), False, ""
     while True:
         if not run.pace.is_written:
             run.pace.is_written = True
             await in_thread(_write, folder.folder, run.pace, limiter=limiter)
-        wishes = await in_thread(read_wishes, folder.folder, limiter=limiter)
+        wishes = await in_thread(_look, folder.folder, keep, limiter=limiter)
         if wishes.is_stopped:
             run.warn("stopped by `hermes stop`")
             run.cancel("stopped by `hermes stop`")
@@ -99,6 +102,12 @@ async def follow_wishes(
             is_told = True
         with anyio.move_on_after(timing.control_poll):
             await run.pace.wait()
+
+
+def _look(folder: str, keep: Callable[[], None]) -> Wishes:
+    # In one hop: of all that a run does again and again, hops cost most
+    keep()
+    return read_wishes(folder)
 
 
 def _write(folder: str, pace: Pace) -> None:

@@ -29,6 +29,11 @@ class Purpose(StrEnum):
     STOP = "stop"
     FORGET = "forget"
     CHANGE = "change"
+    WATCH = "watch"
+
+
+OF_THOSE_IN_PROGRESS = (Purpose.STOP, Purpose.CHANGE, Purpose.WATCH)
+"""Only a run in progress is meant, unless another one is named."""
 
 
 class State(StrEnum):
@@ -124,7 +129,7 @@ def choose(runs: Sequence[FoundRun], wanted: str | None, purpose: Purpose) -> Ch
     if not fitting:
         return Choice(None, runs, none)
     narrowed = _narrowed(fitting, purpose)
-    if not narrowed and purpose in (Purpose.STOP, Purpose.CHANGE) and wanted is None:
+    if not narrowed and purpose in OF_THOSE_IN_PROGRESS and wanted is None:
         return Choice(None, runs, "no run of `{}` is in progress")
     narrowed = narrowed or fitting
     is_guess = not narrowed[0].is_here
@@ -148,8 +153,7 @@ def find_run(
     it is found. Raises `HermesError` if none is meant, or if that cannot be told.
     """
     base = Path(os.path.abspath(working_directory or "."))
-    warnings: dict[str, None] = {}
-    runs = _known_runs(base, root, warnings)
+    runs, warnings = known_runs(base, root)
     is_led = any(run.is_here and run.state is State.IN_PROGRESS for run in runs)
     if purpose in (Purpose.STOP, Purpose.FORGET) and (wanted is not None or not is_led):
         # Not needed otherwise, and all metadata of a name are read
@@ -184,7 +188,7 @@ def _narrowed(runs: Sequence[FoundRun], purpose: Purpose) -> list[FoundRun]:
 
 
 def _to_name(purpose: Purpose) -> str:
-    if purpose is Purpose.CHANGE:
+    if purpose in (Purpose.CHANGE, Purpose.WATCH):
         return "name the one that you mean by its id"
     command = "stop --forget" if purpose is Purpose.FORGET else str(purpose)
     return f"`hermes {command} ID` takes the one that you name"
@@ -204,9 +208,11 @@ class _Places:
             self.near.add(folder)
 
 
-def _known_runs(
-    base: Path, root: str | os.PathLike[str] | None, warnings: dict[str, None]
-) -> list[FoundRun]:
+def known_runs(base: Path, root: str | os.PathLike[str] | None) -> tuple[list[FoundRun], list[str]]:
+    """All runs that are in progress or unfinished, the latest first, as seen from the folder
+    `base`; and warnings of what could not be read. Blocks."""
+    warnings: dict[str, None] = {}
+
     def warn(text: str) -> None:
         warnings[text] = None
 
@@ -231,7 +237,7 @@ def _known_runs(
                     is_here=is_same(record.working_directory, str(base)),
                     is_near=place in places.near,
                 )
-    return sorted(found.values(), key=_age, reverse=True)
+    return sorted(found.values(), key=_age, reverse=True), list(warnings)
 
 
 def _ignore(text: str) -> None:

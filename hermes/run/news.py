@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import anyio
@@ -21,7 +22,7 @@ from ..events import (
     RunEnded,
     RunWarning,
 )
-from ..model import Outcome
+from ..model import Outcome, RunResult
 from ..timing import Timing
 from .feed import Feed, Listener
 from .logs import Follower, Stream
@@ -38,7 +39,9 @@ nobody's."""
 class News:
     """What is told of one run, to all who listen."""
 
-    def __init__(self, follow_logs: FollowLogs, timing: Timing) -> None:
+    def __init__(
+        self, follow_logs: FollowLogs, timing: Timing, keep: Callable[[Event], object]
+    ) -> None:
         self.warnings: list[str] = []
         """Those that were told so far."""
 
@@ -49,6 +52,9 @@ class News:
         """Jobs whose start was told."""
 
         self._follow_logs = follow_logs
+        self._keep = keep
+        """Gets all events but those of logs and files."""
+
         self._timing = timing
         self._feed = Feed()
         self._first_listener: Listener | None = self._feed.listen()
@@ -91,6 +97,7 @@ class News:
 
     def publish(self, event: Event) -> None:
         self._feed.publish(event)
+        self._keep(event)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -107,14 +114,14 @@ class News:
 
     def collected(self, identifier: str, path: str) -> None:
         if identifier in self._started:
-            self.publish(FileCollected(identifier=identifier, path=path))
+            self._feed.publish(FileCollected(identifier=identifier, path=path))
         else:
             # Quicker than the news of its job's start
             self._early.setdefault(identifier, []).append(path)
 
     def _tell_early(self, identifier: str) -> None:
         for path in self._early.pop(identifier, ()):
-            self.publish(FileCollected(identifier=identifier, path=path))
+            self._feed.publish(FileCollected(identifier=identifier, path=path))
 
     async def finish_log(self, identifier: str) -> None:
         """Passes on the rest of what a job has printed, before its end is told."""
@@ -132,14 +139,17 @@ class News:
     def queued(self, pending: int, running: int, reason: str) -> None:
         self.publish(QueueChanged(pending=pending, running=running, reason=reason))
 
-    def end_run(self, run_id: str, *, is_cancelled: bool) -> None:
-        """Tells the end of the run, and nothing after that."""
+    def close(self, result: RunResult, total: int) -> None:
+        """Tells the end of a run of so many jobs."""
         self.publish(
             RunEnded(
-                run_id=run_id,
+                run_id=result.run_id,
                 started=self.count_started,
-                succeeded=sum(outcome.ok for outcome in self.outcomes),
-                cancelled=is_cancelled,
+                succeeded=sum(outcome.ok for outcome in result.outcomes),
+                cancelled=result.cancelled,
+                ok=result.ok,
+                counts=result.tally(total),
+                go_on=result.go_on,
             )
         )
         self._feed.close()
@@ -150,7 +160,7 @@ class News:
         """
         if not self._takes_chunks:
             return self._feed.followed
-        self.publish(LogChunk(identifier=identifier, stream=stream, data=data))
+        self._feed.publish(LogChunk(identifier=identifier, stream=stream, data=data))
         ends, waiting = time.monotonic() + self._timing.slow_reader, math.inf
         while self._feed.waiting > UNREAD:
             if self._feed.waiting < waiting:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
 
@@ -29,12 +30,14 @@ from ..gpus.finding import Gpus
 from ..language.kinds import DURATION
 from ..language.plan import Plan
 from ..model import FAILED, Outcome, ProblemKind, RunResult
+from ..storage.layout import OUTPUT
 from ..storage.run_folder import RunFolder
 from ..storage.wishes import read_wishes
 from .adding import added_to
 from .control import Pace, follow_wishes
 from .frozen import in_frozen_code
 from .gpus import GpuDealer, HeldGpus, dealing
+from .keeping import Keeper
 from .limits import are_too_many, pause_before_retry
 from .news import News
 from .notify import GIVING_UP, Notifier
@@ -61,6 +64,9 @@ class Run:
     ) -> None:
         self.name = folder.name
         self.run_id = folder.run_id
+        self.output = f"{folder.folder}/{OUTPUT}"
+        """Where a program that goes on without a terminal puts what it prints of this run."""
+
         self.killing = executor.killing
         """What `kill` does, for people."""
 
@@ -92,7 +98,8 @@ class Run:
         """Around all; cancelled only while the executor is being opened."""
 
         self._scope = anyio.CancelScope()
-        self._news = News(options.follow_logs, options.timing)
+        self._keeper = Keeper(folder, self._passed)
+        self._news = News(options.follow_logs, options.timing, self._keeper.take)
         self._notifier = Notifier(self, self._news, options.timing, is_ending=is_ending)
         self._todos = Todos(self.plan, survey, is_ending=is_ending)
         self._place: Place | None = None
@@ -250,7 +257,9 @@ class Run:
                 services.start_soon(self._notifier.follow)
                 try:
                     if not self._is_ending:
-                        await services.start(follow_wishes, self, self._folder, self._timing)
+                        await services.start(
+                            follow_wishes, self, self._folder, self._timing, self._keeper.write
+                        )
                     with self._opening:
                         async with (
                             in_frozen_code(self._folder, self.warn, self._timing),
@@ -270,7 +279,7 @@ class Run:
                 await self._notifier.end()
                 services.cancel_scope.cancel()
         finally:
-            self._news.end_run(self.run_id, is_cancelled=self.cancelled)
+            self._news.close(self.result, self.plan.count)
             self.ended.set()
 
     def _open_run(self) -> OpenRun:
@@ -453,6 +462,7 @@ class Run:
         """Gives up what belongs to the run alone. Blocks."""
         if self._starts is not None:
             self._starts.close()
+        self._keeper.write()
         self._folder.close(done=is_done)
 
     # What is told
@@ -468,15 +478,9 @@ class Run:
         self._news.leave()
 
     def _tell_begin(self) -> None:
-        self._news.publish(
-            RunStarted(
-                run_id=self.run_id,
-                name=self.name,
-                total=self._total,
-                threads=self.plan.settings.threads,
-                experiments=str(self.plan.experiments),
-            )
-        )
+        where = str(self.plan.experiments)
+        begun = partial(RunStarted, run_id=self.run_id, name=self.name, experiments=where)
+        self._news.publish(begun(total=self._total, threads=self.threads))
         for message in self._survey.warnings:
             self.warn(message)
 
@@ -486,7 +490,6 @@ class Run:
         return self.plan.count - done
 
     def _tell_change(self) -> None:
-        pace = self.pace
-        self._news.publish(
-            RunChanged(total=self._total, threads=pace.threads, is_paused=pace.is_paused)
-        )
+        total, pace = self._total, self.pace
+        changed = RunChanged(total=total, threads=pace.threads, is_paused=pace.is_paused)
+        self._news.publish(changed)

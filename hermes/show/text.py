@@ -11,37 +11,29 @@ import os
 import re
 import shlex
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from ..errors import escape, shortened
 from ..events import (
     Event,
-    JobEnded,
     JobStarted,
-    QueueChanged,
     RunChanged,
-    RunEnded,
-    RunStarted,
+    RunStanding,
 )
 from ..language.plan import Plan
 from ..model import Outcome, RunResult, Status
+from ..run.standing import Standing
 from ..storage.files import open_regular
 from ..storage.layout import STDERR, STDOUT
 from ..storage.writer import rerun_command
-from .estimate import time_left
 
 TAIL_LINES = 10
 """Lines of stderr that are shown of a failed job."""
 
 TAIL_BYTES = 8192
 """Bytes at the end of a log in which its last lines are looked for."""
-
-RECENT = 100
-"""Jobs that ended last, by whose durations the time left is estimated."""
 
 SAMPLE = 1000
 """Jobs of the plan that are compared in advance to find in which arguments jobs differ; the others
@@ -83,69 +75,18 @@ class EndedRow(NamedTuple):
     ok: bool
 
 
-@dataclass(slots=True, eq=False)
-class Progress:
-    """Where a run stands, by its events."""
+class Progress(Standing):
+    """Where a run stands, by its events, and its jobs as lines."""
 
-    plan: Plan
-    total: int = 0
-    done: int = 0
-    failed: int = 0
-    running: dict[str, tuple[JobStarted, float]] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
-    ended: float | None = None
-    queue: QueueChanged | None = None
-    """Where the jobs stand that are with a cluster; None if they are not."""
-
-    is_paused: bool = False
-    """Whether nothing more is started for now."""
-
-    at_once: int = 1
-    """How many ran at the same time when the last one started."""
-
-    durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """Seconds that the latest jobs took."""
-
-    latest: deque[tuple[JobStarted, Outcome]] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """The jobs that ended last, the newest at the end."""
-
-    _differences: Differences | None = None
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self._differences: Differences | None = None
 
     def take(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self.total = event.total
-            case RunChanged():
-                self.total, self.is_paused = event.total, event.is_paused
-            case JobStarted():
-                self.running[event.identifier] = (event, time.monotonic())
-                self.at_once = len(self.running)
-                if self._differences is not None:
-                    self._differences.add(event.script, event.arguments)
-            case JobEnded(outcome=outcome, tried_again_in=pause):
-                started, _ = self.running.pop(outcome.identifier, (None, 0.0))
-                if started is not None:
-                    self.latest.append((started, outcome))
-                self.durations.append(outcome.duration)
-                self.done += pause is None
-                self.failed += pause is None and not outcome.ok
-            case QueueChanged():
-                self.queue = event
-            case RunEnded():
-                self.ended = time.monotonic()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the run began, up to its end."""
-        return (self.ended or time.monotonic()) - self.began
-
-    @property
-    def time_left(self) -> float | None:
-        """Seconds until all jobs have ended, as far as it can be told; None if none has."""
-        now = time.monotonic()
-        running = [now - since for _, since in self.running.values()]
-        waiting = max(0, self.total - self.done - len(running))
-        return time_left(self.durations, running, waiting, self.at_once)
+        super().take(event)
+        if isinstance(event, JobStarted) and self._differences is not None:
+            self._differences.add(event.script, event.arguments)
 
     def rows(self, room: int) -> list[Row]:
         """Up to `room` running jobs, the oldest first. Reads the ends of their logs, so call it in
@@ -182,6 +123,13 @@ class Progress:
             )
             for started, outcome in list(self.latest)[max(0, len(self.latest) - room) :]
         ]
+
+
+def stands(event: RunStanding) -> str:
+    """Where a run stands, in a line."""
+    counts = f"{event.done} of {jobs(event.total)} done, {len(event.running)} running"
+    pace = "paused" if event.is_paused else f"at most {event.threads} at the same time"
+    return f"{event.name}: {counts}, {event.failed} failed; {pace}"
 
 
 def changed(event: RunChanged) -> str:
@@ -324,15 +272,16 @@ def _is_unknown(identifier: str, lines: Iterable[str]) -> bool:
 
 def summary(result: RunResult, plan: Plan, seconds: float) -> str:
     """The last line: what came of the run, and where it is."""
-    told = ", ".join(f"{count} {kind}" for kind, count in result.tally(plan.count).items())
-    go_on = "; `hermes resume` goes on" if result.cancelled or result.too_many_failed else ""
-    if result.forgotten:
-        go_on = "; put away: it cannot be resumed"
-    elif result.disk_full:
-        go_on = "; make room, then `hermes resume --failed` goes on"
+    return summary_of(result.name, result.tally(plan.count), result.go_on, plan, seconds)
+
+
+def summary_of(name: str, counts: Mapping[str, int], go_on: str, plan: Plan, seconds: float) -> str:
+    """The same for a run of which only this is known: how many jobs ended how, and what goes on
+    with it."""
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return escape(
-        f"{result.name}: {jobs(plan.count)} in {duration(seconds)}: {told};"
-        f" results in {relative(plan.experiments)}{go_on}"
+        f"{name}: {jobs(plan.count)} in {duration(seconds)}: {told};"
+        f" results in {relative(plan.experiments)}" + (f"; {go_on}" if go_on else "")
     )
 
 

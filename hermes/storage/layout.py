@@ -12,6 +12,8 @@
         <run id>/                       one run; goes when all of its jobs have succeeded
           run.json                      its plan
           journal                       the jobs it has started, and how they ended
+          progress                      where it stands, for those who look at it from outside
+          output.log                    what its process prints, if it goes on without a terminal
           lock                          held by the process that executes it; a reserve of room
           stop                          there once `hermes stop` was called
           pause                         there from `hermes pause` to `hermes continue`
@@ -58,6 +60,8 @@ CLOCK = "clock"
 RUN_RECORD = "run.json"
 LOCK = "lock"
 JOURNAL = "journal"
+PROGRESS = "progress"
+OUTPUT = "output.log"
 STOP = "stop"
 PAUSE = "pause"
 THREADS = "threads"
@@ -92,6 +96,7 @@ FORMATS: Mapping[str, int] = {
     METADATA: 1,
     RUN_RECORD: 1,
     JOURNAL: 1,
+    PROGRESS: 1,
     EXIT: 1,
     STARTS: 1,
     REMOVALS: 1,

@@ -9,7 +9,7 @@ import pytest
 from hermes.run.finding import SHOWN, FoundRun, Purpose, State, choose, listed
 from hermes.storage.run_record import RunRecord
 
-RESUME, STOP, FORGET, CHANGE = Purpose
+RESUME, STOP, FORGET, CHANGE, WATCH = Purpose
 LED, LEFT, ENDED = State
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hermes.show.estimate import time_left
+from hermes.run.estimate import time_left
 
 
 @pytest.mark.parametrize(
