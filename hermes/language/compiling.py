@@ -26,7 +26,7 @@ from .settings import (
     find_root,
     layered,
 )
-from .source import Source
+from .source import Source, read_given
 from .sweeps import build
 from .syntax import HEADERS, SettingLine, parse
 from .words import SPACE, Cursor
@@ -221,7 +221,7 @@ def _base(working_directory: str | os.PathLike[str] | None) -> Path:
 def _read(base: Path, path: str | os.PathLike[str]) -> bytes:
     shown = escape(os.fspath(path))
     try:
-        return base.joinpath(path).read_bytes()
+        return read_given(base.joinpath(path))
     except FileNotFoundError as exc:
         hint = "`hermes create NAME` writes one to start from"
         raise HermesError(f"cannot read `{shown}`: {exc.strerror}", hint=hint) from None

@@ -286,10 +286,10 @@ def layered(
 
 
 def _read(path: Path) -> Source | None:
-    from .source import Source
+    from .source import Source, read_given
 
     try:
-        data = path.read_bytes()
+        data = read_given(path, waits=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

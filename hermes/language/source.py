@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from bisect import bisect_right
 from typing import NamedTuple
 
 from ..errors import HermesFileError, Place, escape
 
 _MAY_BE_SECRET = re.compile(r"\s*(?:notify|bot_id|chat_id)\b|.*://")
+
+
+LARGEST = 2**28
+"""Bytes of a file that is read. The devices of a system have no end."""
+
+
+def read_given(path: str | os.PathLike[str], *, waits: bool = True) -> bytes:
+    """What is in a file that people have written, wherever links lead.
+
+    It may be a pipe, as `<(command)` gives one. Unless `waits`, that is an `OSError`.
+    """
+    fd = os.open(path, os.O_RDONLY | (0 if waits else os.O_NONBLOCK))
+    with open(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if not waits and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST >> 20} MiB", path)
+    return data
 
 
 class Span(NamedTuple):

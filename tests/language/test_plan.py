@@ -57,7 +57,7 @@ def test_compiling_is_pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert plan.sha256 == hashlib.sha256(JOB.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["missing.hermes", "", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("name", ["missing.hermes", "", "a\0b", "x" * 5000, "/dev/zero"])
 def test_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(HermesError, match="cannot read"):
         compile_file(name, working_directory=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -172,6 +173,14 @@ def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) 
     with pytest.raises(HermesError) as caught:
         compiled(tmp_path, JOB, **arguments)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize("what", ["fifo", "zero"])
+def test_settings_file_without_end_is_not_waited_for(tmp_path: Path, what: str) -> None:
+    path = tmp_path / ".hermes_settings"
+    os.mkfifo(path) if what == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(HermesError, match="cannot read"):
+        compiled(tmp_path, JOB)
 
 
 def test_settings_file_that_cannot_be_read(tmp_path: Path) -> None:
