@@ -71,7 +71,12 @@ if TYPE_CHECKING:
     from .query.comparing import Comparison
     from .query.differences import Differences, differences
     from .query.found import Experiments, FoundExperiment, experiments
-    from .query.lookup import find_experiment, find_experiments, short_names
+    from .query.lookup import (
+        experiment_directories,
+        find_experiment,
+        find_experiments,
+        short_names,
+    )
     from .removing import Removal, Removed, finish_removals, plan_removal
     from .rerunning import Rerun, open_rerun, plan_rerun
     from .run.notify import FailedJob, RunMessage
@@ -135,7 +140,12 @@ _HOMES = {
     "query.comparing": ("Comparison",),
     "query.differences": ("Differences", "differences"),
     "query.found": ("Experiments", "FoundExperiment", "experiments"),
-    "query.lookup": ("find_experiment", "find_experiments", "short_names"),
+    "query.lookup": (
+        "experiment_directories",
+        "find_experiment",
+        "find_experiments",
+        "short_names",
+    ),
     "storage.query": ("Experiment", "load_experiment"),
     "run.finding": ("FoundRun",),
     "run.notify": ("FailedJob", "RunMessage"),
@@ -163,14 +173,15 @@ __all__ = [
     "SETTINGS", "AttachedRun", "Comparison", "Differences", "Event", "Executor", "Experiment",
     "Experiments", "FailedJob", "FileCollected", "FinishedRun", "FoundExperiment", "FoundRun",
     "HermesError", "HermesFileError", "Job", "JobEnded", "JobStarted", "JobStatus", "LogChunk",
-    "Options", "Outcome", "Place", "Plan", "PlanArguments", "PlanError", "Problem", "ProblemKind",
-    "QueueChanged", "Removal", "Removed", "Rerun", "Run", "RunChanged", "RunEnded", "RunMessage",
-    "RunResult", "RunStanding", "RunStarted", "RunState", "RunStatus", "RunWarning", "Runs",
-    "Setting", "SettingArguments", "Settings", "Status", "add_to_run", "change_run",
-    "compile_command", "compile_file", "compile_text", "did_you_mean", "differences", "escape",
-    "experiments", "find_experiment", "find_experiments", "find_run", "finish_removals",
-    "finished_run", "follow_logs", "load_experiment", "open_attached", "open_rerun", "open_resumed",
-    "open_run", "open_stopped", "plan_removal", "plan_rerun", "quote", "rerun_command", "run_file",
+    "Options", "Outcome", "Place", "Plan", "PlanArguments", "PlanError", "Problem",
+    "ProblemKind", "QueueChanged", "Removal", "Removed", "Rerun", "Run", "RunChanged",
+    "RunEnded", "RunMessage", "RunResult", "RunStanding", "RunStarted", "RunState", "RunStatus",
+    "RunWarning", "Runs", "Setting", "SettingArguments", "Settings", "Status", "add_to_run",
+    "change_run", "compile_command", "compile_file", "compile_text", "did_you_mean",
+    "differences", "escape", "experiment_directories", "experiments", "find_experiment",
+    "find_experiments", "find_run", "finish_removals", "finished_run", "follow_logs",
+    "load_experiment", "open_attached", "open_rerun", "open_resumed", "open_run",
+    "open_stopped", "plan_removal", "plan_rerun", "quote", "rerun_command", "run_file",
     "run_status", "runs", "short_names", "signal_name", "write_export", "write_plot",
     "write_report",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import AsJson, Quiet, Root, app, say, write_lines
 
 Comments = Annotated[
@@ -107,6 +108,7 @@ def execute(
             metavar="NAME",
             help="Name that groups the experiments.  [default: FILE's stem]",
             show_default=False,
+            autocompletion=completing.names,
         ),
     ] = None,
     comments: Comments = None,
@@ -164,7 +166,14 @@ def resume_(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False),
+        typer.Option(
+            "-n",
+            "--name",
+            metavar="NAME",
+            help="Name of the run.",
+            show_default=False,
+            autocompletion=completing.names,
+        ),
     ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="Run the jobs that failed again, too.")
@@ -219,7 +228,14 @@ def stop(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Name of the run.", show_default=False),
+        typer.Option(
+            "-n",
+            "--name",
+            metavar="NAME",
+            help="Name of the run.",
+            show_default=False,
+            autocompletion=completing.names,
+        ),
     ] = None,
     forget: Annotated[
         bool,

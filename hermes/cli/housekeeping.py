@@ -10,6 +10,7 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import AsJson, Quiet, Root, app, say, write_lines
 from .execute import Comments, with_settings
 
@@ -25,6 +26,7 @@ def rm(
             metavar="ID|WHERE...",
             help="Parts of identifiers, or quoted filters.",
             show_default=False,
+            autocompletion=completing.ids_or_where,
         ),
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
@@ -74,11 +76,19 @@ def rerun(
             metavar="ID [KEY=VALUE]...",
             help="Identifier, or a part of it; parameters and arguments to change.",
             show_default=False,
+            autocompletion=completing.id_or_changes,
         ),
     ],
     name: Annotated[
         str | None,
-        typer.Option("-n", "--name", metavar="NAME", help="Another name.", show_default=False),
+        typer.Option(
+            "-n",
+            "--name",
+            metavar="NAME",
+            help="Another name.",
+            show_default=False,
+            autocompletion=completing.names,
+        ),
     ] = None,
     comments: Comments = None,
     root: Root = None,

@@ -10,6 +10,7 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import AsJson, Root, app, say, write_lines
 
 Where = Annotated[
@@ -18,6 +19,7 @@ Where = Annotated[
         metavar="[WHERE]",
         help="Filter, quoted: 'lr < 0.01 and env = cartpole'.",
         show_default=False,
+        autocompletion=completing.where,
     ),
 ]
 
@@ -36,6 +38,7 @@ def ls(
             metavar="COLUMN",
             help="Sort by a column; `-COLUMN`: the largest first.",
             show_default=False,
+            autocompletion=completing.column,
         ),
     ] = None,
     top: Annotated[
@@ -44,7 +47,12 @@ def ls(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Show these columns.", show_default=False),
+        typer.Option(
+            metavar="A,B",
+            help="Show these columns.",
+            show_default=False,
+            autocompletion=completing.columns,
+        ),
     ] = None,
     all_columns: Annotated[
         bool, typer.Option("--all-columns", help="Show all columns there are.")
@@ -94,6 +102,7 @@ def show(
             metavar="[ID]",
             help="Identifier, or a part of it; the latest one by default.",
             show_default=False,
+            autocompletion=completing.ids,
         ),
     ] = None,
     json: AsJson = False,
@@ -120,6 +129,7 @@ def logs(
             metavar="[ID|WHERE]...",
             help="Parts of identifiers, or quoted filters; the latest experiment by default.",
             show_default=False,
+            autocompletion=completing.ids_or_where,
         ),
     ] = None,
     follow: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import Quiet, Root, app, say
 from .looking import warn
 
@@ -21,6 +22,7 @@ def report(
             metavar="[WHERE]",
             help='Which experiments, such as "status = finished and lr < 0.01"; all by default.',
             show_default=False,
+            autocompletion=completing.where,
         ),
     ] = None,
     output: Annotated[
@@ -56,6 +58,7 @@ def export(
             metavar="[WHERE] FILE",
             help="Filter, quoted; and a file that ends in .csv, .jsonl or .parquet.",
             show_default=False,
+            autocompletion=completing.where_or_file,
         ),
     ],
     curves: Annotated[

@@ -21,7 +21,7 @@ MOST_NAMED = 5
 """Identifiers that are named to somebody whose part fits several."""
 
 
-def directories_of(
+def experiment_directories(
     root: str | os.PathLike[str] | None = None,
     working_directory: str | os.PathLike[str] | None = None,
 ) -> dict[str, str]:
@@ -46,7 +46,7 @@ def find_experiment(
     `root` is as in `experiments`. Raises `HermesError` if that is not one experiment, or if its
     metadata cannot be read.
     """
-    known = directories_of(root, working_directory)
+    known = experiment_directories(root, working_directory)
     if part is not None:
         return read_experiment(known[_the_one(part, known)])
     for directory in known.values():
@@ -92,7 +92,7 @@ def short_names(
 ) -> dict[str, str]:
     """Short parts by which commands find these experiments among all that there are: the time of
     day, or all of the identifier. Blocks."""
-    counts = Counter(map(_time_of_day, directories_of(root, working_directory)))
+    counts = Counter(map(_time_of_day, experiment_directories(root, working_directory)))
     return {
         each: _time_of_day(each) if counts[_time_of_day(each)] < 2 else each for each in identifiers
     }
