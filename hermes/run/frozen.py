@@ -60,7 +60,9 @@ async def in_frozen_code(
         if has_loop():
             with anyio.CancelScope(shield=True):
                 await imports.check()
-                for message in await in_thread(bring_back, frozen):
+                brought = await in_thread(bring_back, frozen)
+                folder.is_kept = not brought.is_all
+                for message in brought.told:
                     warn(message)
     if failure is not None:
         raise failure

@@ -7,8 +7,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 from ..errors import escape
 from ..model import Problem, ProblemKind
@@ -27,21 +28,36 @@ from .files import (
 )
 from .frozen import Frozen, stamp
 
+BROUGHT = frozenset({stat.S_IFREG, stat.S_IFLNK})
+"""Regular files and links; all else means nothing to those who come later."""
 
-def bring_back(frozen: Frozen) -> list[str]:
-    """Brings it to the original of the frozen code. Returns what people are to be told: what could
-    not be brought, and what was put beside something else.
 
-    What has been brought and is changed again later can be brought again.
-    """
+class Brought(NamedTuple):
+    """`told` is what people are to be told: what could not be brought, and what was put beside
+    something else. `is_all` says whether nothing is left that could not be brought."""
+
+    told: list[str]
+    is_all: bool
+
+
+def bring_back(frozen: Frozen) -> Brought:
+    """Brings it to the original of the frozen code. What is changed again later can be brought
+    again."""
     told: list[str] = []
-    is_new = False
+    is_new, is_all = False, True
+
+    def could_not_look(folder: str, exc: OSError) -> None:
+        nonlocal is_all
+        is_all = isinstance(exc, FileNotFoundError) and is_all
+        told.append(f"`{escape(folder)}` could not be looked into: {exc.strerror}")
+
     try:
-        for path in _written(frozen):
+        for path in _written(frozen, could_not_look):
             is_new = True
             try:
                 stored = _bring(frozen, path)
             except OSError as exc:
+                is_all = False
                 told.append(f"{_said(frozen, path)} could not be brought here: {exc.strerror}")
                 continue
             if stored != path:
@@ -52,34 +68,39 @@ def bring_back(frozen: Frozen) -> list[str]:
         if is_new:
             frozen.write()
     except OSError as exc:
-        told.append(f"`{escape(frozen.folder)}` could not be looked through: {exc.strerror}")
-    return told
+        # What was brought would be brought again
+        told.append(f"`{escape(frozen.run_folder)}` could not be written to: {exc.strerror}")
+    return Brought(told, is_all)
 
 
 def _said(frozen: Frozen, path: str) -> str:
     return f"jobs wrote `{escape(path)}` into the frozen code"
 
 
-def _written(frozen: Frozen) -> Iterator[str]:
+def _written(frozen: Frozen, could_not_look: Callable[[str, OSError], None]) -> Iterator[str]:
     """Paths of files and links of the copy that were not there as the run began, or have been
     changed since."""
     links = set(frozen.record.links)
     pending = [""]
     while pending:
         folder = pending.pop()
-        for entry in entries_of(f"{frozen.folder}/{folder}"):
+        try:
+            entries = entries_of(f"{frozen.folder}/{folder}")
+        except OSError as exc:
+            could_not_look(f"{frozen.folder}/{folder}", exc)
+            continue
+        for entry in entries:
             path = f"{folder}{entry.name}"
             if not is_code(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(f"{path}/")
                 continue
-            status = entry.stat(follow_symlinks=False)
-            is_link = stat.S_ISLNK(status.st_mode)
-            if is_link and path in links:
+            status = lstat(entry.path)
+            is_ours = entry.is_symlink() and path in links
+            if status is None or is_ours or stat.S_IFMT(status.st_mode) not in BROUGHT:
                 continue
-            is_kept = is_link or stat.S_ISREG(status.st_mode)
-            if is_kept and stamp(status) != _known(frozen, path):
+            if stamp(status) != _known(frozen, path):
                 yield path
 
 

@@ -8,10 +8,10 @@ All of this blocks.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from .code_files import CodeFiles, code_files, is_code
 from .copying import copy_bytes
 from .files import (
     entries_of,
+    lstat,
     open_regular,
     read_regular,
     remove,
@@ -99,6 +100,16 @@ class Frozen:
             count_linked=len(named),
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no file has lost its content, as when the machine lost its power soon after it
+        was copied. Jobs may have changed files, or removed them."""
+        for path, (size, modified) in self.record.files.items():
+            status = lstat(f"{self.folder}/{path}")
+            if status is not None and status.st_mtime_ns == modified and status.st_size != size:
+                return False
+        return True
+
     def at_start(self, job: Job) -> CodeAtStart:
         """The state of the code with which a job starts: that of then, for its script."""
         path = os.path.normpath(os.path.join(self.record.place, job.argv[job.position]))
@@ -114,13 +125,16 @@ class Frozen:
         """The copy of a file or folder of the original, given by its absolute path; None if it has
         none."""
         path = os.path.normpath(path)
-        is_inside = f"{path}/".startswith(f"{self.top}/")
-        if not is_inside or f"{path}/".startswith(f"{self.run_folder}/"):
+        if f"{path}/".startswith(f"{self.run_folder}/"):
             return None
-        copy = f"{self.folder}{path[len(self.top) :]}"
-        real, folder = os.path.realpath(copy), os.path.realpath(self.folder)
-        is_copied = os.path.exists(copy) and f"{real}/".startswith(f"{folder}/")
-        return copy if is_copied else None
+        folder = os.path.realpath(self.folder)
+        for top in dict.fromkeys((self.top, os.path.realpath(self.top))):
+            if f"{path}/".startswith(f"{top}/"):
+                copy = f"{self.folder}{path[len(top) :]}"
+                is_copied = os.path.exists(copy)
+                if is_copied and f"{os.path.realpath(copy)}/".startswith(f"{folder}/"):
+                    return copy
+        return None
 
     def variables(self, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """What of a job's environment leads to the original, and is to lead to the copy."""
@@ -138,9 +152,9 @@ class Frozen:
         write_atomic(f"{self.run_folder}/{FROZEN}", encoded(self.record), sync=True)
 
 
-def load_frozen(run_folder: str, working_directory: str) -> Frozen | None:
+def load_frozen(run_folder: str, working_directory: str, *, verify: bool = False) -> Frozen | None:
     """The frozen code of a run, whose working directory is here now; None if there is none, or not
-    a whole one."""
+    a whole one. With `verify` each file is looked at."""
     path = f"{run_folder}/{FROZEN}"
     try:
         record = decoded(read_regular(path), FrozenFile, file=FROZEN, path=path)
@@ -153,7 +167,7 @@ def load_frozen(run_folder: str, working_directory: str) -> Frozen | None:
     with suppress(OSError):
         patch = read_regular(f"{run_folder}/{layout.PATCH}")
     frozen = Frozen(run_folder, top, record, Git(record.git, patch))
-    if not os.path.isdir(frozen.working_directory):
+    if not os.path.isdir(frozen.working_directory) or (verify and not frozen.is_whole):
         return None
     if top != record.top:
         _lead_anew(frozen)
@@ -277,17 +291,24 @@ def _copy(source: str, target: str, status: os.stat_result) -> None:
     try:
         writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(status))
         try:
-            try:
-                fcntl.ioctl(writing, FICLONE, reading)
-            except OSError as exc:
-                if exc.errno == errno.ENOSPC:
-                    raise
+            if not _shares_blocks(reading, writing):
                 copy_bytes(reading, writing)
             os.utime(writing, ns=(status.st_atime_ns, status.st_mtime_ns))
         finally:
             os.close(writing)
     finally:
         os.close(reading)
+
+
+def _shares_blocks(reading: int, writing: int) -> bool:
+    """Has one file share the blocks of another, where the file system can."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(writing, FICLONE, reading)
+    except OSError:
+        return False
+    return True
 
 
 def _mode(status: os.stat_result) -> int:

@@ -40,13 +40,9 @@ from .layout import LOCK
 from .metadata import Metadata, SlurmTask
 from .provenance import boot_id, user_name, versions
 from .query import experiments_named
-from .run_record import RunRecord, leave_pointer, lock, remove_pointer, write_record
+from .run_record import RunRecord, keep_room, leave_pointer, lock, remove_pointer, write_record
 from .wishes import Addition, additions, mark_taken, want_jobs, want_threads
 from .writer import Experiment
-
-RESERVE = 64 * 1024
-"""Bytes that a run keeps, in its lock file, for the final metadata of jobs that end when the disk
-is full."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
@@ -87,6 +83,9 @@ class RunFolder:
 
     is_forgotten: bool = False
     """Whether the folder goes when the run is closed, although not all is done."""
+
+    is_kept: bool = False
+    """Whether it does not go, because it holds what jobs wrote and could not be put elsewhere."""
 
     _locked: int
     _real: str
@@ -135,8 +134,8 @@ class RunFolder:
                 if is_new:
                     write_record(folder, run_id, name, plan)
                     leave_pointer(plan, folder, run_id)
-                _keep_room(locked)
-                frozen = load_frozen(folder, str(plan.working_directory))
+                keep_room(locked)
+                frozen = load_frozen(folder, str(plan.working_directory), verify=True)
                 if frozen is not None:
                     git = frozen.git
                 clock = Clock(os.path.dirname(folder), git.suffix)
@@ -404,7 +403,7 @@ class RunFolder:
             want_threads(self.folder, self.plan.settings.threads)
             for part in self.plan.parts[1:]:
                 want_jobs(self.folder, Addition(path=part.path, text=part.text))
-            _keep_room(self._locked)
+            keep_room(self._locked)
             self.clock.renew(os.path.dirname(self.folder))
             if self.journal is not None:
                 self.journal.renew(self.folder)
@@ -423,7 +422,7 @@ class RunFolder:
         if self.journal is not None:
             self.journal.close()
         with contextlib.suppress(OSError):
-            if done or self.is_forgotten:
+            if (done or self.is_forgotten) and not self.is_kept:
                 shutil.rmtree(self.folder)
                 remove_pointer(self.plan, self.run_id)
         os.close(locked)
@@ -455,10 +454,6 @@ def experiments_of(run: RunFolder) -> Iterator[tuple[str, Metadata]]:
     for directory, metadata in experiments_named(run.experiments, run.name):
         if metadata.run_id == run.run_id:
             yield directory, metadata
-
-
-def _keep_room(locked: int) -> None:
-    os.pwrite(locked, bytes(RESERVE), 0)
 
 
 def _way_back(experiments: str, working_directory: str) -> str:

@@ -27,6 +27,10 @@ from .wishes import additions, read_wishes
 
 Warn = Callable[[str], None]
 
+RESERVE = 64 * 1024
+"""Bytes that a run keeps, in its lock file, for the final metadata of jobs that end when the disk
+is full."""
+
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in `run.json`. `recipe` is that of the run's plan.
@@ -224,6 +228,11 @@ def lock(folder: str) -> int | None:
     except OSError:
         pass
     return fd
+
+
+def keep_room(locked: int) -> None:
+    """Keeps the reserve, in the lock file. Raises `OSError`."""
+    os.pwrite(locked, bytes(RESERVE), 0)
 
 
 def is_locked(folder: str) -> bool:

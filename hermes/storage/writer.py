@@ -370,14 +370,15 @@ def command_of(run: Run, job: Job, values: Mapping[str, str]) -> tuple[str, ...]
     With frozen code they lead to the copy.
     """
     words = job.command(values)
-    for index in job.files:
-        path = os.path.join(run.working_directory, words[index])
-        if run.frozen is not None and os.path.isabs(words[index]):
-            words[index] = run.frozen.copy_of(words[index]) or words[index]
-        elif run.plan.settings.cwd == "experiment" and (
-            "/" in words[index] or (index and os.path.exists(path))
-        ):
-            words[index] = path
+    if run.plan.settings.cwd == "experiment":
+        for index in job.files:
+            path = os.path.join(run.working_directory, words[index])
+            if "/" in words[index] or (index and os.path.exists(path)):
+                words[index] = path
+    if run.frozen is not None:
+        for index in job.files:
+            if os.path.isabs(words[index]):
+                words[index] = run.frozen.copy_of(words[index]) or words[index]
     return tuple(words)
 
 

@@ -161,3 +161,21 @@ async def test_a_run_whose_frozen_code_is_gone_is_not_resumed_with_other_code(
     async with hermes.open_stopped(working_directory=project.path, forget=True) as run:
         pass
     assert not copy.parent.exists()
+
+
+async def test_what_cannot_be_brought_back_is_kept_with_the_run(project: Project) -> None:
+    prepare(project)
+    async with project.puppet(settings={"freeze": True}) as job:
+        copy = copy_of(project)
+        await job.do("os.mkdir('new'); open('new/file', 'w').write('kept')")
+        project.write("new", "a file of the user's")
+        job.end()
+    assert job.outcome.ok
+    (told,) = (each for each in job.run.result.warnings if "new/file" in each)
+    assert "something else is in the place of its folder" in told
+    assert (copy / "new" / "file").read_text() == "kept"
+    (project.path / "new").unlink()
+    async with hermes.open_resumed(working_directory=project.path):
+        pass
+    assert (project.path / "new" / "file").read_text() == "kept"
+    assert not copy.parent.exists()

@@ -242,7 +242,8 @@ def test_what_jobs_wrote_comes_back_over_nothing_that_has_changed(repository: La
     lab.write("edited", "by the user\n")
     lab.write("read", "by the user\n")
     (lab.path / "deleted").unlink()
-    (told,) = bring_back(frozen)
+    (told,), is_all = bring_back(frozen)
+    assert is_all
     assert "`edited`" in told
     assert "`edited.1`" in told
     after = {
@@ -260,14 +261,28 @@ def test_what_jobs_wrote_comes_back_over_nothing_that_has_changed(repository: La
     # A resumed run goes on with them
     loaded = load_frozen(frozen.run_folder, str(lab.path))
     assert loaded is not None
-    assert bring_back(loaded) == []
+    assert bring_back(loaded) == ([], True)
     (copy / "new" / "folder" / "file").unlink()
     (copy / "new" / "folder" / "file").write_text("newer")
     with (copy / "appended").open("a") as file:
         file.write("more\n")
-    assert bring_back(loaded) == []
+    assert bring_back(loaded) == ([], True)
     assert (lab.path / "new/folder/file").read_text() == "newer"
     assert (lab.path / "appended").read_text() == "before\nby a job\nmore\n"
+
+
+def test_a_copy_that_lost_power_and_content_is_none(repository: Lab) -> None:
+    lab = repository
+    lab.write("module.py", "code")
+    frozen = frozen_of(lab)
+    path = Path(frozen.folder, "module.py")
+    status = path.stat()
+    for content, time, is_whole in (("by a job", None, True), ("", status.st_mtime_ns, False)):
+        path.write_text(content)
+        if time is not None:
+            os.utime(path, ns=(time, time))
+        loaded = load_frozen(frozen.run_folder, str(lab.path), verify=True)
+        assert (loaded is not None) is is_whole
 
 
 def test_a_project_that_was_moved_has_its_links_led_anew(repository: Lab) -> None:

@@ -20,11 +20,10 @@ from hermes.storage import run_folder
 from hermes.storage.git import Git
 from hermes.storage.metadata import GitState, SlurmTask, StoredFile, now, read_metadata
 from hermes.storage.run_folder import (
-    RESERVE,
     RunFolder,
     experiments_of,
 )
-from hermes.storage.run_record import lock, read_record, runs_in
+from hermes.storage.run_record import RESERVE, lock, read_record, runs_in
 
 from .conftest import Lab, a_job
 
