@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..language.settings import SETTINGS_FILE
 from .asking import Patience
 from .files import entries_of, lstat
 from .git import ask_git, below_home, but_for, top_of
@@ -67,12 +68,17 @@ def _chosen(top: str, tracked: Iterable[str], others: Iterable[str]) -> CodeFile
     small = {
         path: status
         for path, status in _there(top, others)
-        if path not in known and status.st_size < LARGE
+        if path not in known and status.st_size < LARGE and not _may_hold_secrets(path)
     }
     folders = {folder for path in known for folder in _above(path)}
     data = _data(small, folders)
     small = {path: at for path, at in small.items() if data.isdisjoint(_above(path))}
     return CodeFiles(top, {**known, **small}, frozenset(known))
+
+
+def _may_hold_secrets(path: str) -> bool:
+    """Whether an untracked file must not be copied to where git keeps it for others to read."""
+    return os.path.basename(path) == SETTINGS_FILE
 
 
 def _there(top: str, paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result]]:

@@ -55,6 +55,7 @@ def test_what_is_copied_and_what_is_linked(repository: Lab) -> None:
     lab.write("ignored/data", "ignored")
     lab.write("pkg/large", LARGE)
     lab.write("data.bin", LARGE)
+    lab.write(".hermes_settings", "# may hold secrets")
     lab.write("staged", "staged")
     git(lab.path, "add", "staged")
     lab.write("gone")
@@ -71,6 +72,7 @@ def test_what_is_copied_and_what_is_linked(repository: Lab) -> None:
     here = str(lab.path)
     assert found == {
         ".gitignore": "ignored\n*.hermes\n",
+        ".hermes_settings": f"-> {here}/.hermes_settings",
         "job.sh": "changed",
         "pkg/new.py": "untracked",
         "pkg/ignored": f"-> {here}/pkg/ignored",
@@ -86,7 +88,8 @@ def test_what_is_copied_and_what_is_linked(repository: Lab) -> None:
         "x.hermes": f"-> {here}/x.hermes",
     }
     assert os.access(f"{frozen.folder}/run me.sh", os.X_OK)
-    assert frozen.metadata.linked == ("fifo", "ignored", "pkg/ignored", "pkg/large", "x.hermes")
+    linked = (".hermes_settings", "fifo", "ignored", "pkg/ignored", "pkg/large", "x.hermes")
+    assert frozen.metadata.linked == linked
     original, copy = (os.stat(f"{top}/job.sh") for top in (here, frozen.folder))
     assert original.st_mtime_ns == copy.st_mtime_ns
     assert original.st_ino != copy.st_ino
