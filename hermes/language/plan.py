@@ -17,6 +17,7 @@ from ..model import PLACEHOLDER, Job, Options, shell_line
 from .binding import Binder, Binding
 from .checks import problems
 from .kinds import split_sbatch, variables
+from .mistakes import mistakes
 from .options import Option
 from .predecessor import glued_comments
 from .relative import relative_paths
@@ -167,6 +168,7 @@ class Plan:
             found += findings(source, binder.options.paths(), but=("home", "pattern", "operator"))
         found += findings(source, self._document.script_arguments)
         found += findings(source, values_in(self._document.entries))
+        found += mistakes(self._document, self._bindings())
         found += of_options.values()
         found += glued_comments(source, self._document.words_of_lines())
         threads, base = self.settings.threads, self.working_directory

@@ -34,6 +34,10 @@ _ASCII = {
 }
 """Characters that word processors and pages put in place of those of the keyboard."""
 
+_JSON = re.compile(r"[\[{]\"")
+_SEQUENCE = re.compile(r"\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\}", re.ASCII)
+_PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
+
 _BUILTINS = frozenset(
     (
         *(".", "alias", "cd", "eval", "exec", "export", "for", "if", "module", "popd", "pushd"),
@@ -45,7 +49,7 @@ _BUILTINS = frozenset(
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of how some scripts and emoji are written."""
 
-_SUSPICIOUS = re.compile(r"[$`~|<>&;*]|[^\x00-\x7f]")
+_SUSPICIOUS = re.compile(r"[$`~|<>&;*(\[{]|[^\x00-\x7f]")
 
 
 class Finding(NamedTuple):
@@ -98,6 +102,23 @@ def oddity(raw: str) -> Finding | None:
     if "*" in bare:
         text = "is given as it is, because no shell looks for files"
         return Finding("pattern", f"{text}; write the names, or quote the word")
+    return _brackets(raw, bare)
+
+
+def _brackets(raw: str, bare: str) -> Finding | None:
+    """What brackets are no help against: quotes group words and go away, white space separates."""
+    if _JSON.search(_QUOTED.sub(lambda match: match[0][0], raw)):
+        text = "loses its quotes, as in a shell; write `'...'` around it if it is JSON"
+        return Finding("quotes", text)
+    if _SEQUENCE.search(bare):
+        text = "is given as it is, because no shell counts"
+        return Finding("sequence", f"{text}; `PROD(..., key=RANGE[...])` makes jobs, quotes a text")
+    if any(bare.count(opening) > bare.count(closing) for opening, closing in _PAIRS):
+        if bare in ("(", "["):
+            # As `find` and `test` want them
+            return None
+        text = "ends inside a bracket, because white space separates words"
+        return Finding("bracket", f"{text}; quote what is one word")
     return None
 
 
