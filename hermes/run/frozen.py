@@ -125,14 +125,15 @@ def _imported_from_outside(
 ) -> str | None:
     """A folder with code that was copied, of which a Python imports the original. Blocks.
 
-    What lies beside the script is imported from there in any case, and so from the copy.
+    What lies beside the script, or is on the path, is imported from the copy in any case.
     """
-    beside_script = os.path.dirname(script) if script is not None else None
+    known = {os.path.dirname(script) if script is not None else None}
+    real = set(map(os.path.realpath, imports))
     for each in imports:
         if not os.path.isabs(each) or frozen.copy_of(each) is None:
             continue
         # A finder names packages, and what is imported from is the folder above
         path = os.path.dirname(each) if os.path.exists(f"{each}/__init__.py") else each
-        if path != beside_script:
+        if path not in known and os.path.realpath(frozen.copy_of(path) or "") not in real:
             return path
     return None

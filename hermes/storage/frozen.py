@@ -136,6 +136,15 @@ class Frozen:
                     return copy
         return None
 
+    def behind_link(self, path: str) -> str:
+        """The path of what a link in the copy leads to, as it is in the original; other paths as
+        they are."""
+        rest = path.removeprefix(self.folder)
+        is_inside = path.startswith(f"{self.folder}/")
+        real = os.path.realpath(path)
+        is_copied = real.startswith(f"{os.path.realpath(self.folder)}/")
+        return f"{self.top}{rest}" if is_inside and not is_copied else path
+
     def variables(self, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """What of a job's environment leads to the original, and is to lead to the copy."""
         found = {}

@@ -199,7 +199,7 @@ class RunFolder:
         experiments = str(plan.experiments)
         environment = job_variables(name, run_id, plan.settings, frozen)
         here = str(plan.working_directory) if frozen is None else frozen.working_directory
-        find = cache(partial(_program, Path(here), environment.get(b"PATH")))
+        find = cache(partial(_program, Path(here), environment.get(b"PATH"), frozen))
         made = cls(
             plan=plan,
             name=name,
@@ -462,10 +462,13 @@ def _way_back(experiments: str, working_directory: str) -> str:
     return os.path.relpath(os.path.realpath(working_directory), directory)
 
 
-def _program(working_directory: Path, search: bytes | None, word: str) -> str | None:
-    return find_program(
+def _program(
+    working_directory: Path, search: bytes | None, frozen: Frozen | None, word: str
+) -> str | None:
+    path = find_program(
         word, working_directory, os.fsdecode(search) if search is not None else None
     )
+    return path if path is None or frozen is None else frozen.behind_link(path)
 
 
 def _template(

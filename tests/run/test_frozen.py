@@ -140,6 +140,11 @@ async def test_python_imports_the_copy_or_a_warning_tells(
     (told,) = (each for each in result.warnings if "imports from" in each)
     assert f"`{project.path}/src`" in told
     assert "`env: PYTHONPATH=src`" in told
+    # As it is told to do
+    python.write_text(python.read_text().replace("src", "src:$PYTHONPATH"))
+    settings = {"freeze": True, "env": "PYTHONPATH=src"}
+    result = await project.run(f"[[{python}, outer.py]]", settings=settings)
+    assert not any("imports from" in each for each in result.warnings)
 
 
 async def test_a_run_whose_frozen_code_is_gone_is_not_resumed_with_other_code(
