@@ -8,12 +8,16 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import Quiet, Root, app
 
 RunId = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]", help="Id of a run, a part of it, or its name.", show_default=False
+        metavar="[RUN]",
+        autocompletion=completing.names,
+        help="Id of a run, a part of it, or its name.",
+        show_default=False,
     ),
 ]
 

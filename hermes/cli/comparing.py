@@ -12,6 +12,7 @@ import typer
 
 import hermes
 
+from . import completing
 from .app import Root, app, say, write_lines
 from .looking import Where, warn
 
@@ -20,6 +21,7 @@ GroupBy = Annotated[
     typer.Option(
         "--group-by",
         metavar="A,B",
+        autocompletion=completing.columns,
         help="Columns that make groups, or 'all-but seed': all that differ, but for these."
         "  [default: all but seeds]",
         show_default=False,
@@ -42,6 +44,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[WHERE | ID ID]",
+            autocompletion=completing.ids_or_where,
             help="Filter, quoted; or parts of the identifiers of two experiments.",
             show_default=False,
         ),
@@ -52,6 +55,7 @@ def compare(
         typer.Option(
             "--metric",
             metavar="NAME",
+            autocompletion=completing.metrics,
             help="Metric to compare, such as `return` (its last value) or `return.max`; "
             "repeatable.",
             show_default=False,
@@ -143,13 +147,17 @@ def _tell_differences(words: list[str], root: Path | None) -> None:
 
 @app.command(short_help="Draw the curves of a metric.")
 def plot(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", show_default=False)],
+    metric: Annotated[
+        str,
+        typer.Argument(metavar="METRIC", autocompletion=completing.metrics, show_default=False),
+    ],
     where: Where = None,
     x: Annotated[
         str | None,
         typer.Option(
             "-x",
             metavar="METRIC",
+            autocompletion=completing.metrics,
             help="What is on the x axis.  [default: step]",
             show_default=False,
         ),

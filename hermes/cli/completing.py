@@ -108,6 +108,11 @@ def id_or_changes(ctx: typer.Context, incomplete: str) -> Offered:
     return _starting((f"{name}=" for name in known), incomplete)
 
 
+@_quiet
+def metrics(ctx: typer.Context, incomplete: str) -> Offered:
+    return _starting(hermes.experiments(root=_root(ctx)).metrics, incomplete)
+
+
 def _root(ctx: typer.Context) -> Path | None:
     root = ctx.params.get("root")
     return Path(root) if root else None

@@ -127,6 +127,11 @@ class Experiments:
         return self._all[0].columns
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics of all experiments there are."""
+        return self.columns.names(Kind.METRIC)
+
+    @property
     def warnings(self) -> list[str]:
         """What could not be read, and which directories are no experiments."""
         return list(self._all[1])
@@ -261,7 +266,7 @@ class Experiments:
         """The name of a metric, perhaps with an aspect: `return.max`. Raises `HermesError` if no
         experiment has it."""
         name = text.removeprefix(f"{Kind.METRIC}:")
-        known = self.columns.names(Kind.METRIC)
+        known = self.metrics
         metric, _, aspect = name.rpartition(".")
         if name in known or (metric in known and aspect in aspects):
             return name

@@ -21,6 +21,8 @@ def desk(desk: Desk) -> Desk:
             parameters={"lr": str(number)},
             arguments=("--lr", str(number), "--layers", "64"),
         )
+    directory = desk.path / "experiments" / "train" / "name1" / identifier(1)
+    (directory / "a.csv").write_text("step,return,ret2\n1,2,3\n")
     return desk
 
 
@@ -57,6 +59,12 @@ def offered(desk: Desk, line: str) -> list[str]:
         ("hermes exec -n n", ["name2", "name1", "name0"]),
         ("hermes resume -n name1", ["name1"]),
         ("hermes export ", []),
+        ("hermes compare 120000000001 120000000000", ["120000000000"]),
+        ("hermes compare --group-by lr,la", ["lr,layers"]),
+        ("hermes compare --metric ret", ["return", "ret2"]),
+        ("hermes plot ret2", ["ret2"]),
+        ("hermes plot ret2 -x retu", ["return"]),
+        ("hermes pause name1", ["name1"]),
     ],
 )  # fmt: skip
 def test_what_is_offered(desk: Desk, line: str, found: list[str]) -> None:
