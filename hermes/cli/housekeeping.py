@@ -42,7 +42,7 @@ def rm(
     what was removed count as done with: `hermes resume` and `hermes exec --resume` do not start
     them again, unless `--again`.
     """
-    from hermes.show.text import size
+    from hermes.show.amounts import size
 
     finished = hermes.finish_removals(root)
     if finished and not quiet:

@@ -17,11 +17,8 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from ..errors import HermesError, did_you_mean, escape
 from ..storage.metadata import Metadata
 from ..storage.query import Experiment
-from .averaging import Picture, PlotArguments, pictured
 from .columns import Columns
-from .comparing import Comparison, compared
 from .filters import parse
-from .grouping import Grouping, chosen, grouped
 from .listing import Listing
 from .metrics.curves import Curve, Summary
 from .places import folders_of
@@ -29,7 +26,11 @@ from .reading import curve_of, metadata_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text
 
 if TYPE_CHECKING:
+    # What only some calls need is imported by them: a list of experiments is to be there at once
+    from .averaging import Picture, PlotArguments
+    from .comparing import Comparison
     from .figures import Figure
+    from .grouping import Grouping
 
 MOST_NAMED = 8
 """Metrics that are named to somebody who has asked for one that there is not."""
@@ -210,6 +211,8 @@ class Experiments:
         there are. Only what has finished counts, or everything `with_failed`. The comparison's
         `notes` say what was left out. Raises `HermesError`.
         """
+        from .comparing import compared
+
         named = (metric,) if isinstance(metric, str) else metric
         metrics = [self._metric(each, ASPECTS) for each in named]
         return compared(self._grouped(group_by, with_failed), metrics)
@@ -226,6 +229,8 @@ class Experiments:
         with_failed: bool = False,
     ) -> Picture:
         """The numbers of what `plot` draws: the mean curve of each group, with its interval."""
+        from .averaging import pictured
+
         name = self._metric(metric)
         across = None if x is None else self._metric(x)
         return pictured(
@@ -259,6 +264,8 @@ class Experiments:
         return figure(self.picture(metric, **options))
 
     def _grouped(self, group_by: str | Sequence[str] | None, with_failed: bool) -> Grouping:
+        from .grouping import chosen, grouped
+
         columns = chosen(self._rows, group_by, self.columns.find)
         return grouped(self._rows, columns, with_failed=with_failed)
 
@@ -350,8 +357,8 @@ def _list_of(metrics: Iterable[str]) -> str:
 
 
 def _time_of_day(identifier: str) -> str:
-    parts = identifier.split("_")
-    return parts[3] if len(parts) > 3 else identifier
+    # Behind `2026_11_20_`, in rlmate's too
+    return identifier[11:23]
 
 
 def _key(value: Value | None) -> tuple[int, float, str] | None:

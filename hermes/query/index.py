@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+import zlib
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 from .. import __version__
@@ -19,8 +21,18 @@ from ..storage.files import open_regular, read_regular, write_atomic
 from ..storage.layout import EXPERIMENTS, FORMATS, INDEX, RUNS, index_elsewhere, index_file
 from .packing import CHUNK, Chunk, DamagedError, Record, packed
 
-MADE_BY = f"{FORMATS[INDEX]} {__version__}"
-"""Another Hermes may read other things in the same files, so its index is made anew."""
+
+def _made_by() -> str:
+    """Another Hermes, or one that was edited, may read other things in the same files: its index is
+    made anew."""
+    with suppress(OSError):
+        files = sorted(Path(__file__).parent.rglob("*.py"))
+        sizes = repr([(file.name, file.stat().st_size) for file in files])
+        return f"{FORMATS[INDEX]} {__version__} {zlib.crc32(sizes.encode()):08x}"
+    return f"{FORMATS[INDEX]} {__version__}"
+
+
+MADE_BY = _made_by()
 
 PATIENCE = 5.0
 """Seconds to wait for another process, which holds the lock for as long as it writes one change."""
@@ -40,7 +52,7 @@ class Index:
         is_own = os.path.basename(folder) == EXPERIMENTS or os.path.isdir(f"{folder}/{RUNS}")
         self.path = index_file(folder) if is_own else index_elsewhere(folder)
         self.chunks: dict[int, Chunk] = {}
-        self._state = ""
+        self._state: str | None = None
         self._is_damaged = False
         try:
             with self._opened(to_write=False) as database:
@@ -54,14 +66,14 @@ class Index:
 
     def _read(self, database: sqlite3.Connection) -> None:
         """Takes up what is in the database. Raises `DamagedError` and `sqlite3.Error`."""
-        self.chunks, self._state = {}, ""
+        self.chunks, self._state = {}, None
         found = database.execute(_MADE).fetchone()
         if found is not None and found[0] == MADE_BY:
             rows = database.execute("SELECT id, data FROM chunks").fetchall()
             self.chunks = {number: Chunk(data) for number, data in rows}
             self._state = found[1]
 
-    def store(self, records: Sequence[Record], gone: Collection[tuple[str, str]]) -> None:
+    def store(self, added: Chunk | None, gone: Collection[tuple[str, str]]) -> None:
         """Adds experiments, and takes away those of which place and name are `gone`.
 
         Where that is not possible nothing changes: they are read again the next time.
@@ -69,14 +81,14 @@ class Index:
         with suppress(OSError, sqlite3.OperationalError):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             try:
-                self._write(records, gone)
+                self._write(added, gone)
             except (sqlite3.DatabaseError, DamagedError) as exc:
                 if isinstance(exc, sqlite3.OperationalError):
                     raise
                 self._is_damaged = True
-                self._write(records, gone)
+                self._write(added, gone)
 
-    def _write(self, records: Sequence[Record], gone: Collection[tuple[str, str]]) -> None:
+    def _write(self, added: Chunk | None, gone: Collection[tuple[str, str]]) -> None:
         if self._is_damaged:
             for path in (f"{self.path}-journal", self.path):
                 with suppress(FileNotFoundError):
@@ -86,34 +98,43 @@ class Index:
             # If the system goes down, what has not reached the disk is told by its checksum
             database.execute("PRAGMA synchronous = OFF")
             database.execute("BEGIN IMMEDIATE")
-            self._store(database, records, gone)
+            self._take_up(database)
+            # Not known again before all of it is in the file
+            self._state = None
+            self._change(database, added, gone)
+            # Two processes may write without knowing of each other, so it is not counted
+            state = os.urandom(12).hex()
+            database.execute("UPDATE made SET state = ?", (state,))
             database.execute("COMMIT")
+        self._state = state
 
-    def _store(
+    def _change(
         self,
         database: sqlite3.Connection,
-        records: Sequence[Record],
+        added: Chunk | None,
         gone: Collection[tuple[str, str]],
     ) -> None:
-        self._take_up(database)
-        replaced = {*gone, *((record.place, record.name) for record in records)}
-        remaining = list(records)
+        replaced = set(gone)
+        if added is not None:
+            replaced.update(zip(added.places, added.names, strict=True))
+        names = {name for _, name in replaced}
+        records: list[Record] = []
         for number, chunk in list(self.chunks.items()):
-            names = zip(chunk.places, chunk.names, strict=True)
-            kept = [place for place, each in enumerate(names) if each not in replaced]
-            if len(kept) == len(chunk) >= CHUNK // 2:
+            if len(chunk) >= CHUNK // 2 and names.isdisjoint(chunk.names):
                 continue
-            # Small ones are put together
-            remaining += [chunk.record(place) for place in kept]
+            # Small ones are put together, too
+            kept = (each for each in chunk.records() if (each.place, each.name) not in replaced)
+            records += kept
             database.execute("DELETE FROM chunks WHERE id = ?", (number,))
             del self.chunks[number]
-        for start in range(0, len(remaining), CHUNK):
-            data = packed(remaining[start : start + CHUNK])
-            made = database.execute("INSERT INTO chunks (data) VALUES (?)", (data,))
-            self.chunks[made.lastrowid or 0] = Chunk(data)
-        # Two processes may write without knowing of each other, so it is not counted
-        self._state = os.urandom(12).hex()
-        database.execute("UPDATE made SET state = ?", (self._state,))
+        if added is not None and records:
+            records += added.records()
+        made = [] if added is None or records else [added]
+        for start in range(0, len(records), CHUNK):
+            made.append(Chunk(packed(records[start : start + CHUNK])))
+        for chunk in made:
+            done = database.execute("INSERT INTO chunks (data) VALUES (?)", (chunk.data,))
+            self.chunks[done.lastrowid or 0] = chunk
 
     def _take_up(self, database: sqlite3.Connection) -> None:
         """What other processes have stored meanwhile; an index of another Hermes is emptied."""

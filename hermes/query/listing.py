@@ -146,20 +146,26 @@ class _Reading:
         self, chunk: Chunk, there: Mapping[str, Mapping[str, object]], known: dict[str, set[str]]
     ) -> Iterator[tuple[str, str]]:
         """Takes over what has been left alone, and yields place and name of what has not."""
-        nothing: Mapping[str, object] = {}
-        names = zip(chunk.places, chunk.names, strict=True)
-        stamps = [there.get(place, nothing).get(name) for place, name in names]
-        numbers: Sequence[int] = range(len(chunk))
-        if stamps != chunk.stamps:
-            both = zip(numbers, stamps, chunk.stamps, strict=True)
-            numbers = [number for number, now, then in both if now == then]
-            changed = set(range(len(chunk))).difference(numbers)
-            yield from ((chunk.places[number], chunk.names[number]) for number in changed)
-        for number in numbers:
-            known[chunk.places[number]].add(chunk.names[number])
+        numbers: list[int] = []
+        start = 0
+        for place, count in chunk.runs:
+            names = chunk.names[start : start + count]
+            then = chunk.stamps[start : start + count]
+            now = list(map(there.get(place, {}).get, names))
+            if now == then:
+                known[place].update(names)
+                numbers += range(start, start + count)
+            else:
+                for number, name in enumerate(names):
+                    if now[number] == then[number]:
+                        known[place].add(name)
+                        numbers.append(start + number)
+                    else:
+                        yield place, name
+            start += count
         if not self._seen.isdisjoint(chunk.names):
             numbers = [number for number in numbers if chunk.names[number] not in self._seen]
-        self._seen.update(chunk.names[number] for number in numbers)
+        self._seen.update(map(chunk.names.__getitem__, numbers))
         self.parts.append(_Part(chunk, self._folder, numbers))
 
     def _read(self, place: str, name: str, stamp: Stamp | None) -> None:
@@ -186,10 +192,11 @@ class _Reading:
             self._store(())
 
     def _store(self, gone: Sequence[tuple[str, str]]) -> None:
+        chunk = None
         if self._to_store:
             chunk = Chunk(packed(self._to_store))
             self.parts.append(_Part(chunk, self._folder, range(len(chunk))))
-        self._index.store(self._to_store, gone)
+        self._index.store(chunk, gone)
         self._to_store = []
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -30,6 +31,9 @@ SPARSE = 4
 
 Stamp: TypeAlias = tuple[int, ...]
 """By which one sees that an experiment has been left alone."""
+
+_FIELDS = Summary.__struct_fields__
+"""Each is a column, as most often only the last value is asked for."""
 
 Stored: TypeAlias = Any
 """A value as it is packed: None, a bool, a number, a text or a list of these."""
@@ -58,7 +62,7 @@ class Record(NamedTuple):
     name: str
     stamp: Stamp
     shape: Shape
-    cells: Mapping[str, Stored]
+    cells: Mapping[Kind, Mapping[str, Stored]]
 
 
 def record_of(
@@ -66,16 +70,18 @@ def record_of(
 ) -> Record:
     """An experiment to be packed."""
     options = arguments_of(metadata.arguments)
-    cells: dict[str, Stored] = {
-        f"{Kind.PARAMETER}:{name}": text for name, text in metadata.parameters.items()
+    meta = meta_of(metadata)
+    cells: dict[Kind, Mapping[str, Stored]] = {
+        Kind.PARAMETER: metadata.parameters,
+        Kind.ARGUMENT: {
+            name: texts[0] if len(texts) == 1 else texts for name, texts in options.items()
+        },
+        Kind.META: {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in meta.items()
+        },
+        Kind.METRIC: metrics,
     }
-    for name, texts in options.items():
-        cells[f"{Kind.ARGUMENT}:{name}"] = texts[0] if len(texts) == 1 else texts
-    for name, value in meta_of(metadata).items():
-        stored = value.isoformat() if isinstance(value, datetime) else value
-        cells[f"{Kind.META}:{name}"] = list(stored) if isinstance(stored, tuple) else stored
-    for name, summary in metrics.items():
-        cells[f"{Kind.METRIC}:{name}"] = list(msgspec.structs.astuple(summary))
     shape = Shape(
         tuple(metadata.parameters),
         tuple(options),
@@ -102,15 +108,20 @@ def _clashes(
 
 
 class Chunk:
-    """Some experiments, whose columns are unpacked when they are asked for."""
+    """Some experiments, whose columns are unpacked when they are asked for.
+
+    `names`, `places`, `stamps` and `shapes` are theirs, one by one. `runs` are their places, and
+    how many experiments are in each.
+    """
 
     def __init__(self, data: bytes) -> None:
         """Raises `DamagedError`."""
         try:
             head, self._packed = _checked(data)
-            places, of_places, names, stamps, shapes, of_shapes, keys = _decoded(head)
+            runs, names, stamps, shapes, of_shapes, keys = _decoded(head)
             self.names: list[str] = names
-            self.places: list[str] = [places[number] for number in of_places]
+            self.runs: list[tuple[str, int]] = [(place, count) for place, count in runs]
+            self.places: list[str] = [place for place, count in self.runs for _ in range(count)]
             self.stamps: list[Stamp] = list(zip(*stamps, strict=True))
             made = [_shape(each) for each in shapes]
             self.shapes: list[Shape] = [made[number] for number in of_shapes]
@@ -182,28 +193,38 @@ class Chunk:
 
     def _of_metric(self, name: str) -> Values:
         metric, _, aspect = name.rpartition(".")
-        alone = _mapped(_ASPECT["last"], self.stored(Kind.METRIC, name))
+        alone = self.stored(Kind.METRIC, f"last:{name}")
         if aspect not in ASPECTS:
             return alone
-        return _first([alone, _mapped(_ASPECT[aspect], self.stored(Kind.METRIC, metric))])
+        return _first([alone, self.stored(Kind.METRIC, f"{aspect}:{metric}")])
 
-    def record(self, place: int) -> Record:
-        """An experiment as it can be packed again."""
-        found = {key: self.stored(*_split(key))[place] for key in self._keys_of(place)}
-        return Record(
-            self.places[place],
-            self.names[place],
-            self.stamps[place],
-            self.shapes[place],
-            {key: value for key, value in found.items() if value is not None},
-        )
+    def records(self) -> Iterator[Record]:
+        """The experiments as they can be packed again."""
+        for place, shape in enumerate(self.shapes):
+            names = {
+                Kind.PARAMETER: shape.parameters,
+                Kind.ARGUMENT: shape.arguments,
+                Kind.META: META,
+            }
+            cells: dict[Kind, Mapping[str, Stored]] = {
+                kind: {
+                    name: value
+                    for name in each
+                    if (value := self.stored(kind, name)[place]) is not None
+                }
+                for kind, each in names.items()
+            }
+            cells[Kind.METRIC] = self.metrics(place)
+            yield Record(self.places[place], self.names[place], self.stamps[place], shape, cells)
 
-    def _keys_of(self, place: int) -> Iterator[str]:
-        shape = self.shapes[place]
-        yield from (f"{Kind.PARAMETER}:{name}" for name in shape.parameters)
-        yield from (f"{Kind.ARGUMENT}:{name}" for name in shape.arguments)
-        yield from (f"{Kind.META}:{name}" for name in META)
-        yield from (f"{Kind.METRIC}:{name}" for name in shape.metrics)
+    def metrics(self, place: int) -> Mapping[str, Summary]:
+        """What sums up the curves of an experiment."""
+        return {
+            name: Summary(
+                *(self.stored(Kind.METRIC, f"{field}:{name}")[place] for field in _FIELDS)
+            )
+            for name in self.shapes[place].metrics
+        }
 
 
 class PackedRow(Row):
@@ -271,10 +292,7 @@ class PackedRow(Row):
 
     @property
     def metrics(self) -> Mapping[str, Summary]:
-        stored = self._chunk.stored
-        return {
-            name: Summary(*stored(Kind.METRIC, name)[self._place]) for name in self._shape.metrics
-        }
+        return self._chunk.metrics(self._place)
 
     @property
     def names(self) -> Mapping[Kind, Sequence[str]]:
@@ -301,36 +319,47 @@ class PackedRow(Row):
 
 def packed(records: Sequence[Record]) -> bytes:
     """Some experiments as a chunk's data."""
-    places = {record.place: None for record in records}
+    records = sorted(records, key=lambda record: record.place)
+    places = Counter(record.place for record in records)
     shapes = {record.shape: None for record in records}
-    of_places = {place: number for number, place in enumerate(places)}
     of_shapes = {shape: number for number, shape in enumerate(shapes)}
-    having: dict[str, list[int]] = {}
-    values: dict[str, list[Stored]] = {}
-    for number, record in enumerate(records):
-        for key, value in record.cells.items():
-            if key not in having:
-                having[key], values[key] = [], []
-            having[key].append(number)
-            values[key].append(value)
+    columns: dict[str, bytes] = {}
+    for kind in Kind:
+        having: dict[str, list[int]] = {}
+        values: dict[str, list[Stored]] = {}
+        for number, record in enumerate(records):
+            for name, value in record.cells[kind].items():
+                if name not in having:
+                    having[name], values[name] = [], []
+                having[name].append(number)
+                values[name].append(value)
+        for name, numbers_ in having.items():
+            if kind is Kind.METRIC:
+                for field in _FIELDS:
+                    numbers = [getattr(each, field) for each in values[name]]
+                    columns[f"{kind}:{field}:{name}"] = _column(numbers_, numbers, len(records))
+            else:
+                columns[f"{kind}:{name}"] = _column(numbers_, values[name], len(records))
     head = [
-        list(places),
-        [of_places[record.place] for record in records],
+        list(places.items()),
         [record.name for record in records],
         list(zip(*(record.stamp for record in records), strict=True)),
         list(shapes),
         [of_shapes[record.shape] for record in records],
-        list(having),
+        list(columns),
     ]
-    columns = [_column(having[key], values[key], len(records)) for key in having]
-    return _with_check(_encoded(head), list(map(_encoded, columns)))
+    return _with_check(_encoded(head), list(columns.values()))
 
 
-def _column(having: list[int], values: list[Stored], count: int) -> Stored:
+def _column(having: list[int], values: list[Stored], count: int) -> bytes:
+    return _encoded(_shortened(having, values, count))
+
+
+def _shortened(having: list[int], values: list[Stored], count: int) -> Stored:
     """All values, the one that all have, or those that there are and whose they are."""
     if len(having) == count:
         first = values[0]
-        is_one = isinstance(first, str | bool) and values.count(first) == count
+        is_one = isinstance(first, str | int) and values.count(first) == count
         if is_one and {*map(type, values)} == {type(first)}:
             return ["one", first]
         return ["all", values]
@@ -402,19 +431,6 @@ def _typed(stored: Stored) -> Value:
 
 def _as_tuple(stored: Stored) -> Value:
     return tuple(stored) if isinstance(stored, list) else stored
-
-
-def _aspect(name: str) -> Callable[[Stored], float]:
-    place = Summary.__struct_fields__.index(name)
-    return lambda stored: stored[place]
-
-
-_ASPECT = {name: _aspect(name) for name in ASPECTS}
-
-
-def _split(key: str) -> tuple[Kind, str]:
-    kind, _, name = key.partition(":")
-    return Kind(kind), name
 
 
 def _shape(stored: Stored) -> Shape:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ..query.columns import DURATIONS, TIMES
 from ..query.found import Experiments
 from ..query.rows import Column, Kind, Row, Value
-from .text import duration
+from .amounts import duration
 
 NOTHING = "-"
 """What stands in a table where there is no value."""

@@ -18,7 +18,8 @@ from ..query.found import FoundExperiment
 from ..query.metrics.curves import Summary
 from ..storage.layout import PATCH, STDERR, STDOUT
 from ..storage.metadata import Metadata, StoredFile
-from .text import TAIL_LINES, duration, relative, size, tail
+from .amounts import duration, size
+from .text import TAIL_LINES, relative, tail
 
 MOST_FILES = 20
 """Files that are listed; how many more there are is told."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..query.columns import Columns
 from ..query.found import FoundExperiment
 from . import table
-from .text import duration
+from .amounts import duration
 
 
 def lines(found: Sequence[FoundExperiment], shorts: Mapping[str, str], width: int) -> Iterator[str]:

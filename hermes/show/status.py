@@ -9,7 +9,8 @@ from datetime import datetime
 
 from ..errors import HermesError, escape
 from ..run.status import FinishedRun, JobStatus, RunState, RunStatus
-from .text import Differences, duration, jobs, relative, short_identifier, tail
+from .amounts import duration
+from .text import Differences, jobs, relative, short_identifier, tail
 
 HEAD = ["id", "name", "began", "done", "running", "failed", "left", "time left", "runner"]
 

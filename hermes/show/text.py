@@ -28,6 +28,7 @@ from ..run.standing import Standing
 from ..storage.files import open_regular
 from ..storage.layout import STDERR, STDOUT
 from ..storage.writer import rerun_command
+from .amounts import duration as duration
 
 TAIL_LINES = 10
 """Lines of stderr that are shown of a failed job."""
@@ -337,21 +338,3 @@ def last_line(directory: str) -> str:
 
 def jobs(count: int) -> str:
     return f"{count} job" if count == 1 else f"{count} jobs"
-
-
-def size(count: float) -> str:
-    """`12 B`, `3.4 MiB`."""
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while count >= 1024 and len(units) > 1:
-        count /= 1024
-        del units[0]
-    return f"{count:.0f} B" if units[0] == "B" else f"{count:.1f} {units[0]}"
-
-
-def duration(seconds: float) -> str:
-    """`3.2 s`, `4:07`, `2:03:10`."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -160,7 +160,7 @@ def test_columns_that_few_have_take_little_room() -> None:
         records.append(record_of("train/test", (1, 2), made_, {}))
     chunk = Chunk(packed(records))
     assert len(chunk.data) < 500 * 1000
-    assert [chunk.record(number) for number in range(1000)] == records
+    assert list(chunk.records()) == records
     rows = [PackedRow(chunk, number, "experiments") for number in range(1000)]
     assert rows[7].value(Column("only_7", (Kind.ARGUMENT, Kind.PARAMETER))) == 1
     assert rows[7].value(Column("only_8", (Kind.PARAMETER,))) is None

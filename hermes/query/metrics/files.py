@@ -117,9 +117,10 @@ def _read(
             path = escape(os.path.relpath(source.path, directory))
             problems.append(f"`{path}`: {wrong}")
     for (rank, where), sink in sinks.items():
-        label = where if rank == "events" else _label(where, directory)
         for name, target in sink.found.items():
-            key = f"{label}/{name}" if of_kind.get(name) == rank else name
+            key = name
+            if of_kind.get(name) == rank:
+                key = f"{where if rank == 'events' else _label(where, directory)}/{name}"
             if key not in of_kind:
                 # Also of those that nobody has asked for: names must not depend on that
                 of_kind[key] = rank
@@ -186,7 +187,7 @@ def _sources(directory: str, given: Collection[str]) -> list[_Source]:
     found = []
     for path in _files(directory):
         relative = path[len(directory) :].lstrip("/")
-        name = os.path.basename(path)
+        folder, _, name = relative.rpartition("/")
         if relative in given or relative.endswith(PART):
             continue
         if relative in OWN:
@@ -195,7 +196,7 @@ def _sources(directory: str, given: Collection[str]) -> list[_Source]:
             continue
         kind = _kind(name)
         if kind is not None:
-            found.append(_Source(kind, path, os.path.dirname(relative)))
+            found.append(_Source(kind, path, folder))
     return sorted(found, key=lambda each: (_KINDS.index(each.kind), each.path))
 
 

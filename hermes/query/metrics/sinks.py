@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from .curves import Curve, Summary
@@ -42,7 +43,13 @@ class Sink(Generic[Target]):
 
 def step_name(names: Collection[str]) -> str | None:
     """Which of the columns tells the step, if one does."""
-    by_lower = {name.lower(): name for name in reversed(list(names))}
+    return _step_name(tuple(names))
+
+
+@lru_cache(maxsize=1000)
+def _step_name(names: tuple[str, ...]) -> str | None:
+    # A file has the same columns again and again
+    by_lower = {name.lower(): name for name in reversed(names)}
     return next((by_lower[each] for each in STEPS if each in by_lower), None)
 
 
