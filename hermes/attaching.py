@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -26,6 +27,7 @@ from .language.plan import Plan
 from .run import finding
 from .run.finding import FoundRun, Purpose
 from .run.logs import Follower, Stream
+from .run.standing import Standing
 from .storage.kept import KeptReader
 from .storage.layout import STDERR, STDOUT
 from .storage.run_record import is_locked
@@ -141,6 +143,7 @@ class _Watcher:
         self._send = send
         self._timing = timing
         self._follow_logs = follow_logs
+        self._has_looked = False
         self.follower = Follower(self._take)
 
     async def watch(self) -> None:
@@ -160,6 +163,8 @@ class _Watcher:
         # Asked before: what was written until then is read after
         is_led = is_locked(self._run.found.record.folder)
         events = self._reader.read()
+        if not self._has_looked:
+            self._has_looked, events = True, _summed_up(events)
         has_ended = any(isinstance(event, RunEnded) for event in events[-1:])
         return has_ended or self._reader.is_gone or not is_led, events
 
@@ -196,6 +201,18 @@ class _Watcher:
             # Nobody listens any more
             return False
         return True
+
+
+def _summed_up(events: list[Event]) -> list[Event]:
+    """Where a run stands after all that it has told so far, and its end if it has come to that."""
+    standing, stands = Standing(), None
+    for event in events:
+        standing.take(event)
+        stands = event if isinstance(event, RunStanding) else stands
+    last = [event for event in events[-1:] if isinstance(event, RunEnded)]
+    if stands is None:
+        return events
+    return [standing.as_event(replace(stands, whole=standing.whole)), *last]
 
 
 def _sizes(directory: str) -> tuple[int, int]:

@@ -153,20 +153,20 @@ class RunStanding(Event):
     namespace: str | None
     pid: int
     began: float
-    threads: int
-    is_paused: bool
     whole: int
-    total: int
-    done: int
-    failed: int
-    undone: int
     succeeded_before: int
     failed_before: int
-    at_once: int
-    running: tuple[JobStarted, ...]
-    latest: tuple[tuple[JobStarted, Outcome], ...]
-    durations: tuple[float, ...]
-    queue: QueueChanged | None
+    threads: int = 1
+    is_paused: bool = False
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    undone: int = 0
+    at_once: int = 1
+    running: tuple[JobStarted, ...] = ()
+    latest: tuple[tuple[JobStarted, Outcome], ...] = ()
+    durations: tuple[float, ...] = ()
+    queue: QueueChanged | None = None
 
 
 def _plain(value: Any) -> Any:

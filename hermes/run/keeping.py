@@ -7,18 +7,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
-from ..events import Event, JobEnded, JobStarted, RunStanding
-from ..model import Outcome
+from ..events import Event, RunStanding
 from ..storage.journal import Machine
 from ..storage.kept import KeptWriter
 from ..storage.run_folder import RunFolder
-from .standing import Standing
+from .standing import Standing, shortened
 from .survey import Reason
-
-LATEST = 8
-"""Jobs that ended last, of which one is told who comes later."""
 
 
 class Keeper:
@@ -47,14 +42,14 @@ class Keeper:
             while self._new:
                 event = self._new.popleft()
                 self._standing.take(event)
-                events.append(_shortened(event))
+                events.append(shortened(event))
             if events:
                 self._began = self._began or events[0].time
                 self._writer.write(events, self._stands)
 
     def _stands(self, part: int) -> RunStanding:
-        folder, standing, here = self._folder, self._standing, Machine.here()
-        return RunStanding(
+        folder, here = self._folder, Machine.here()
+        base = RunStanding(
             run_id=folder.run_id,
             name=folder.name,
             part=part,
@@ -63,39 +58,8 @@ class Keeper:
             namespace=here.namespace,
             pid=os.getpid(),
             began=self._began,
-            threads=standing.threads,
-            is_paused=standing.is_paused,
             whole=folder.plan.count,
-            total=standing.total,
-            done=standing.done,
-            failed=standing.failed,
-            undone=standing.undone,
             succeeded_before=self._passed(Reason.SUCCEEDED),
             failed_before=self._passed(Reason.FAILED),
-            at_once=standing.at_once,
-            running=tuple(_started(each) for each, _ in standing.running.values()),
-            latest=tuple(
-                (_started(started), _outcome(outcome))
-                for started, outcome in list(standing.latest)[-LATEST:]
-            ),
-            durations=tuple(standing.durations),
-            queue=standing.queue,
         )
-
-
-def _shortened(event: Event) -> Event:
-    """Without what stands in the experiment directory, and is only needed if something fails."""
-    match event:
-        case JobStarted():
-            return _started(event)
-        case JobEnded():
-            return replace(event, outcome=_outcome(event.outcome))
-    return event
-
-
-def _started(event: JobStarted) -> JobStarted:
-    return replace(event, argv=())
-
-
-def _outcome(outcome: Outcome) -> Outcome:
-    return replace(outcome, argv=()) if outcome.ok else outcome
+        return self._standing.as_event(base)

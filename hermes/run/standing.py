@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 
 from ..events import (
     Event,
@@ -21,6 +22,9 @@ from .estimate import time_left
 
 RECENT = 100
 """Jobs that ended last, by whose durations the time left is estimated."""
+
+LATEST = 8
+"""Jobs that ended last, of which one is told who comes later."""
 
 UNDONE = frozenset({Status.CANCELLED, Status.LOST})
 """How jobs end that a resumed run starts again."""
@@ -96,6 +100,27 @@ class Standing:
         self.latest = deque(event.latest, RECENT)
         self.queue = event.queue
 
+    def as_event(self, base: RunStanding) -> RunStanding:
+        """All of this as an event. What stands here nowhere, and how many jobs there are, is taken
+        from `base`."""
+        return replace(
+            base,
+            time=time.time(),
+            threads=self.threads,
+            is_paused=self.is_paused,
+            total=self.total,
+            done=self.done,
+            failed=self.failed,
+            undone=self.undone,
+            at_once=self.at_once,
+            running=tuple(_started(each) for each, _ in self.running.values()),
+            latest=tuple(
+                (_started(started), outcome) for started, outcome in list(self.latest)[-LATEST:]
+            ),
+            durations=tuple(self.durations),
+            queue=self.queue,
+        )
+
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, up to its end."""
@@ -108,6 +133,20 @@ class Standing:
         running = [now - since for _, since in self.running.values()]
         waiting = max(0, self.total - self.done - len(running))
         return time_left(self.durations, running, waiting, self.at_once)
+
+
+def shortened(event: Event) -> Event:
+    """Without words that stand in the experiment directory, and are only shown if a job fails."""
+    match event:
+        case JobStarted():
+            return _started(event)
+        case JobEnded(outcome=outcome) if outcome.ok:
+            return replace(event, outcome=replace(outcome, argv=()))
+    return event
+
+
+def _started(event: JobStarted) -> JobStarted:
+    return replace(event, argv=())
 
 
 def _monotonic(moment: float) -> float:
