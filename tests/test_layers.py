@@ -29,7 +29,7 @@ LAYERS = (
     "language.writing", "language.changes", "language.plan", "language.compiling",
     "storage.layout", "storage.disks", "storage.files", "storage.copying", "storage.mending",
     "storage.metadata", "storage.asking", "storage.git", "storage.code",
-    "storage.code_files", "storage.code_store", "storage.frozen",
+    "storage.code_files", "storage.code_store", "storage.frozen", "storage.freezing",
     "storage.bringing_back", "storage.job_variables",
     "storage.environments",
     "storage.identifiers", "storage.provenance", "storage.journal", "storage.kept",

@@ -3,38 +3,25 @@
     <run folder>/code/          a copy of the repository, or of the working directory alone
     <run folder>/frozen.json    which files were copied, and which are links to the original
 
-All of this blocks.
+`freezing` makes both. All of this blocks.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from ..errors import HermesError
-from ..language.plan import Plan
 from ..model import Job
-from . import code_store, layout
-from .asking import Patience
+from . import layout
 from .code import CodeAtStart
-from .code_files import CodeFiles, code_files, is_code
-from .copying import copy_bytes
 from .files import (
-    entries_of,
     lstat,
-    open_regular,
     read_regular,
-    remove,
-    unfinished,
-    write_all,
     write_atomic,
 )
 from .git import Git
@@ -43,9 +30,6 @@ from .metadata import FrozenCode, GitState, decoded, encoded
 
 NAMED = 20
 """Files and folders that were not copied and are named in the metadata of each job."""
-
-FICLONE = 0x40049409
-"""The request by which Linux lets two files share their blocks until one is written to."""
 
 
 class FrozenFile(msgspec.Struct, kw_only=True):
@@ -183,167 +167,9 @@ def load_frozen(run_folder: str, working_directory: str, *, verify: bool = False
     return frozen
 
 
-def freeze(plan: Plan, run_folder: str, state: Callable[[], Git], limit: float) -> Frozen:
-    """Copies the code of a plan into the run's folder. `state` waits for what git tells of it; for
-    the copy git is waited for `limit` seconds, and is then done without.
-
-    Raises `OSError`; nothing is left of the copy then.
-    """
-    patience = Patience(limit)
-    working_directory = plan.working_directory
-    found = code_files(working_directory, plan.experiments, plan.scripts(), patience)
-    part = unfinished(layout.code_folder(run_folder))
-    try:
-        os.mkdir(part)
-        place = os.path.relpath(working_directory, found.top)
-        folders = _folders(found.files, place)
-        for folder in sorted(folders - {""}):
-            mode = stat.S_IMODE(os.stat(f"{found.top}/{folder}").st_mode)
-            os.mkdir(f"{part}/{folder}", mode | stat.S_IRWXU)
-        tree = _copy_all(found, part, run_folder, patience)
-        links = sorted(_link_rest(found, folders, part))
-        git = state()
-        record = FrozenFile(
-            top=found.top,
-            place=place,
-            tree=tree,
-            git=git.state,
-            files=dict(_stamps(part, found.files)),
-            links=links,
-            untracked=sorted(found.files.keys() - found.tracked),
-            named=[each for each in links if f"{found.top}/{each}" != str(plan.experiments)],
-        )
-        frozen = Frozen(run_folder, found.top, record, git)
-        frozen.write()
-        os.rename(part, frozen.folder)
-    except OSError:
-        remove(part)
-        raise
-    return frozen
-
-
-def _folders(files: Iterable[str], place: str) -> set[str]:
-    """The folders that hold what is copied, and the working directory."""
-    folders = {""}
-    for path in (*files, f"{place}/x"):
-        folder = os.path.dirname(os.path.normpath(path))
-        while folder not in folders:
-            folders.add(folder)
-            folder = os.path.dirname(folder)
-    return folders
-
-
-def _copy_all(found: CodeFiles, part: str, run_folder: str, patience: Patience) -> str | None:
-    """Copies the files: by git's object store where there is one, each for itself where it is large
-    or git does not keep it. Returns what git calls the code."""
-    top = Path(found.top)
-    files = {path: each for path, each in found.files.items() if stat.S_ISREG(each.st_mode)}
-    links = [path for path in found.files if path not in files]
-    for path in links:
-        os.symlink(_target(found.top, path), f"{part}/{path}")
-    small = [
-        path
-        for path, status in files.items()
-        if status.st_size < code_store.LARGEST
-        and (path in found.tracked or not _is_private(status))
-    ]
-    names = code_store.keep(top, small, patience) if found.tracked else None
-    if names is not None:
-        sizes = [files[path].st_size for path in small]
-        contents = code_store.read(top, names, sizes, patience)
-        for path, content in zip(small, contents, strict=True):
-            if content is not None:
-                _write(f"{part}/{path}", content, files.pop(path))
-    for path, status in files.items():
-        _copy(f"{found.top}/{path}", f"{part}/{path}", status)
-    if names is None or len(small) + len(links) < len(found.files):
-        # Not all of it is kept
-        return None
-    entries = {
-        path: ("100755" if found.files[path].st_mode & stat.S_IXUSR else "100644", name)
-        for path, name in zip(small, names, strict=True)
-    }
-    for path in links:
-        target = os.fsencode(os.readlink(f"{found.top}/{path}"))
-        entries[path] = "120000", code_store.keep_text(top, target, patience) or ""
-    return code_store.keep_tree(top, entries, run_folder, patience)
-
-
-def _is_private(status: os.stat_result) -> bool:
-    """Whether the owner lets nobody else read a file, as one that holds keys. In git's object store
-    others could."""
-    return not status.st_mode & (stat.S_IRGRP | stat.S_IROTH)
-
-
-def _target(top: str, path: str) -> str:
-    """Where the copy of a link leads: within the copy if the link leads to what is copied too."""
-    target = os.readlink(f"{top}/{path}")
-    folder = os.path.dirname(path)
-    absolute = os.path.normpath(os.path.join(top, folder, target))
-    is_inside = absolute == top or absolute.startswith(f"{top}/")
-    if not is_inside:
-        return absolute
-    return os.path.relpath(absolute, f"{top}/{folder}") if os.path.isabs(target) else target
-
-
-def _write(path: str, content: bytes, status: os.stat_result) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(status))
-    try:
-        write_all(fd, content)
-        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-    finally:
-        os.close(fd)
-
-
-def _copy(source: str, target: str, status: os.stat_result) -> None:
-    reading = open_regular(source, os.O_RDONLY)
-    try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(status))
-        try:
-            if not _shares_blocks(reading, writing):
-                copy_bytes(reading, writing)
-            os.utime(writing, ns=(status.st_atime_ns, status.st_mtime_ns))
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-
-
-def _shares_blocks(reading: int, writing: int) -> bool:
-    """Has one file share the blocks of another, where the file system can."""
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(writing, FICLONE, reading)
-    except OSError:
-        return False
-    return True
-
-
-def _mode(status: os.stat_result) -> int:
-    return stat.S_IMODE(status.st_mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR
-
-
-def _link_rest(found: CodeFiles, folders: set[str], part: str) -> Iterator[str]:
-    """Links what was not copied, as a whole folder where nothing in it was."""
-    for folder in folders:
-        prefix = f"{folder}/" if folder else ""
-        for entry in entries_of(f"{found.top}/{folder}"):
-            path = f"{prefix}{entry.name}"
-            if path in found.files or path in folders or not is_code(entry.name):
-                continue
-            os.symlink(f"{found.top}/{path}", f"{part}/{path}")
-            yield path
-
-
 def stamp(status: os.stat_result) -> tuple[int, int]:
     """By which one sees whether a file was changed: a copy has that of its original."""
     return status.st_size, status.st_mtime_ns
-
-
-def _stamps(part: str, files: Iterable[str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    for path in files:
-        yield path, stamp(os.lstat(f"{part}/{path}"))
 
 
 def _lead_anew(frozen: Frozen) -> None:

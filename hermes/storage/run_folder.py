@@ -31,7 +31,8 @@ from . import layout
 from .code import Code, CodeAtStart
 from .environments import Environments
 from .files import Home, has_room, open_regular, remove_parts
-from .frozen import Frozen, freeze, load_frozen
+from .freezing import freeze
+from .frozen import Frozen, load_frozen
 from .git import Git
 from .identifiers import Clock
 from .job_variables import job_variables

@@ -12,7 +12,8 @@ import pytest
 from hermes.language.settings import Settings
 from hermes.storage import code_files
 from hermes.storage.bringing_back import bring_back
-from hermes.storage.frozen import Frozen, freeze, load_frozen
+from hermes.storage.freezing import freeze
+from hermes.storage.frozen import Frozen, load_frozen
 from hermes.storage.git import UNKNOWN
 from hermes.storage.metadata import read_metadata
 
@@ -174,6 +175,17 @@ def test_without_git_and_where_git_ignores_the_working_directory(
         assert (record.top, record.place, record.tree) == (str(folder), ".", None)
         assert sorted(record.files) == ["job.sh", "tool.py"]
         assert record.links == ["images", "large", "sets", "venv"]
+
+
+def test_a_working_directory_behind_a_link(repository: Lab) -> None:
+    lab = repository
+    lab.write("ignored/data", "x")
+    link = lab.path.parent / "link"
+    os.symlink(lab.path, link)
+    frozen = frozen_of(lab, link)
+    assert copied(frozen)["ignored"] == f"-> {link}/ignored"
+    for top in (lab.path, link):
+        assert frozen.copy_of(f"{top}/job.sh") == f"{frozen.folder}/job.sh"
 
 
 def test_a_script_that_git_ignores_is_copied(repository: Lab) -> None:
