@@ -63,7 +63,7 @@ class Figure(_Figure):
 
 
 def figure(picture: Picture) -> Figure:
-    """Draws the bands of a picture; at most `MOST`, and then the figure says so below."""
+    """Draws the bands of a picture; if there are more than `MOST`, a note says so."""
     drawn = picture.first(MOST)
     made = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
     axes: Axes = made.subplots()
@@ -72,10 +72,7 @@ def figure(picture: Picture) -> Figure:
     else:
         for number, band in enumerate(drawn.bands):
             _draw(axes, band, *_look(number), log_y=drawn.log_y)
-        heights = drawn.heights()
-        if heights and min(heights) < max(heights):
-            room = (max(heights) - min(heights)) * 0.04
-            axes.set_ylim(min(heights) - room, max(heights) + room)
+        _set_limits(axes, drawn)
         axes.margins(x=0.01)
     axes.set_title(_plain(drawn.title), fontsize=11)
     axes.set_xlabel(_plain(drawn.x))
@@ -89,6 +86,20 @@ def figure(picture: Picture) -> Figure:
     _add_legend(made, axes, drawn.bands)
     made.notes = drawn.notes
     return made
+
+
+def _set_limits(axes: Axes, drawn: Picture) -> None:
+    """Gives the y axis the heights that it has to hold, and a little room."""
+    heights = drawn.heights()
+    low, high = min(heights, default=0.0), max(heights, default=0.0)
+    if low == high:
+        return
+    if drawn.log_y:
+        room = (high / low) ** 0.04
+        axes.set_ylim(low / room, high * room)
+    else:
+        room = (high - low) * 0.04
+        axes.set_ylim(low - room, high + room)
 
 
 def _look(number: int) -> tuple[str, str]:
@@ -141,9 +152,9 @@ def _draw(axes: Axes, band: Band, colour: str, style: str, *, log_y: bool) -> No
             axes.plot(band.steps[part], band.means[part], ":", color=colour, linewidth=1.2)
     low = band.low
     if log_y:
-        # What reaches below zero would be cut out of the band as a whole
+        # What reaches below zero would be cut out of the band as a whole: to below the axis instead
         smallest = min((mean for mean in band.means if mean > 0), default=1.0)
-        low = [max(each, smallest / 10) for each in band.low]
+        low = [max(each, smallest / 1e6) for each in band.low]
     axes.fill_between(
         band.steps[first:end],
         low[first:end],

@@ -79,6 +79,9 @@ def test_log_axes() -> None:
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert drawn.written("png")
     assert all(math.isfinite(each) for each in (*axes.get_xlim(), *axes.get_ylim()))
+    low, high = axes.get_ylim()
+    assert 5e-4 < low < 1e-3
+    assert 0.1 < high < 0.2
     assert "a log axis leaves them out" in drawn.notes[-1]
 
 
