@@ -65,10 +65,12 @@ def test_a_client_that_is_killed_again_and_again_loses_nothing_and_repeats_nothi
 
 @pytest.mark.fault(3)
 def test_ctrl_c_leaves_the_jobs_and_says_how_to_come_back(desk: Desk, cluster: Cluster) -> None:
+    desk.write(".hermes_settings", "notify: command: sh -c 'cat >> message'\n")
     with held_client(desk, 3, threads=1) as client:
         client.send_signal(signal.SIGINT)
         _, told = client.communicate(timeout=WAIT)
     assert client.returncode == -signal.SIGINT
+    assert not (desk.path / "message").exists()
     assert "`hermes resume` follows them again, `hermes stop` ends them" in told
     assert "3 still with the cluster; results in experiments; `hermes resume` goes on" in told
     assert desk.experiment().status == Status.RUNNING
@@ -77,6 +79,8 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_come_back(desk: Desk, cluster: C
     until(lambda: ended(desk) == ["0", "1", "2"])
     told = desk.hermes("resume", timeout=WAIT).stderr
     assert told.count("finished job.sh") == 3
+    # Its nodes send nothing, and the client once
+    assert (desk.path / "message").read_text().count('"event":"done"') == 1
     assert "x: 3 jobs in" in told
     check_once(desk, 3)
     assert "no unfinished run" in desk.hermes("resume", code=2).stderr
