@@ -30,7 +30,7 @@ LAYERS = (
     "storage.layout", "storage.disks", "storage.files", "storage.copying", "storage.mending",
     "storage.metadata", "storage.asking", "storage.git", "storage.code",
     "storage.code_files", "storage.code_store", "storage.frozen", "storage.freezing",
-    "storage.bringing_back", "storage.job_variables",
+    "storage.code_then", "storage.bringing_back", "storage.job_variables",
     "storage.environments",
     "storage.identifiers", "storage.provenance", "storage.journal", "storage.kept",
     "storage.removals", "storage.query", "storage.gpu_variables", "storage.writer",

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .metadata import Versions
+from .. import __version__
+from ..language.plan import Plan
+from ..model import Status
+from .frozen import Frozen
+from .git import Git
+from .metadata import Metadata, SlurmTask, Versions
 
 
 def boot_id() -> str | None:
@@ -69,3 +74,29 @@ def versions(hermes: str) -> Versions:
     system = os.uname()
     python = ".".join(map(str, sys.version_info[:3]))
     return Versions(hermes=hermes, python=python, platform=f"{system.sysname}-{system.release}")
+
+
+def metadata_of_run(
+    plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None, frozen: Frozen | None
+) -> Metadata:
+    """The metadata of a job of a run on this machine, without what is the job's own."""
+    return Metadata(
+        identifier="",
+        script="",
+        argv=(),
+        key="",
+        status=Status.RUNNING,
+        rerun_of=plan.rerun_of,
+        run_id=run_id,
+        name=name,
+        working_directory=str(plan.working_directory),
+        root=str(plan.root),
+        settings=plan.settings.as_json(),
+        git=git.state,
+        frozen=frozen.metadata if frozen is not None else None,
+        boot_id=boot_id(),
+        host=os.uname().nodename,
+        user=user_name(),
+        versions=versions(__version__),
+        slurm=slurm,
+    )

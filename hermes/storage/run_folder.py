@@ -20,18 +20,17 @@ from pathlib import Path
 
 import msgspec
 
-from .. import __version__
 from ..errors import HermesError, escape
 from ..language.checks import find_program
 from ..language.compiling import recorded_addition
 from ..language.plan import Plan, with_threads
-from ..model import Job, Status
+from ..model import Job
 from ..timing import TIMING, Timing
 from . import layout
 from .code import Code, CodeAtStart
+from .code_then import CodeThen, freeze_code
 from .environments import Environments
 from .files import Home, has_room, open_regular, remove_parts
-from .freezing import freeze
 from .frozen import Frozen, load_frozen
 from .git import Git
 from .identifiers import Clock
@@ -39,7 +38,7 @@ from .job_variables import job_variables
 from .journal import JournalWriter, Machine, read_journal
 from .layout import LOCK
 from .metadata import Metadata, SlurmTask
-from .provenance import boot_id, user_name, versions
+from .provenance import metadata_of_run
 from .query import experiments_named
 from .run_record import RunRecord, keep_room, leave_pointer, lock, remove_pointer, write_record
 from .wishes import Addition, additions, mark_taken, want_jobs, want_threads
@@ -99,11 +98,14 @@ class RunFolder:
     _restoring: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def create(cls, plan: Plan, name: str, timing: Timing) -> RunFolder:
-        """Makes the folder of a new run. Raises `HermesError` if that is not possible."""
+    def create(
+        cls, plan: Plan, name: str, timing: Timing, *, then: CodeThen | None = None
+    ) -> RunFolder:
+        """Makes the folder of a new run, with the setting `freeze` in the code of `then`. Raises
+        `HermesError` if that is not possible."""
         run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
         folder = layout.run_folder(str(plan.experiments), run_id)
-        return cls._open(plan, name, run_id, folder, timing, is_new=True)
+        return cls._open(plan, name, run_id, folder, timing, is_new=True, then=then)
 
     @classmethod
     def reopen(cls, record: RunRecord, plan: Plan, timing: Timing) -> RunFolder:
@@ -115,10 +117,10 @@ class RunFolder:
 
     @classmethod
     def _open(
-        cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool
-    ) -> RunFolder:
+        cls, plan: Plan, name: str, run_id: str, folder: str, timing: Timing, *, is_new: bool,
+        then: CodeThen | None = None,
+    ) -> RunFolder:  # fmt: skip
         code = Code(plan, timing.git)
-        git = code.commit
         with contextlib.ExitStack() as opened:
             opened.callback(code.close)
             try:
@@ -136,19 +138,17 @@ class RunFolder:
                     write_record(folder, run_id, name, plan)
                     leave_pointer(plan, folder, run_id)
                 keep_room(locked)
+                if not has_room(folder):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 frozen = load_frozen(folder, str(plan.working_directory), verify=True)
-                if frozen is not None:
-                    git = frozen.git
+                if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
+                    state = partial(code.kept_as_begun, folder)
+                    frozen = freeze_code(plan, folder, state, timing.freeze, then)
+                git = frozen.git if frozen is not None else code.commit
                 clock = Clock(os.path.dirname(folder), git.suffix)
                 opened.callback(clock.close)
                 journal = JournalWriter(folder, Machine.here())
                 opened.callback(journal.close)
-                if not has_room(folder):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
-                    state = partial(code.kept_as_begun, folder)
-                    frozen = freeze(plan, folder, state, timing.freeze)
-                    git = frozen.git
             except OSError as exc:
                 if is_new:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +212,7 @@ class RunFolder:
             git=git,
             environment=environment,
             environments=Environments(experiments, here, environment, find, timing.packages),
-            template=_template(plan, name, run_id, git, slurm, frozen),
+            template=metadata_of_run(plan, name, run_id, git, slurm, frozen),
             journal=journal,
             frozen=frozen,
             _locked=locked,
@@ -470,28 +470,3 @@ def _program(
         word, working_directory, os.fsdecode(search) if search is not None else None
     )
     return path if path is None or frozen is None else frozen.behind_link(path)
-
-
-def _template(
-    plan: Plan, name: str, run_id: str, git: Git, slurm: SlurmTask | None, frozen: Frozen | None
-) -> Metadata:
-    return Metadata(
-        identifier="",
-        script="",
-        argv=(),
-        key="",
-        status=Status.RUNNING,
-        rerun_of=plan.rerun_of,
-        run_id=run_id,
-        name=name,
-        working_directory=str(plan.working_directory),
-        root=str(plan.root),
-        settings=plan.settings.as_json(),
-        git=git.state,
-        frozen=frozen.metadata if frozen is not None else None,
-        boot_id=boot_id(),
-        host=os.uname().nodename,
-        user=user_name(),
-        versions=versions(__version__),
-        slurm=slurm,
-    )
