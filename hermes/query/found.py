@@ -257,9 +257,13 @@ class Experiments:
         """
         try:
             from .figures import figure
-        except ImportError:
+        except ImportError as exc:
+            is_missing = exc.name == "matplotlib"
             raise HermesError(
-                "matplotlib is not installed", hint="`pip install 'hermes-runner[plots]'`"
+                "matplotlib is not installed"
+                if is_missing
+                else f"matplotlib cannot be imported: {exc}",
+                hint="`pip install 'hermes-runner[plots]'`",
             ) from None
         return figure(self.picture(metric, **options))
 

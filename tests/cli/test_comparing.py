@@ -160,12 +160,19 @@ def test_a_picture(desk: Desk) -> None:
     assert "dotted where some are over" in done.stderr
 
 
-def test_without_matplotlib_it_tells_what_to_install(desk: Desk) -> None:
-    desk.write("without/matplotlib/__init__.py", "raise ImportError")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("ModuleNotFoundError('gone', name='matplotlib')", "is not installed"),
+        ("ImportError('numpy is too old')", "cannot be imported: numpy is too old"),
+    ],
+)
+def test_without_matplotlib_it_tells_what_to_install(desk: Desk, error: str, told: str) -> None:
+    desk.write("without/matplotlib/__init__.py", f"raise {error}")
     environment = {"PYTHONPATH": str(desk.path / "without")}
     done = desk.hermes("plot", "return", "-o", "return.png", code=2, env=environment)
     assert done.stderr == (
-        "error: matplotlib is not installed\nhint: `pip install 'hermes-runner[plots]'`\n"
+        f"error: matplotlib {told}\nhint: `pip install 'hermes-runner[plots]'`\n"
     )
     assert not (desk.path / "return.png").exists()
 
