@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,28 @@ class HermesError(Exception):
         if self.hint:
             lines.append(f"hint: {self.hint}")
         return "\n".join(lines)
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback: the message, and the line of the cell, or
+        of the caller's own module. The way from there through Hermes is no part of what can be
+        mended."""
+        import traceback
+
+        frames = traceback.extract_tb(self.__traceback__)
+        inside = (place for place, frame in enumerate(frames) if _is_ours(frame.filename))
+        own = frames[: next(inside, len(frames))][-1:]
+        return str(self).split("\n") + [
+            f"in line {frame.lineno} of {_where(frame.filename)}: {frame.line}" for frame in own
+        ]
+
+
+def _is_ours(path: str) -> bool:
+    return os.path.dirname(path).startswith(os.path.dirname(__file__))
+
+
+def _where(path: str) -> str:
+    is_cell = "ipykernel_" in path or path.startswith("<ipython-input")
+    return "the cell" if is_cell else f"`{escape(path)}`"
 
 
 class HermesFileError(HermesError):

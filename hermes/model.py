@@ -12,6 +12,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from .errors import escape, shortened
+
 PLACEHOLDER = "{identifier}"
 """Stands for the identifier in a job's words and paths."""
 
@@ -286,7 +288,7 @@ class Outcome:
         return self.status.value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunResult:
     """What came of a run. `outcomes` are in the order in which the jobs ended."""
 
@@ -378,6 +380,48 @@ class RunResult:
         if self.disk_full:
             return "make room, then `hermes resume --failed` goes on"
         return "`hermes resume` goes on" if self.cancelled or self.too_many_failed else ""
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.tally(0).items() if count > 0)
+        return f"<RunResult {self.name!r}: {counts or 'no jobs'}>"
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook: what did not succeed first, and not more rows than are read."""
+        rows = sorted(self.outcomes, key=lambda outcome: outcome.ok)
+        head = ("script", "identifier", "how", "seconds", "problems", "command")
+        told = [
+            (
+                row.script,
+                row.identifier,
+                row.how,
+                f"{row.duration:.1f}",
+                "; ".join(map(str, row.problems)),
+                shortened(shell_line(row.argv)),
+            )
+            for row in rows[:MOST_ROWS]
+        ]
+        more = len(rows) - len(told)
+        return (
+            f"<div>{_as_html(repr(self)[1:-1])}</div>"
+            f"<table><thead>{_row('th', head)}</thead>"
+            f"<tbody>{''.join(_row('td', each) for each in told)}</tbody></table>"
+            + (f"<div>and {more} more</div>" if more else "")
+        )
+
+
+MOST_ROWS = 50
+"""Of a table in a notebook."""
+
+
+def _row(tag: str, texts: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{_as_html(text)}</{tag}>" for text in texts) + "</tr>"
+
+
+def _as_html(text: str) -> str:
+    # Here, because only notebooks need it
+    import html
+
+    return html.escape(escape(text))
 
 
 _ALONE = tuple(f"{{{name}}}" for name in PLACEHOLDERS)

@@ -165,13 +165,16 @@ class ProgressDisplay(PlainDisplay):
     def _jobs(self, rows: Sequence[report.Row], width: int) -> list[str]:
         scripts = _column([row.script for row in rows], width // 4)
         differences = _column([row.differences for row in rows], width // 3)
+        gpus = _column([row.gpus for row in rows], width // 6)
         durations = [report.duration(row.elapsed) for row in rows]
         longest = max(map(len, durations), default=0)
         lines = []
-        for row, script, difference, duration in zip(
-            rows, scripts, differences, durations, strict=True
+        for row, script, difference, gpu, duration in zip(
+            rows, scripts, differences, gpus, durations, strict=True
         ):
-            before = GAP.join([script, difference, duration.rjust(longest)])
+            # No column of GPUs where there are none
+            on = [gpu] if gpu else []
+            before = GAP.join([script, difference, *on, duration.rjust(longest)])
             room = width - cell_len(before) - len(GAP)
             end = GAP + self._styled(_cut(row.line, room), DIM) if room > 0 else ""
             lines.append(

@@ -115,8 +115,9 @@ class _Board:
 
     def _text(self, rows: list[report.Row]) -> str:
         lines = [
-            f"{row.script}  {row.differences}  {report.duration(row.elapsed)}  {row.line}"
+            "  ".join(filter(None, [row.script, row.differences, row.gpus, elapsed, row.line]))
             for row in rows
+            for elapsed in [report.duration(row.elapsed)]
         ]
         return "\n".join([self._status(), *lines, *self._failures])
 
@@ -133,7 +134,8 @@ class _Board:
 
 def _cells(row: report.Row) -> str:
     elapsed = _cell(report.duration(row.elapsed), "right")
-    return f"{_cell(row.script)}{_cell(row.differences)}{elapsed}{_cell(row.line)}"
+    job = f"{_cell(row.script)}{_cell(row.differences)}{_cell(row.gpus)}"
+    return f"{job}{elapsed}{_cell(row.line)}"
 
 
 def _cell(text: str, align: str = "left") -> str:

@@ -55,11 +55,12 @@ _UNKNOWN = re.compile(
 
 
 class Row(NamedTuple):
-    """A running job, as one line of a progress display. `elapsed` is in seconds, `line` is what it
-    printed last."""
+    """A running job, as one line of a progress display. `gpus` names those that it has got, empty
+    if it has none. `elapsed` is in seconds, `line` is what it printed last."""
 
     script: str
     differences: str
+    gpus: str
     elapsed: float
     line: str
 
@@ -101,7 +102,8 @@ class Progress(Standing):
             rows.append(
                 Row(
                     escape(event.script),
-                    escape(differences) + on_gpus(event),
+                    escape(differences),
+                    on_gpus(event).removeprefix(" on "),
                     now - since,
                     last_line(event.directory),
                 )

@@ -125,6 +125,19 @@ def test_a_run_from_start_to_end(desk: Desk) -> None:
     ]
 
 
+def test_gpus_have_a_column(desk: Desk) -> None:
+    entry = f"PROD([[{PYTHON}, work.py, --name {{name}}]], name=[a, longer])"
+    desk.hermes_file(entry, settings={"threads": 2, "gpus": "fake:2"})
+    with desk.terminal("exec", "-f", "x.hermes") as terminal:
+        terminal.shows("2 running")
+        order(desk, "a", "hello")
+        terminal.shows(r"^work  --name a       GPU [01]  \d+\.\d s  hello$")
+        terminal.shows(r"^work  --name longer  GPU [01]  \d+\.\d s$")
+        order(desk, "a", "0")
+        order(desk, "longer", "0")
+        assert terminal.end() == 0
+
+
 def test_live_output_stands_above_the_drawing(desk: Desk) -> None:
     desk.hermes_file(
         f"[[{PYTHON}, work.py, a],[-l false]]", f"[[{PYTHON}, work.py, b]]", settings={"threads": 2}

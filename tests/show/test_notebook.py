@@ -73,7 +73,9 @@ class Cell:
     displays: list[Display] = field(default_factory=list)
     printed: str = ""
     result: str = ""
+    html: str = ""
     error: str = ""
+    traceback: list[str] = field(default_factory=list)
     done: bool = False
 
     @property
@@ -132,10 +134,10 @@ class Notebook:
                 cell.displays.append(Display(kind, transient.get("display_id"), text, html))
             case {"text": str(text)}:
                 cell.printed += text
-            case {"data": {"text/plain": str(text)}}:
-                cell.result = text
-            case {"ename": str(name)}:
-                cell.error = name
+            case {"data": {"text/plain": str(text), **others}}:
+                cell.result, cell.html = text, str(others.get("text/html", ""))
+            case {"ename": str(name), "traceback": [*lines]}:
+                cell.error, cell.traceback = name, list(map(str, lines))
             case {"execution_state": "idle"}:
                 cell.done = True
 
@@ -174,6 +176,14 @@ def test_the_result_is_there_in_the_next_cell(kernel: Notebook, desk: Desk) -> N
         == "('--lr', '0.1')"
     )
     assert (train.directory / f"model_{train.identifier}.txt").exists()
+    # A table, what failed first
+    table = kernel.run("result")
+    assert table.result == "<RunResult 'cell': 1 finished, 1 failed>"
+    rows = re.findall(r"<tr><td>(\w+)</td><td>(\w+)</td><td>([\w ]+)</td>", table.html)
+    assert rows == [
+        ("fail", fail.identifier, "exit code 3"),
+        ("train", train.identifier, "finished"),
+    ]
     # What is left below the cell: the summary and the failure
     assert re.match(
         "cell: 2 jobs in .*: 1 finished, 1 failed; results in experiments\n", cell.shown
@@ -316,6 +326,10 @@ def test_an_error_is_raised_in_the_cell(kernel: Notebook, desk: Desk) -> None:
     cell = kernel.run("await hermes.run_file('x.hermes')")
     assert cell.error == "PlanError"
     assert not desk.experiments_folder.exists()
+    # The message first, and the line of the cell, in place of the way through Hermes
+    assert cell.traceback[0] == "error: program `no-such-program` was not found on PATH"
+    assert cell.traceback[-1] == "in line 1 of the cell: await hermes.run_file('x.hermes')"
+    assert len(cell.traceback) < 10
 
 
 def check_interrupt(kernel: Notebook, desk: Desk, name: str) -> None:
