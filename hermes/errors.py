@@ -117,7 +117,9 @@ class PlanError(HermesError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the known word nearest to `word`, or None if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=10, cutoff=0.5)
+    known = list(known)
+    same = next((each for each in known if each.casefold() == word.casefold() != ""), None)
+    near = [same] if same else difflib.get_close_matches(word, known, n=10, cutoff=0.5)
 
     def distance(found: str) -> tuple[int, int, str]:
         # `-cc` is nearer to `-ca` than to `-c`: a wrong character is likelier than one too many

@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 LAYERS = (
     "errors", "model", "events", "timing", "blocking",
-    "language.source", "language.predecessor", "language.words", "language.syntax",
-    "language.shells",
+    "language.characters", "language.source", "language.predecessor",
+    "language.words", "language.syntax", "language.shells",
     "language.braces", "language.numbers", "language.values", "language.sweeps",
     "language.kinds", "language.gpus", "language.notify", "language.settings", "language.options",
     "language.keys", "language.launchers", "language.scripts", "language.pythons",

@@ -6,9 +6,11 @@ What a command needs is imported when it runs, so that `hermes --help` stays lig
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
@@ -122,5 +124,18 @@ def _hint(words: Sequence[str]) -> None:
         name: {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
         for name, command in commands.items()
     }
-    for hint in hints(words, options):
+    for hint in (*hints(words, options), *_hints_of_files(words)):
         say(coloured(f"hint: {hint}"))
+
+
+def _hints_of_files(words: Sequence[str]) -> Iterator[str]:
+    """How a hermes file is given, which is another way for `exec` than for `compile`."""
+    for before, word in pairwise(words):
+        if not os.path.isfile(word):
+            continue
+        if (words[0], before) == ("exec", "exec"):
+            yield f"write `hermes exec -f {shlex.quote(word)}`"
+        elif words[0] == "exec" and os.path.isfile(before):
+            yield "one hermes file makes a run; each of several needs its own `hermes exec -f FILE`"
+        elif (words[0], before) == ("compile", "-f"):
+            yield f"write `hermes compile {shlex.quote(word)}`"

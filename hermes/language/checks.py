@@ -16,7 +16,7 @@ from ..errors import HermesError, PlanError, did_you_mean, escape
 from ..model import PLACEHOLDERS, holds_identifier
 from . import predecessor
 from .binding import Binder, Binding, Command
-from .shells import hint_for_program, not_expanded, not_expanded_in
+from .shells import hint_for_program, hint_for_script, not_expanded, not_expanded_in
 from .source import Source, Span, Word
 from .sweeps import Values, distinct
 
@@ -27,6 +27,8 @@ MOST_OF_SCRIPT = 100_000
 """Bytes of a script in which imports are looked for: a script may be any file."""
 
 UNIX_LINE_ENDS = "`sed -i 's/\\r$//' {}` gives it the line ends of this system"
+
+NOT_EXECUTABLE = "is not executable"
 
 UTF8_HINT = "start it with `PYTHONUTF8=1` in its environment"
 """What helps where the locale of a program that uses Hermes has another encoding."""
@@ -94,7 +96,7 @@ class _Checker:
         unread = self._check_expanded(binder, command) if not script.in_shell else set()
         if wrong and program not in unread:
             first = binder.words[command.kept[0]].word
-            hint = hint_for_program(program)
+            hint = hint_for_program(program) or self._hint_for(program, wrong)
             self._report(f"program `{escape(program)}` {wrong}", first, hint=hint)
         if not script.own_files:
             self._check_first_line(binder, command)
@@ -104,7 +106,9 @@ class _Checker:
             # Not `Path.exists`, which raises for words that are too long for a name
             if not os.path.exists(path):
                 message = f"script file `{escape(script.word)}` does not exist"
-                self._report(message, word, near=script.word)
+                raw = self._source.text[word.span.start : word.span.end]
+                hint = hint_for_script(raw, script.word)
+                self._report(message, word, near=None if hint else script.word, hint=hint)
             elif path.is_dir() and not (path / "__main__.py").exists():
                 self._report(
                     f"script `{escape(script.word)}` is a directory, expected a file", word
@@ -119,6 +123,16 @@ class _Checker:
         unusable = why_unusable(script.folder)
         if unusable:
             self._report(f"the script's folder name `{escape(script.folder)}` {unusable}", word)
+
+    def _hint_for(self, program: str, wrong: str) -> str | None:
+        if wrong == NOT_EXECUTABLE:
+            word = escape(shlex.quote(program))
+            python = f", or write `python, {word}`" if program.endswith(".py") else ""
+            return f"`chmod +x {word}` makes it so{python}"
+        is_found = program != program.lower() and find_program(
+            program.lower(), self._base, self._search
+        )
+        return f"did you mean `{escape(program.lower())}`?" if is_found else None
 
     def _check_first_line(self, binder: Binder, command: Command) -> None:
         """Reports a program whose first line names an interpreter, and ends as on Windows."""
@@ -238,6 +252,15 @@ def windows_interpreter(program: str) -> str | None:
     return escape(os.fsdecode(line[2:-2].strip()))
 
 
+def windows_line_ends(script: str) -> bool:
+    """Whether the lines of a script end with CRLF."""
+    try:
+        with open(script, "rb") as file:
+            return b"\r\n" in file.read(MOST_OF_SCRIPT)
+    except OSError:
+        return False
+
+
 def why_not_runnable(program: str, working_directory: Path, search: str | None) -> str | None:
     """Why a program cannot be executed; None if it can."""
     if find_program(program, working_directory, search):
@@ -248,4 +271,4 @@ def why_not_runnable(program: str, working_directory: Path, search: str | None) 
         return f"was not found on PATH{f'; for the file here write `./{program}`' if local else ''}"
     if os.path.isdir(path):
         return "is a directory"
-    return "is not executable" if os.path.exists(path) else "does not exist"
+    return NOT_EXECUTABLE if os.path.exists(path) else "does not exist"

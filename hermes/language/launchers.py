@@ -469,6 +469,10 @@ def interpreter_of(program: str) -> Interpreter | None:
     return _PYTHON if PYTHONS.match(base) else INTERPRETERS.get(base)
 
 
+def is_shell(program: str) -> bool:
+    return interpreter_of(program) is _SHELL
+
+
 @lru_cache(maxsize=1000)
 def launcher_of(program: str) -> Launcher | None:
     return LAUNCHERS.get(os.path.basename(program))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError, escape
 from ..model import PLACEHOLDER, Job, Options, shell_line
-from .binding import Binder, Binding
-from .checks import problems
+from .binding import Binder, Binding, Command
+from .checks import UNIX_LINE_ENDS, problems, windows_line_ends
 from .kinds import split_sbatch, variables
+from .launchers import is_shell
 from .mistakes import mistakes
 from .options import Option
 from .predecessor import glued_comments
@@ -161,6 +163,7 @@ class Plan:
                         f"the identifier as its first argument; write `{PLACEHOLDER}` where it "
                         "belongs, or `identifier: none` in PRE"
                     )
+                found += self._windows_line_ends(binder, command)
             # One of a kind: every job of a file may have the option
             of_options = binder.options.warnings | of_options
             found += findings(source, binder.plain_words())
@@ -178,6 +181,20 @@ class Plan:
         else:
             found += shared_paths(self._bindings(), source, base, threads)
         return tuple(dict.fromkeys(found))
+
+    def _windows_line_ends(self, binder: Binder, command: Command) -> Iterator[str]:
+        """A shell takes the CR for part of the last word of every line."""
+        script, argv = command.script, command.argv
+        if not (script.is_file and is_shell(argv[script.start])):
+            return
+        if windows_line_ends(str(self.working_directory / script.word)):
+            word = binder.words[command.kept[script.position]].word
+            text = escape(shlex.quote(script.word))
+            yield (
+                f"{self._document.source.at(word.span)}: the lines of `{escape(script.word)}` end "
+                "with CRLF, as on Windows, and a shell takes the CR for part of their last words; "
+                f"{UNIX_LINE_ENDS.format(text)}"
+            )
 
     def _cut_off(self) -> Iterator[str]:
         source = self._document.source

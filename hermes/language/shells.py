@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import escape
+from . import characters
 from .source import Source, Word
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -27,13 +27,6 @@ _VARIABLE = re.compile(
 _HOME = re.compile(r"(?:^|(?<==))~[\w-]*(?=/|$)")
 _OPERATOR = re.compile(r"(?:&|&&|\||\|\||[^;]*;|\|&)$|(?:[0-9]|&)?(?:>|<)")
 
-_ASCII = {
-    **dict.fromkeys("“”„‟", '"'),
-    **dict.fromkeys("‘’‚‛", "'"),
-    **dict.fromkeys("‐‑‒–—―−﹣－", "-"),
-}
-"""Characters that word processors and pages put in place of those of the keyboard."""
-
 _JSON = re.compile(r"[\[{]\"")
 _SEQUENCE = re.compile(r"\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\}", re.ASCII)
 _PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
@@ -45,9 +38,6 @@ _BUILTINS = frozenset(
     )
 )
 """What only a shell can do, or what only looks like a program there."""
-
-_JOINERS = "\u200c\u200d"
-"""Invisible, but part of how some scripts and emoji are written."""
 
 _SUSPICIOUS = re.compile(r"[$`~|<>&;*(\[{]|[^\x00-\x7f]")
 
@@ -73,18 +63,13 @@ def findings(source: Source, words: Iterable[Word], *, but: tuple[str, ...] = ()
 
 def oddity(raw: str) -> Finding | None:
     """What a shell would make of a word as it is written, or what of it cannot be seen."""
-    invisible = next(filter(_is_invisible, raw), None)
-    if invisible is not None:
-        code = f"U+{ord(invisible):04X}"
-        name = unicodedata.name(invisible, "a control character").lower()
-        text = f"holds {code}, {name}, which looks like a space or like nothing; type it anew"
-        return Finding("invisible", text)
+    odd = characters.invisible(raw)
+    if odd is not None:
+        return Finding("invisible", odd)
     bare = _QUOTED.sub("", raw)
-    typographic = next((char for char in bare if char in _ASCII), None)
-    if typographic is not None:
-        plain = _ASCII[typographic]
-        text = f"holds the typographic `{typographic}`; write `{plain}`, or quote the word"
-        return Finding("typographic", text)
+    odd = characters.typographic(bare)
+    if odd is not None:
+        return Finding("typographic", odd)
     home = _HOME.search(bare)
     if home and _has_home(home[0]):
         path = bare[home.start() :]
@@ -149,12 +134,17 @@ def hint_for_program(word: str) -> str | None:
         return f"`{word}` is a shell's; write `bash, -c '...'`"
     if word in ("$", "%", ">", ">>>"):
         return f"leave the prompt `{word}` out"
-    odd = oddity(word) if not word.isascii() else None
-    if odd is not None:
-        return f"it {odd.text}"
     if " " in word:
         return "what is in quotes is one word; write it without them"
     return None
+
+
+def hint_for_script(raw: str, text: str) -> str | None:
+    """The same for a script, as it is written, that does not exist."""
+    odd = oddity(raw)
+    if odd is not None and odd.kind == "operator":
+        return f"`{escape(raw)}` {odd.text}"
+    return hint_for_program(text) if " " in text else None
 
 
 def _has_home(tilde: str) -> bool:
@@ -167,9 +157,3 @@ def _instead(what: str) -> str:
         path = os.path.expanduser(what)
         return f"write `{escape(path)}`" if path != what else "write the whole path"
     return "write its value or `bash, -c '...'`, or put it in `'...'` if it is meant as it is"
-
-
-def _is_invisible(char: str) -> bool:
-    if char.isascii() or char in _JOINERS:
-        return False
-    return unicodedata.category(char) in ("Cf", "Zs", "Zl", "Zp", "Cc") and char != "\u3000"

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from ..errors import HermesFileError, Place, escape
+from .characters import oddity
 
 _MAY_BE_SECRET = re.compile(r"\s*(?:notify|bot_id|chat_id)\b|.*://")
 
@@ -97,6 +98,9 @@ class Source(NamedTuple):
         return f"{escape(self.path)}:{self.line(span.start)}"
 
     def error(self, message: str, span: Span, *, hint: str | None = None) -> HermesFileError:
+        """A mistake. Of characters that only look like others nobody sees that they are wrong."""
+        odd = oddity(self.text[span.start : span.end])
+        hint = f"it {odd}" if odd else hint
         return HermesFileError(message, self.place(span), hint=hint)
 
 

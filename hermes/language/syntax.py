@@ -115,6 +115,7 @@ _HEADER = re.compile(
 _ODD_KEY = re.compile(r"[^\s,=()\[\]{}'\"]+(?=\s*=\s*(?:[A-Z]+\s*)?\[)", re.ASCII)
 _NO_SPACE = re.compile(r"[^\s\[\](){}]*", re.ASCII)
 _EQUALS = re.compile(r"\s*=", re.ASCII)
+_COLON = re.compile(r"\s*:", re.ASCII)
 _COMMENT_OR_QUOTED = re.compile(
     r"""(?<=[\s=])(?:'[^'\n]*'|"(?:[^"\\\n]|\\.)*")|(?<=\s)(?P<comment>\#|//)""", re.ASCII
 )
@@ -227,7 +228,9 @@ class _Parser(Cursor):
             stop = next((i for i in range(start + 1, end) if self.text[i] in quotes), -1)
             if stop < 0:
                 shown = self.source.without_secrets(start)
-                raise shown.error("the quote is never closed", Span(start, start + 1))
+                # Not by `error`: here a typographic quote is as good as any
+                at = shown.place(Span(start, start + 1))
+                raise HermesFileError("the quote is never closed", at)
             stop_rest = stop + 1 + len(self._without_comment(stop + 1, end))
             is_comment = COMMENT.match(self.text, stop + 1, end) or stop_rest == stop + 1
             rest = None if is_comment else Span(stop + 1, stop_rest)
@@ -286,6 +289,8 @@ class _Parser(Cursor):
             return self._sweep("PROD" if name[0] == "PROD" else "ZIP", start, depth)
         if name:
             hint = did_you_mean(name[0].upper(), ("PROD", "ZIP")) or _JOB_HINT
+            if depth and _COLON.match(self.text, name.end()):
+                hint = f"the values of a key stand behind a `=`: `{name[0]}=[value, ...]`"
             raise self.error(
                 f"expected a job or a sweep, found `{name[0]}`", start, name.end(), hint=hint
             )
@@ -315,7 +320,9 @@ class _Parser(Cursor):
                     self.pos += 1
                     self.skip_gaps()
         if self.peek() != "]":
-            raise self.unexpected("`]` to close the job", opened=start, hint=_JOB_HINT)
+            is_text = self.text[self.pos - 1] == "]"
+            hint = "quote brackets that are text" if is_text else _JOB_HINT
+            raise self.unexpected("`]` to close the job", opened=start, hint=hint)
         self.pos += 1
         return JobEntry(tuple(items), options, Span(start, self.pos))
 
@@ -430,7 +437,9 @@ class _Parser(Cursor):
             self.skip_gaps()
             if self.at_end():
                 at = nested[-1] if nested else opened
-                raise self.error(f"`{self.text[at]}` is never closed", at)
+                raise self.error(
+                    f"`{self.text[at]}` is never closed", at, hint=self._hidden_bracket(at)
+                )
             char = self.text[self.pos]
             if not nested and char in ",]":
                 if words:
@@ -445,6 +454,13 @@ class _Parser(Cursor):
                     return items
             else:
                 words.append(self.shell_word(ends=",]", multiline=True, nested=nested))
+
+    def _hidden_bracket(self, opened: int) -> str | None:
+        comment = self.comment
+        if comment is None or comment.start < opened:
+            return None
+        text = self.text[comment.start : comment.end]
+        return f"`{text}` is a comment; quote the word if it is none" if "]" in text else None
 
     def _check_comma(self, words: Sequence[Word], item: Item) -> None:
         """Raises `HermesFileError` for a comma that seems to stand inside a value.

@@ -116,8 +116,11 @@ class _Functions:
         if step == 0:
             raise self._source.error("the step of a RANGE must not be 0", words[2].span)
         if start != stop and (stop > start) != (step > 0):
+            way = f"{words[0].text}, {words[1].text}"
             raise self._source.error(
-                f"this step never reaches {words[1].text} from {words[0].text}", words[-1].span
+                f"a step of {numbers[2]} never reaches {words[1].text} from {words[0].text}",
+                words[-1].span,
+                hint=f"write `RANGE[{way}, {-numbers[2]}]` for this way",
             )
         if start == stop:
             raise self._source.error(
@@ -150,7 +153,9 @@ class _Functions:
             for number, end in zip((first, final), ends, strict=True):
                 if number <= 0:
                     raise self._source.error(
-                        f"the bounds of a {function} must be greater than 0", end.span
+                        f"the bounds of a {function} must be greater than 0",
+                        end.span,
+                        hint=f"they are not logarithms: `{function}[1e-4, 1e-2, 3]`",
                     )
         if is_random and first >= final:
             raise self._source.error(

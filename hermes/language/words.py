@@ -37,6 +37,7 @@ class Cursor:
         self.text = source.text
         self.pos = 0
         self.cut_off: list[Span] = []
+        self.comment: Span | None = None
 
     def first_word(self) -> Word:
         match = _FIRST_WORD.match(self.text, self.pos)
@@ -139,6 +140,7 @@ class Cursor:
             ):
                 if not after_entry:
                     self.note_comment(self.pos)
+                self.comment = Span(self.pos, self.line_end())
                 self.skip_line()
             else:
                 return

@@ -49,6 +49,19 @@ def test_unusable_names_create_nothing(desk: Desk, name: str) -> None:
     assert desk.tree(around) == before
 
 
+def test_how_a_hermes_file_is_given_is_told(desk: Desk) -> None:
+    desk.write("b.hermes", "")
+    for words, hint in (
+        (("exec", "b.hermes"), "write `hermes exec -f b.hermes`"),
+        (
+            ("exec", "-f", "sweep.hermes", "b.hermes"),
+            "one hermes file makes a run; ",
+        ),
+        (("compile", "-f", "b.hermes"), "write `hermes compile b.hermes`"),
+    ):
+        assert f"hint: {hint}" in desk.hermes(*words, code=2).stderr
+
+
 def test_a_missing_file_to_copy_after_counts(desk: Desk) -> None:
     desk.write("sweep.hermes", f"EXEC\n[[{PYTHON}, train.py],[-ca missing.txt]]\n{JOB}\n")
     done = desk.hermes("exec", "-f", "sweep.hermes", code=1)

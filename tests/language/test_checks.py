@@ -215,6 +215,39 @@ def test_checking_any_words_gives_problems_or_none(
     assert len(found) == len(set(found))
 
 
+@pytest.mark.parametrize(
+    ("job", "hint"),
+    [
+        ("./train.py", "`chmod +x ./train.py` makes it so, or write `python, ./train.py`"),
+        ("Python, train.py", "did you mean `python`?"),
+        ("python, TRAIN.py", "did you mean `train.py`?"),
+        ("python, 'train.py --lr 1'", "what is in quotes is one word; write it without them"),
+        ("python train.py; echo", "no shell is there; write `bash, -c '...'`, or quote the word"),
+        ("bash < train.py", "no shell is there; write `bash, -c '...'`, or quote the word"),
+        ("python\uff0c train.py", "it holds the wide `\uff0c`; write `,`, or quote the word"),
+    ],
+)
+def test_hints_of_what_cannot_start(tmp_path: Path, job: str, hint: str) -> None:
+    (tmp_path / "train.py").touch()
+    with pytest.raises(PlanError) as caught:
+        compiled(tmp_path, f"EXEC\n[[{job}]]\n").check()
+    (problem,) = caught.value.problems
+    assert problem.hint is not None
+    assert problem.hint.endswith(hint)
+
+
+def test_windows_line_ends_of_a_shell_script_are_told(tmp_path: Path) -> None:
+    for name in ("unix.sh", "dos.sh", "dos.py"):
+        ends = "\n" if "unix" in name else "\r\n"
+        write(tmp_path / name, f"echo a{ends}echo b{ends}")
+    jobs = "[[bash, {name}]]", "[[env A=1 sh -e, {name}]]", "[[python, dos.py]]"
+    plan = compiled(tmp_path, f"EXEC\nPROD({', '.join(jobs)}, name=[unix.sh, dos.sh])\n")
+    told = [text for text in plan.warnings if "CRLF" in text]
+    assert len(told) == 1
+    assert "`dos.sh`" in told[0]
+    assert "sed -i 's/\\r$//' dos.sh" in told[0]
+
+
 @pytest.mark.parametrize("entry", ["./train.sh", "nice ./train.sh", "train.sh"])
 def test_windows_line_ends_of_a_program_are_told_for_what_they_are(
     entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
