@@ -156,7 +156,9 @@ def bench(session: nox.Session) -> None:
     environment = {}
     if "--smoke" not in session.posargs:
         install_debian_peers(session)
-        environment["HERMES_BENCH_RLMATE"] = install_rlmate(session)
+        for program, packages in APART.items():
+            variable = f"HERMES_BENCH_{packages[0].partition('=')[0].upper()}"
+            environment[variable] = install_apart(session, program, packages)
     session.run("python", "-m", "benchmarks", *session.posargs, env=environment)
 
 
@@ -168,8 +170,15 @@ DEBIAN_PEERS = {
 }
 """Which package has which command."""
 
-RLMATE = ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"]
-"""What starts rlmate: its pandas needs the old numpy, its scheduler `pkg_resources`."""
+APART = {
+    # Its pandas needs the old numpy, its scheduler `pkg_resources`. It brings 1 GB along
+    "hermes": ["rlmate==0.3.1", "torch==2.13.0", "numpy<2", "setuptools<81"],
+    "mlflow": ["mlflow"],
+    "guild": ["guildai", "setuptools<80"],
+    "tensorboard": ["tensorboard", "setuptools<81"],
+}
+"""The commands of peers that cannot share our environment, and what starts them; rlmate's is called
+as ours is."""
 
 
 def install_debian_peers(session: nox.Session) -> None:
@@ -190,20 +199,18 @@ def install_debian_peers(session: nox.Session) -> None:
             )
 
 
-def install_rlmate(session: nox.Session) -> str:
-    """The path of its command, in an environment of its own, which is kept.
-
-    It cannot share ours, because its command is called `hermes` too. It brings 1 GB along.
-    """
-    folder = session.cache_dir.resolve() / f"rlmate-{platform.python_version()}"
-    command = folder / "bin" / "hermes"
+def install_apart(session: nox.Session, program: str, packages: list[str]) -> str:
+    """The path of a command, in an environment of its own, which is kept."""
+    name = packages[0].partition("=")[0]
+    folder = session.cache_dir.resolve() / f"{name}-{platform.python_version()}"
+    command = folder / "bin" / program
     if not command.exists():
         session.run("python", "-m", "venv", str(folder))
         session.run(
             str(folder / "bin" / "pip"),
             "install",
             "-q",
-            *RLMATE,
+            *packages,
             external=True,
             success_codes=range(256),
         )

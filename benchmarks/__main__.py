@@ -17,7 +17,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import collect, compiling, control, jobs, latency, peers, running, scale, startup, week
+from . import (
+    collect,
+    compiling,
+    control,
+    curves,
+    jobs,
+    latency,
+    peers,
+    query,
+    running,
+    scale,
+    startup,
+    week,
+)
 from .measure import TMPFS
 from .table import Row
 
@@ -33,6 +46,8 @@ ROWS: dict[str, Callable[..., Row]] = {
     "live": running.live,
     "idle": running.idle,
     "compile": compiling.run,
+    "query": query.run,
+    "curves": curves.run,
     "control": control.run,
     "week": week.run,
 }
