@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import hermes
 
 from . import completing
 from .app import Root, app, say, write_lines
-from .looking import Where, warn
+from .looking import warn
 
 GroupBy = Annotated[
     str | None,
@@ -78,11 +79,17 @@ def compare(
     """
     words = where or []
     if len(words) == 2:
+        if group_by or metric or with_failed or pivot or csv or latex or markdown:
+            raise hermes.HermesError(
+                "of two experiments all differences are told, whatever options say of groups",
+                hint="a filter is one quoted argument: 'lr < 0.01 and env = cartpole'",
+            )
         _tell_differences(words, root)
         return
-    if len(words) > 2:
+    if len(words) > 2 or (words and words[0].isalnum()):
+        told = f"{len(words)} words are" if len(words) > 1 else f"`{hermes.escape(words[0])}` is"
         raise hermes.HermesError(
-            f"{len(words)} words are neither a filter nor two experiments",
+            f"{told} neither a filter nor two experiments",
             hint="a filter is one quoted argument: 'lr < 0.01 and env = cartpole'",
         )
     if csv + latex + markdown > 1:
@@ -151,7 +158,16 @@ def plot(
         str,
         typer.Argument(metavar="METRIC", autocompletion=completing.metrics, show_default=False),
     ],
-    where: Where = None,
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WHERE | ID]",
+            autocompletion=completing.ids_or_where,
+            help="Filter, quoted: 'lr < 0.01 and env = cartpole'; or a part of an identifier, "
+            "whatever its status.",
+            show_default=False,
+        ),
+    ] = None,
     x: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +203,9 @@ def plot(
 
     What was interpolated, thinned, left out or is missing is told.
     """
+    if where is not None and re.fullmatch(r"\w+", where):
+        # Who names one wants to see it, also while it runs
+        where, with_failed = f"identifier contains {where}", True
     found = hermes.experiments(where, root=root)
     warn(found)
     if output is not None:

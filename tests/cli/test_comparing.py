@@ -123,6 +123,8 @@ def test_two_experiments(desk: Desk) -> None:
         (("compare", "--metric", "retrun"), "did you mean `return`?"),
         (("compare", "--group-by", "lrr"), "did you mean `lr`?"),
         (("compare", "lr", "<", "1"), "a filter is one quoted argument"),
+        (("compare", "0000003"), "`0000003` is neither a filter nor two experiments"),
+        (("compare", "0000001", "0000003", "--csv"), "all differences are told"),
         (("compare", "--csv", "--latex"), "exclude each other"),
         (("compare", "--csv", "--pivot"), "`--markdown --pivot`"),
         (("compare", "0000001", "999"), "no experiment has `999` in its identifier"),
@@ -150,6 +152,16 @@ def test_curves_in_the_terminal(desk: Desk) -> None:
         *NOTES,
         "note: runs end at different steps, dotted where some are over: lr 0.1: 100 to 110",
     ]
+
+
+def test_the_curve_of_one_experiment(desk: Desk) -> None:
+    # Also of one that has failed, or goes on
+    assert desk.hermes("plot", "return", "120000000004").stdout.endswith(
+        "  all  n 1  1.11 at 110\n"
+    )
+    done = desk.hermes("plot", "return", "120000000005")
+    assert done.stdout.splitlines()[0] == "return"
+    assert done.stdout.splitlines()[-1] == "  all  n 1  2.11 at 110"
 
 
 def test_a_picture(desk: Desk) -> None:
