@@ -333,11 +333,9 @@ def _told(status: RunStatus, events: Sequence[Event]) -> RunStatus | None:
         state = RunState.PAUSED if standing.is_paused else state
     else:
         state = RunState.KILLED if last is None else RunState.UNFINISHED
-        is_slurm = _executor_of(status.found) == "slurm"
         running = [
-            each for each in running
-            if last is None and (is_slurm or _may_run(each, first, status.found.record.folder))
-        ]  # fmt: skip
+            each for each in running if _may_run(each, first, status.found, has_ended=bool(last))
+        ]
     done = standing.done - standing.failed + first.succeeded_before
     failed = standing.failed - standing.undone + first.failed_before
     return replace(
@@ -362,10 +360,17 @@ def _executor_of(run: FoundRun) -> object:
     return settings.get("executor") if isinstance(settings, dict) else None
 
 
-def _may_run(job: JobStarted, runner: RunStanding, folder: str) -> bool:
-    """Whether a job of a killed runner may go on."""
+def _may_run(job: JobStarted, runner: RunStanding, run: FoundRun, *, has_ended: bool) -> bool:
+    """Whether a job of a runner that is gone may go on; `has_ended`: it has left nothing behind."""
+    if _executor_of(run) == "slurm":
+        # They stay with the cluster, whatever becomes of the runner
+        with suppress(HermesError):
+            return read_metadata(job.directory).status is Status.RUNNING
+        return False
+    if has_ended:
+        return False
     try:
-        said = read_regular(exit_file(folder, job.identifier)).decode("utf-8", "replace")
+        said = read_regular(exit_file(run.record.folder, job.identifier)).decode("utf-8", "replace")
     except OSError:
         said = ""
     if parse_exit_file(said) is not None:
