@@ -77,6 +77,7 @@ def compare(
     What is left out, missing or counted twice is told. Of two experiments: what is different in
     command, parameters, arguments, settings, code, packages and metrics.
     """
+    _end_quietly()
     words = where or []
     if len(words) == 2:
         if group_by or metric or with_failed or pivot or csv or latex or markdown:
@@ -203,6 +204,7 @@ def plot(
 
     What was interpolated, thinned, left out or is missing is told.
     """
+    _end_quietly()
     if where is not None and re.fullmatch(r"\w+", where):
         # Who names one wants to see it, also while it runs
         where, with_failed = f"identifier contains {where}", True
@@ -246,6 +248,13 @@ def plot(
         )
     )
     _say_notes(picture.notes)
+
+
+def _end_quietly() -> None:
+    """Lets `hermes compare | head` end as other programs do."""
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _has_colours() -> bool:
