@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Unpack
 
 import anyio
@@ -32,6 +33,7 @@ from .run.resume import is_unfinished, settled_by_others, survey_name, survey_ru
 from .run.runner import Run
 from .run.starts import Starts
 from .run.survey import Survey
+from .storage.code_then import CodeThen
 from .storage.run_folder import RunFolder, experiments_of
 from .storage.run_record import RunRecord
 from .storage.wishes import ask_to_stop, want_threads, withdraw_stop
@@ -90,19 +92,40 @@ async def open_run(
             **settings,
         )
         plan = await in_thread(compiled, file)
+    place = executor_of(plan) if executor is None or isinstance(executor, str) else executor
+    async with open_plan(plan, name, place, options, only_missing=only_missing) as run:
+        yield run
+
+
+@asynccontextmanager
+async def open_plan(
+    plan: Plan,
+    name: str | None,
+    place: Executor,
+    options: RunOptions,
+    *,
+    only_missing: bool = False,
+    then: CodeThen | None = None,
+) -> AsyncIterator[Run]:
+    """Executes a plan while the block runs, with the setting `freeze` in the code of `then`."""
+    timing = options.timing
     name = plan.default_name if name is None else name
-    place = _executor_of(plan) if executor is None or isinstance(executor, str) else executor
-    await in_thread(plan.check, name)
+    if then is None:
+        await in_thread(plan.check, name)
     await place.check(plan)
     gpus = await in_thread(find_for, plan) if place.is_here else None
     await in_thread(check_notify, plan, timing)
     # Found now, in a thread, for a large sweep has many jobs to look at
     await in_thread(getattr, plan, "warnings")
-    folder = await in_thread(RunFolder.create, plan, name, timing)
+    folder = await in_thread(partial(RunFolder.create, plan, name, timing, then=then))
     survey, starts = Survey(), None
-    if only_missing:
-        # Nothing has begun: of what goes wrong here, no unfinished run is left behind
-        with _closed_on_error(folder, done=True):
+    # Nothing has begun: of what goes wrong here, no unfinished run is left behind
+    with _closed_on_error(folder, done=True):
+        if folder.frozen is not None and then is not None:
+            # A script of then need not be there now
+            here = Path(folder.frozen.working_directory)
+            await in_thread(replace(plan, working_directory=here).check, name)
+        if only_missing:
             starts = await in_thread(_starts, folder)
             survey = await in_thread(survey_name, folder)
     run = Run(
@@ -140,7 +163,7 @@ async def open_resumed(
         grace=grace, follow_logs=follow_logs, follow_files=follow_files, timing=timing
     )
     record, plan = await in_thread(_found, run, Purpose.RESUME, root, working_directory)
-    place = executor or _executor_of(plan)
+    place = executor or executor_of(plan)
     gpus = await in_thread(find_for, plan) if place.is_here else None
     folder = await in_thread(RunFolder.reopen, record, plan, timing)
     with _closed_on_error(folder):
@@ -189,7 +212,7 @@ async def open_stopped(
     try:
         folder = await _taken_over(record, plan, options)
         with _closed_on_error(folder):
-            place = executor or _executor_of(plan)
+            place = executor or executor_of(plan)
             survey = await _survey(folder, place, failed=False)
         survey.taken_up = [replace(todo, again=False) for todo in survey.taken_up]
         # All that runs is ended at the same time
@@ -267,7 +290,8 @@ def _refuse(given: Sequence[str]) -> None:
         raise TypeError(f"a plan has its settings already: give {names} to `compile_file`")
 
 
-def _executor_of(plan: Plan) -> Executor:
+def executor_of(plan: Plan) -> Executor:
+    """The one that the settings name."""
     # Imported when they are used: most runs need only one
     if plan.settings.executor == "slurm":
         from .executors.slurm.executor import SLURM

@@ -189,6 +189,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
     assert data == {
         "format": 1,
         "identifier": outcome.identifier,
+        "rerun_of": None,
         "run_id": result.run_id,
         "name": "test",
         "script": "job.sh",

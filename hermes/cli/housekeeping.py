@@ -91,6 +91,9 @@ def rerun(
         ),
     ] = None,
     comments: Comments = None,
+    code: Annotated[
+        str, typer.Option("--code", metavar="now|then", help="Which code the job is run with.")
+    ] = "now",
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -99,14 +102,21 @@ def rerun(
     """Run the job of an experiment again, as a new experiment of the same name.
 
     `lr=0.1` changes the parameter `lr`, or else the argument `-lr` or `--lr`. Settings are those of
-    then, unless they are given. Exit codes are those of `hermes exec`.
+    then, unless they are given. With `--code then` the job runs in a copy of the code as it was:
+    its commit, its `uncommitted.patch`, and what has not changed since. Exit codes are those of
+    `hermes exec`.
     """
     from .run import run
 
     part, *given = words
     changes = dict(_change_of(word) for word in given)
     planned = hermes.plan_rerun(
-        hermes.find_experiment(part, root), changes, name=name, comments=comments or (), **settings
+        hermes.find_experiment(part, root),
+        changes,
+        name=name,
+        comments=comments or (),
+        code=code,
+        **settings,
     )
     for line in () if quiet else planned.told:
         say(hermes.escape(line))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +34,8 @@ class CodeThen(NamedTuple):
     """Where the code of an experiment is now. `git` is its state as it was told then.
 
     `tree` is what git calls it: as files were on the disk if `is_raw`, else as they are committed.
-    Without one it is the frozen `copy` of an earlier run.
+    Without one it is the frozen `copy` of an earlier run. `untracked` are files that are taken from
+    `top` as they are.
     """
 
     git: Git
@@ -41,6 +43,7 @@ class CodeThen(NamedTuple):
     tree: str | None = None
     is_raw: bool = False
     copy: Frozen | None = None
+    untracked: tuple[str, ...] = ()
 
 
 def code_then(
@@ -89,6 +92,9 @@ def freeze_then(plan: Plan, run_folder: str, then: CodeThen, limit: float) -> Fr
             _write_tree(then.top, then.tree, part, patience)
         elif then.tree is not None:
             _check_out(then.top, then.tree, part, run_folder, patience)
+        for path in then.untracked:
+            os.makedirs(os.path.dirname(f"{part}/{path}"), exist_ok=True)
+            shutil.copy2(then.top / path, f"{part}/{path}", follow_symlinks=False)
         return then.tree if then.is_raw else None
 
     code = code_of(plan, patience)
