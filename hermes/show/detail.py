@@ -119,6 +119,13 @@ def _code(metadata: Metadata) -> list[str]:
         told.append(f"commit {git.commit[:10]}{on}{state}")
     if git.reason is not None:
         told.append(_text(git.reason))
+    frozen = metadata.frozen
+    if frozen is not None:
+        tree = f", git's tree {_text(frozen.tree[:10])}" if frozen.tree is not None else ""
+        told.append(f"frozen as the run began{tree}: {_text(frozen.folder)}")
+        more = frozen.count_linked - len(frozen.linked)
+        names = [*map(_text, frozen.linked), *([f"{more} more"] if more else [])]
+        told += [f"not frozen: {', '.join(names)}"] if names else []
     return told
 
 

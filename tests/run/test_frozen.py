@@ -47,6 +47,10 @@ def test_what_people_do_meanwhile_changes_nothing(desk: Desk, is_killed: bool) -
         assert len(desk.experiments()) == 3
     assert "`freeze` has linked and not copied `results`, `x.hermes`: " not in told
     assert "`freeze` has linked and not copied `results`: " in told
+    shown = desk.hermes("show", desk.experiments()[0].identifier).stdout
+    assert "frozen as the run began, git's tree " in shown
+    assert f": {copy}\n" in shown
+    assert "not frozen: results\n" in shown
     commits = set()
     for experiment in desk.experiments():
         assert experiment.status is Status.FINISHED
