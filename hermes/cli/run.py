@@ -216,4 +216,6 @@ def leave(ended_by: int | None, code: int) -> NoReturn:
     if ended_by is not None:
         signal.signal(ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), ended_by)
+        # The first process of a container does not get it
+        code = 128 + ended_by
     sys.exit(code)

@@ -17,10 +17,10 @@ from ..storage.metadata import Metadata
 from ..storage.provenance import boot_id, process_start
 from .exits import Exit, parse_supervisor_pid
 from .proc import (
-    HAS_PROC,
     group_members,
     group_of,
     is_zombie,
+    orphans_of,
     processes_of,
     still_alive,
 )
@@ -52,7 +52,12 @@ def adopt(
         is_known = metadata.pid_start is not None and metadata.boot_id == boot_id()
         pid, started = found, metadata.pid_start if is_known else ""
     return AdoptedProcess(
-        identifier=identifier, pid=pid, started=started, exit_file=exit_file, poll=poll
+        identifier=identifier,
+        pid=pid,
+        started=started,
+        is_of_this_boot=metadata.boot_id == boot_id(),
+        exit_file=exit_file,
+        poll=poll,
     )
 
 
@@ -81,6 +86,12 @@ def recorded_pid(exit_file: str) -> int | None:
         return None
 
 
+def outlives(exit_file: str) -> bool:
+    """Whether a job that was started here lives on although its supervisor was killed. Blocks."""
+    pid = recorded_pid(exit_file)
+    return pid is not None and pid > 1 and not recorded_exit(exit_file) and bool(orphans_of(pid))
+
+
 def adopted_end(exit_file: str, start: datetime | None) -> tuple[datetime, float]:
     """When an adopted job ended, as its exit file tells, and how long it ran, in seconds by the
     clock of day, for there is no better. Blocks.
@@ -96,10 +107,12 @@ class AdoptedProcess(Group):
     """A process that is not our child: how it ended is known only by the record that it leaves."""
 
     def __init__(
-        self, *, identifier: str, pid: int, started: str | None, exit_file: str, poll: float
-    ) -> None:
+        self, *, identifier: str, pid: int, started: str | None, is_of_this_boot: bool,
+        exit_file: str, poll: float,
+    ) -> None:  # fmt: skip
         super().__init__(pid, identifier)
         self._started = started
+        self._is_of_this_boot = is_of_this_boot
         self._exit_file = exit_file
         self._poll = poll
 
@@ -119,10 +132,10 @@ class AdoptedProcess(Group):
     def _is_supervised(self) -> bool:
         return os.path.exists(self._exit_file)
 
-    def _own_processes(self) -> Sequence[int]:
-        if HAS_PROC:
-            return processes_of("HERMES_IDENTIFIER").get(self.identifier, ())
-        return group_members(self.pid)
+    def _own_processes(self) -> set[int]:
+        own = processes_of("HERMES_IDENTIFIER").get(self.identifier, ())
+        # Those that have emptied their environment are known by their group
+        return {*own, *(orphans_of(self.pid) if self._is_of_this_boot else ())}
 
     async def wait(self) -> Exit | None:
         while not await self.has_ended():  # noqa: ASYNC110 (only a parent is told)
@@ -134,7 +147,7 @@ class AdoptedProcess(Group):
         return False
 
     def left_behind(self) -> list[int]:
-        own = set(processes_of("HERMES_IDENTIFIER").get(self.identifier, ()))
+        own = self._own_processes()
         members = [pid for pid in group_members(self.pid) if pid in own]
         return [*members, *still_alive(self._strays)]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import signal
 import subprocess
 import threading
 import time
@@ -12,8 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..storage.provenance import process_start
+
 ENDED = (b"Z", b"X")
 """States in which a process runs no more and only waits to be fetched by its parent."""
+
+EXITING = 0x4
+"""The flag of a process that is at its end, PF_EXITING of Linux."""
 
 HAS_PROC = os.path.isdir("/proc/self")
 
@@ -140,6 +147,23 @@ def group_members(group: int) -> list[int]:
     )
 
 
+def orphans_of(leader: int) -> list[int]:
+    """The processes that are left of a session and group whose leader is gone.
+
+    While any of them lives nobody else gets the leader's number; if somebody has it, none is left.
+    """
+    if process_start(leader) is not None and not is_zombie(leader):
+        return []
+    return [pid for pid in group_members(leader) if _session_of(pid) == leader]
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
 def pids() -> list[int]:
     """All processes; none where there is no `/proc`, or no file descriptor left to read it."""
     try:
@@ -161,6 +185,19 @@ def command_of(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def is_dying(pid: int) -> bool:
+    """Whether a process was killed, and has only not been given the time to end. False where there
+    is no `/proc`."""
+    try:
+        stat, status = Path(f"/proc/{pid}/stat"), Path(f"/proc/{pid}/status")
+        flags = int(stat.read_bytes().rpartition(b")")[2].split()[6])
+        waiting = re.findall(rb"^(?:Sig|Shd)Pnd:\s*(\w+)", status.read_bytes(), re.MULTILINE)
+    except (OSError, ValueError, IndexError):
+        return False
+    killed = 1 << (signal.SIGKILL - 1)
+    return bool(flags & EXITING) or any(int(mask, 16) & killed for mask in waiting)
 
 
 def is_zombie(pid: int) -> bool:

@@ -32,6 +32,7 @@ from .proc import (
     Seen,
     command_of,
     group_members,
+    is_dying,
     still_alive,
     strays_of,
 )
@@ -430,7 +431,8 @@ class LocalProcess(Group):
     def _oldest(self) -> dict[int, Seen]:
         """The process of the group that was started first, if any is alive: the job's own."""
         seen = CENSUS.take()
-        members = [pid for pid, one in seen.items() if one.group == self.pid]
+        # Those that were killed with their supervisor may need a moment to end
+        members = [pid for pid, one in seen.items() if one.group == self.pid and not is_dying(pid)]
         first = min(members, key=lambda pid: (int(seen[pid].started), pid), default=None)
         return {} if first is None else {first: seen[first]}
 

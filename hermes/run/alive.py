@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cached_property
 
 from ..errors import HermesError
+from ..executors.adopt import outlives
 from ..executors.proc import CENSUS
 from ..executors.processes import recorded_exit
 from ..executors.slurm.tasks import TaskFolder
@@ -98,8 +99,11 @@ class Look:
         machine = started.machine if started is not None else None
         if machine is None:
             machine = Machine(metadata.host, metadata.boot_id)
+        recorded = exit_file(run.folder, identifier)
+        if is_open and machine == self._here and outlives(recorded):
+            return Alive(State.RUNNING, "its group lives on without its supervisor")
         has_ended = not (is_open or (started is not None and not is_told))
-        has_ended = has_ended or recorded_exit(exit_file(run.folder, identifier)) is not None
+        has_ended = has_ended or recorded_exit(recorded) is not None
         if not has_ended and may_be_alive(machine, self._here):
             return Alive(
                 State.UNKNOWN, f"it may run on {machine.host}, which is not seen from here"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..errors import escape
+from ..executors.adopt import outlives
 from ..executors.exits import is_success
 from ..executors.proc import processes_of
 from ..executors.processes import recorded_exit
@@ -101,11 +102,13 @@ def _settle_by_begun(
         if survey.settled.get(key) is Reason.SUCCEEDED:
             continue
         started = journals[run_id].jobs.get(identifier) if run_id in journals else None
-        if run_id in held or identifier in alive:
+        is_here = started is not None and started.machine == here
+        recorded = exit_file(folders[run_id], identifier)
+        if run_id in held or identifier in alive or (is_here and outlives(recorded)):
             survey.settled[key] = Reason.RUNNING
             taken[run_id] += 1
         elif started is not None and started.machine is not None:
-            end = recorded_exit(exit_file(folders[run_id], identifier))
+            end = recorded_exit(recorded)
             has_ended = started.status is not None or end is not None
             if end is not None and is_success(end) and started.reason is None:
                 # Nobody has written it down in the experiment yet

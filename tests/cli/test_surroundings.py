@@ -190,6 +190,22 @@ for name in (own + b"_\\xe4", own + "_\\u20ac".encode()):
 """
 
 
+def test_the_first_process_of_a_container_tells_what_ended_it(desk: Desk) -> None:
+    namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("there are no namespaces here")
+    desk.write("job.sh", ": > ready; sleep 100")
+    end = "(until [ -e ready ]; do sleep 0.05; done; kill -TERM 1) & exec "
+    command = shlex.join([*HERMES, "exec", "-e", "sh job.sh", "-n", "x"])
+    done = subprocess.run(
+        [*namespace, "sh", "-c", end + command],
+        cwd=desk.path, env=environment(), capture_output=True, text=True, timeout=LIMIT,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert desk.experiment().status == "cancelled"
+
+
 @pytest.mark.parametrize("command", ["file", "command", "compile"])
 def test_a_locale_that_is_not_utf8_is_for_the_jobs_alone(desk: Desk, command: str) -> None:
     desk.write("jöb.py", WORDS)

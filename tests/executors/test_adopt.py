@@ -121,6 +121,34 @@ def test_adopted_jobs_that_a_signal_has_ended_are_told_so(desk: Desk) -> None:
     )
 
 
+@pytest.mark.parametrize("command", [["resume"], ["exec", "-f", "s.hermes", "--resume"]])
+def test_a_job_without_supervisor_and_environment_is_never_started_beside_itself(
+    desk: Desk, command: list[str]
+) -> None:
+    job = 'exec env -i PATH="$PATH" sh inner.sh'
+    desk.write(
+        "inner.sh", "echo $$ >> pids; while [ -e hold ]; do sleep 0.02; done; echo - >> pids"
+    )
+    desk.write("hold")
+    sweep(desk, "0", job=job)
+    with desk.started("exec", "-f", "s.hermes") as runner:
+        until(lambda: (desk.path / "pids").exists() and (desk.path / "pids").read_text())
+        pid = int((desk.path / "pids").read_text())
+        runner.kill()
+        runner.wait()
+    os.kill(os.getpgid(pid), signal.SIGKILL)
+    with desk.started(*command) as resumed:
+        if command != ["resume"]:
+            # It is taken for one of the other run, and not waited for
+            assert "1 in another run" in resumed.communicate()[1]
+        (desk.path / "hold").unlink()
+        until(lambda: "-" in (desk.path / "pids").read_text())
+        resumed.communicate()
+    assert (desk.path / "pids").read_text().split()[:2] == [str(pid), "-"]
+    first, *again = desk.experiments()
+    assert (first.status, len(again)) == (("lost", 1) if command == ["resume"] else ("running", 0))
+
+
 def test_lost_without_a_supervisor_and_run_again(desk: Desk) -> None:
     sweep(desk, "0", supervise=False)
     end_after_its_runner(desk)

@@ -53,6 +53,36 @@ def test_group_members_are_those_alive() -> None:
 
 
 @NEEDS_PROC
+def test_a_process_that_was_killed_is_dying_before_it_has_ended() -> None:
+    with started() as process:
+        assert not proc.is_dying(process.pid)
+        process.send_signal(signal.SIGKILL)
+        assert proc.is_dying(process.pid)
+        until(lambda: proc.is_zombie(process.pid))
+    assert not proc.is_dying(process.pid)
+
+
+def test_orphans_are_what_is_left_of_a_group_without_its_leader() -> None:
+    command = "sleep 1000 >/dev/null & echo $!; read -r _"
+    with subprocess.Popen(
+        ["sh", "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as leader:
+        assert leader.stdin is not None
+        assert leader.stdout is not None
+        orphan = int(leader.stdout.readline())
+        assert proc.orphans_of(leader.pid) == []
+        leader.stdin.close()
+        leader.wait()
+    assert proc.orphans_of(leader.pid) == [orphan]
+    os.kill(orphan, signal.SIGKILL)
+    until(lambda: proc.orphans_of(leader.pid) == [])
+
+
+@NEEDS_PROC
 def test_processes_are_known_by_a_variable() -> None:
     value = f"{os.getpid()}-value"
     with started(HERMES_TEST=value) as one, started(HERMES_TEST=f"{value}=more") as two:
