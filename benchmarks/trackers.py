@@ -44,6 +44,7 @@ def guild(folder: Path, runs: int) -> Contender | None:
         return None
     place = folder / "guild"
     place.mkdir()
+    (place / "home").mkdir()
     (place / "train.py").write_text(GUILD_SCRIPT)
     environment = {**_ALONE, "GUILD_HOME": str(place / "home")}
     _call([program, "run", "-y", "train.py"], place, environment)
@@ -60,8 +61,8 @@ def guild(folder: Path, runs: int) -> Contender | None:
             f"seed: {number % 10}\n"
         )
     return Contender(
-        f"guild runs of {runs:,}",
-        [program, "runs", "--all", "-Fo", "train.py", "-F", "env = pong and seed = 3"],
+        f"guild runs --all of {runs:,}",
+        [program, "runs", "--all"],
         place,
         environment=environment,
         is_peer=True,
