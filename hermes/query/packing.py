@@ -21,7 +21,7 @@ from ..storage.metadata import Metadata
 from .columns import META, TIMES, arguments_of, meta_of, row_of, typed
 from .filters import Match
 from .metrics.curves import Summary
-from .rows import ASPECTS, Clash, Column, Kind, Row, Value
+from .rows import ASPECTS, Clash, Column, Kind, Row, Value, as_text
 
 CHUNK = 2048
 """Experiments of a chunk. A change of one of them makes all of them be written again."""
@@ -188,7 +188,8 @@ class Chunk:
         if kind is Kind.META:
             if name in TIMES:
                 return _mapped(datetime.fromisoformat, stored)
-            return _mapped(_as_tuple, stored)
+            has_lists = not isinstance(stored, list) or list in {*map(type, stored)}
+            return _mapped(_as_tuple, stored) if has_lists else stored
         return _mapped(_typed, stored)
 
     def _of_metric(self, name: str) -> Values:
@@ -314,7 +315,10 @@ class PackedRow(Row):
 
     def text(self, column: Column) -> str:
         written = self._chunk.text(column, self._place)
-        return super().text(column) if written is None else written
+        if written is not None:
+            return written
+        found = self.value(column)
+        return "" if found is None else as_text(found)
 
 
 def packed(records: Sequence[Record]) -> bytes:
@@ -392,19 +396,15 @@ def _unpacked(column: Stored, count: int) -> Values:
 
 
 def _mapped(function: Callable[[Stored], Any], column: Values) -> Values:
-    """A column of what a function makes of each value; of equal texts it is asked once."""
+    """A column of what a function makes of each text or list; of equal texts it is asked once."""
     if isinstance(column, _Sparse):
         return _Sparse((place, function(value)) for place, value in column.items())
-    made: dict[str, Any] = {}
-    result = []
-    for value in column:
-        if isinstance(value, str):
-            if value not in made:
-                made[value] = function(value)
-            result.append(made[value])
-        else:
-            result.append(None if value is None else function(value))
-    return result
+    has_lists = list in {*map(type, column)}
+    texts = {each for each in column if isinstance(each, str)} if has_lists else {*column} - {None}
+    made = {text: function(text) for text in texts}
+    if not has_lists:
+        return list(map(made.get, column))
+    return [function(each) if isinstance(each, list) else made.get(each) for each in column]
 
 
 def _first(columns: Sequence[Values]) -> Values:
