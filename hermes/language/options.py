@@ -238,6 +238,8 @@ class OptionsTemplate:
             hint = _taken_apart(word.text) or _nearest(word.text)
             return self._source.error(f"unknown hermes option `{word.text}`", word.span, hint=hint)
         hint = "an option takes one word; quote a text that holds spaces"
+        if before is not None and before.option.kind is PATH:
+            hint = f"write `{before.flag} {word.text}` for one more path, or quote one with spaces"
         value = before.value.word if before is not None and before.value is not None else None
         glued = value and predecessor.glued_comment(
             self._source.text[value.span.start : value.span.end]

@@ -231,7 +231,8 @@ class _Parser:
         found = self._either()
         if self._now.kind != "end":
             raise self._now.spot.error(
-                "expected `and`, `or` or the end", "quote texts that hold blanks or signs"
+                "expected `and`, `or` or the end",
+                "write `and` between comparisons; quote texts that hold blanks or signs",
             )
         return found
 

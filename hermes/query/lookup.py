@@ -101,8 +101,10 @@ def short_names(
 def _the_one(part: str, known: Collection[str]) -> str:
     fitting = [part] if part in known else [each for each in known if part in each]
     if not part or not fitting:
+        name = f', `"name = {escape(part)}"` means those of a name' if part.isidentifier() else ""
         raise HermesError(
-            f"no experiment has `{escape(part)}` in its identifier", hint="`hermes ls` lists them"
+            f"no experiment has `{escape(part)}` in its identifier",
+            hint=f"`hermes ls` lists them{name}",
         )
     if len(fitting) > 1:
         names = [f"`{each}`" for each in fitting[:MOST_NAMED]]

@@ -192,7 +192,7 @@ def _write_parquet(path: str, sheet: Sheet) -> int:
             # pandas needs another package for it
             return write(module, path, sheet)
     raise HermesError(
-        "Parquet needs pyarrow, polars or pandas, and none of them is installed",
+        "Parquet needs pyarrow or polars, and neither of them is installed",
         hint="`pip install pyarrow`, or a file that ends in `.csv` or `.jsonl`",
     )
 

@@ -12,7 +12,7 @@ from ..run.status import FinishedRun, JobStatus, RunState, RunStatus
 from .amounts import duration
 from .text import Differences, jobs, relative, short_identifier, tail
 
-HEAD = ["id", "name", "began", "done", "running", "failed", "left", "time left", "runner"]
+HEAD = ["id", "name", "began", "finished", "running", "failed", "left", "time left", "runner"]
 
 NUMBERS = frozenset(range(3, 8))
 """The columns of `table` that are set to the right."""
@@ -82,7 +82,7 @@ def _counts(run: RunStatus) -> str:
         return "it has not told how far it is"
     left = "" if run.time_left is None else f"; about {duration(run.time_left)} left"
     return (
-        f"{run.done} of {jobs(run.total)} done, {len(run.jobs)} running, {run.failed} failed, "
+        f"{run.done} of {jobs(run.total)} finished, {len(run.jobs)} running, {run.failed} failed, "
         f"{run.left} left; at most {run.threads} at the same time{left}"
     )
 

@@ -58,7 +58,8 @@ def test_which_one(desk: Desk) -> None:
     assert f"{identifier(8)}/hermes.json` is not JSON" in desk.hermes("show", "08", code=2).stderr
     done = desk.hermes("show", "none", code=2)
     assert done.stderr == (
-        "error: no experiment has `none` in its identifier\nhint: `hermes ls` lists them\n"
+        "error: no experiment has `none` in its identifier\n"
+        'hint: `hermes ls` lists them, `"name = none"` means those of a name\n'
     )
     done = desk.hermes("show", "12000000000", code=2)
     assert done.stderr.startswith(f"error: `12000000000` may be `{identifier(8)}`, ")

@@ -70,7 +70,7 @@ def test_a_run_is_told_from_its_start_to_its_end(desk: Desk) -> None:
         assert one["time_left"] is not None
         # For people
         shown = desk.hermes("status").stdout.splitlines()
-        head = "id name began done running failed left time left runner"
+        head = "id name began finished running failed left time left runner"
         assert " ".join(shown[0].split()) == head
         short, *_ = shown[1].split()
         assert re.fullmatch(
@@ -79,7 +79,7 @@ def test_a_run_is_told_from_its_start_to_its_end(desk: Desk) -> None:
             shown[1],
         )
         lines = desk.hermes("status", short).stdout.splitlines()
-        assert "0 of 4 jobs done, 2 running, 1 failed, 1 left; at most 2" in lines[2]
+        assert "0 of 4 jobs finished, 2 running, 1 failed, 1 left; at most 2" in lines[2]
         assert [line.split()[-1] for line in lines[-3:]] == ["arguments", "b", "c"]
         # One that is paused, and changed
         desk.hermes("pause")
