@@ -35,21 +35,23 @@ def require_frozen(folder: RunFolder) -> None:
 
 @asynccontextmanager
 async def in_frozen_code(
-    folder: RunFolder, warn: Callable[[str], object], timing: Timing
+    folder: RunFolder, warn: Callable[[str], object], timing: Timing, *, is_ending: bool
 ) -> AsyncIterator[None]:
     """Around all jobs of a run. When they have ended, what they wrote into the copy of the code,
-    and was not collected, comes to the working directory."""
+    and was not collected, comes to the working directory. If the run `is_ending`, nothing is
+    started, and nobody needs to know what is not frozen."""
     frozen = folder.frozen
     if frozen is None:
         yield
         return
-    if frozen.record.named:
+    if frozen.record.named and not is_ending:
         warn(_linked(frozen))
     imports = Imports(folder, frozen, warn)
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as services:
-            services.start_soon(imports.watch, timing.ask_poll)
+            if not is_ending:
+                services.start_soon(imports.watch, timing.ask_poll)
             try:
                 yield
             except Exception as exc:

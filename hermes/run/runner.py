@@ -262,7 +262,9 @@ class Run:
                         )
                     with self._opening:
                         async with (
-                            in_frozen_code(self._folder, self.warn, self._timing),
+                            in_frozen_code(
+                                self._folder, self.warn, self._timing, is_ending=self._is_ending
+                            ),
                             self._executor.opened(self._open_run()) as place,
                         ):
                             self._place = place

@@ -169,6 +169,7 @@ async def test_a_run_whose_frozen_code_is_gone_is_not_resumed_with_other_code(
             pass
     async with hermes.open_stopped(working_directory=project.path, forget=True) as run:
         pass
+    assert run.result.warnings == ()
     assert not copy.parent.exists()
 
 
