@@ -24,6 +24,10 @@ MANY, MUCH = 2000, 100_000_000
 """Files, or bytes in them, beyond which an untracked folder is taken for data, however small each
 file is."""
 
+MOST = 20_000
+"""Files that are copied without git: those of the folders nearest to the top. A working directory
+may be somebody's home."""
+
 NOT_CODE = frozenset({".git", RUNS, "__pycache__"})
 """What a copy of the code has no part of: Python would write what it compiles from the copy to
 where it looks for what belongs to the original."""
@@ -174,10 +178,12 @@ def _holds(listed: tuple[list[str], list[str]], place: str) -> bool:
 
 
 def _below(top: str, experiments: str) -> Iterator[str]:
-    """All files below a folder that may be code."""
+    """Files below a folder that may be code, those near the top first."""
     pending = [top]
-    while pending:
-        folder = pending.pop()
+    count = 0
+    for folder in pending:
+        if count > MOST:
+            return
         try:
             entries = entries_of(folder)
         except OSError:
@@ -187,6 +193,7 @@ def _below(top: str, experiments: str) -> Iterator[str]:
             continue
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
+                count += 1
                 yield entry.path[len(top) + 1 :]
             elif is_code(entry.name) and entry.name != "node_modules" and entry.path != experiments:
                 pending.append(entry.path)

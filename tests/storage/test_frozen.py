@@ -175,6 +175,10 @@ def test_without_git_and_where_git_ignores_the_working_directory(
         assert (record.top, record.place, record.tree) == (str(folder), ".", None)
         assert sorted(record.files) == ["job.sh", "tool.py"]
         assert record.links == ["images", "large", "sets", "venv"]
+    lab.write("ignored/deep/deeper/module.py")
+    assert "deep/deeper/module.py" in frozen_of(lab, folder, "all").record.files
+    monkeypatch.setattr(code_files, "MOST", 3)
+    assert "deep" in frozen_of(lab, folder, "most").record.links
 
 
 def test_a_working_directory_behind_a_link(repository: Lab) -> None:
