@@ -40,6 +40,7 @@ def mistakes(document: Document, bindings: Iterable[Binding]) -> Iterator[str]:
         ("STD-E", document.script_arguments),
     ):
         yield from _commas(source, section, words)
+    yield from _commas_of_env(document)
     hint = "write it in STD-H, or in the second list of a job"
     yield from _hermes_options(source, document.script_arguments, hint)
     yield from _options_with_values(source, document.script_arguments)
@@ -178,7 +179,7 @@ def _one_word(source: Source, word: Word, text: str) -> str:
 
 def _hermes_options(source: Source, words: Iterable[Word], hint: str) -> Iterator[str]:
     for word in words:
-        if word.text.partition("=")[0] in _PATH_OPTIONS:
+        if word.text.partition("=")[0].lstrip("[") in _PATH_OPTIONS:
             yield (
                 f"{source.at(word.span)}: `{escape(word.text)}` is given to the script; if it is "
                 f"meant as the hermes option, {hint}"
@@ -193,6 +194,16 @@ def _commas(source: Source, section: str, words: Iterable[Word]) -> Iterator[str
                 "white space alone separates words; leave it out, or quote the word"
             )
             return
+
+
+def _commas_of_env(document: Document) -> Iterator[str]:
+    for line in document.settings:
+        found = next((each for each in line.value.text.split() if each.endswith(",")), None)
+        if line.key.text == "env" and found is not None:
+            yield (
+                f"{document.source.at(line.value.span)}: the comma is part of `{escape(found)}`: "
+                "white space alone separates the variables of `env`"
+            )
 
 
 def _raw(source: Source, word: Word) -> str:

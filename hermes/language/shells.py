@@ -28,6 +28,8 @@ _HOME = re.compile(r"(?:^|(?<==))~[\w-]*(?=/|$)")
 _OPERATOR = re.compile(r"(?:&|&&|\||\|\||[^;]*;|\|&)$|(?:[0-9]|&)?(?:>|<)")
 
 _JSON = re.compile(r"[\[{]\"")
+_STRING = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\[A-Za-z0-9]")
 _SEQUENCE = re.compile(r"\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\}", re.ASCII)
 _PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
 
@@ -39,7 +41,7 @@ _BUILTINS = frozenset(
 )
 """What only a shell can do, or what only looks like a program there."""
 
-_SUSPICIOUS = re.compile(r"[$`~|<>&;*(\[{]|[^\x00-\x7f]")
+_SUSPICIOUS = re.compile(r"[$`~|<>&;*(\[{\\]|[^\x00-\x7f]")
 
 
 class Finding(NamedTuple):
@@ -98,6 +100,9 @@ def _brackets(raw: str, bare: str) -> Finding | None:
     if _SEQUENCE.search(bare):
         text = "is given as it is, because no shell counts"
         return Finding("sequence", f"{text}; `PROD(..., key=RANGE[...])` makes jobs, quotes a text")
+    if _BACKSLASH.search(_STRING.sub("", raw)):
+        text = "loses its backslashes, as in a shell; write `'...'` around it if they are meant"
+        return Finding("backslash", text)
     if any(bare.count(opening) > bare.count(closing) for opening, closing in _PAIRS):
         if bare in ("(", "["):
             # As `find` and `test` want them

@@ -320,7 +320,7 @@ class _Parser(Cursor):
                     self.pos += 1
                     self.skip_gaps()
         if self.peek() != "]":
-            is_text = self.text[self.pos - 1] == "]"
+            is_text = self.text[self.pos - 1] == "]" and self.peek() != "["
             hint = "quote brackets that are text" if is_text else _JOB_HINT
             raise self.unexpected("`]` to close the job", opened=start, hint=hint)
         self.pos += 1

@@ -120,7 +120,7 @@ KEY_LIKE = re.compile(r"\{\{|(?<!\$)\{(?!identifier|slot|directory|gpus)[^\W\d]\
 
 
 @pytest.mark.once
-@examples(times(400, 20_000))
+@examples(times(400, 8_000))
 @given(st.lists(PIECES, max_size=12).map("".join))
 def test_what_is_accepted_outside_a_sweep_means_the_same_inside(folder: Path, words: str) -> None:
     """But for `{{` with its `}}`, and for keys."""
