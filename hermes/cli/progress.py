@@ -133,7 +133,7 @@ class ProgressDisplay(PlainDisplay):
             (f"{progress.done}/{progress.total} done  {len(progress.running)} running  ", []),
             ("paused  " if progress.is_paused else "", [YELLOW]),
             (_queued(progress.queue), []),
-            (f"{progress.failed} failed", [BOLD, RED] if progress.failed else [DIM]),
+            (f"{progress.failures} failed", [BOLD, RED] if progress.failures else [DIM]),
             (f"  {report.duration(progress.elapsed)}{left}", [DIM]),
         ]
         figures, free = "", width

@@ -122,6 +122,11 @@ class Standing:
         )
 
     @property
+    def failures(self) -> int:
+        """Jobs that have failed by themselves; nobody cancelled them."""
+        return self.failed - self.undone
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the run began, up to its end."""
         return (self.ended or time.monotonic()) - self.began

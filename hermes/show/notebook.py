@@ -108,7 +108,7 @@ class _Board:
             if progress.queue is not None and progress.queue.pending
             else ""
         )
-        running = f"{len(progress.running)} running{queued}, {progress.failed} failed"
+        running = f"{len(progress.running)} running{queued}, {progress.failures} failed"
         counts = f"{progress.done}/{progress.total} done, {running}"
         then = ", stopping" if self._run.cancelled else left
         return f"{counts}; {report.duration(progress.elapsed)}{then}"
