@@ -19,8 +19,8 @@ from .run.logs import Follower, Stream
 from .storage.query import Experiment
 
 POLL = 0.25
-"""Seconds between two looks whether the jobs have ended. One takes 5 ms, most of it for the list
-of all processes."""
+"""Seconds between two looks whether the jobs have ended. The list of all processes is needed only
+for those whose run nobody executes."""
 
 WAITING = 16
 """Chunks that may wait for a slow reader; then the logs wait on the disk."""

@@ -55,7 +55,7 @@ def rm(
         raise typer.Exit(1 if removal.kept else 0)
     what = f"{_counted(len(removal.experiments))}, {size(removal.bytes)}"
     if not yes:
-        _ask(removal, what, root)
+        _ask(removal, what, root, again=again)
     removed = removal.execute(again=again)
     _tell_kept(removed.kept)
     for path, why in removed.left.items():
@@ -136,7 +136,7 @@ def _change_of(word: str) -> tuple[str, str]:
     return key, value
 
 
-def _ask(removal: hermes.Removal, what: str, root: Root) -> None:
+def _ask(removal: hermes.Removal, what: str, root: Root, *, again: bool) -> None:
     """Shows what would go, and ends the command unless somebody agrees."""
     import shutil
 
@@ -154,6 +154,8 @@ def _ask(removal: hermes.Removal, what: str, root: Root) -> None:
     if more > 0:
         print(f"and {more} more")
     sys.stdout.flush()
+    if not again:
+        say("`resume` and `--resume` will not start their jobs again; with `--again` they will")
     if not typer.confirm(f"Remove {what}?", err=True):
         say("nothing was removed")
         raise typer.Exit(1)

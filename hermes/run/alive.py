@@ -88,12 +88,13 @@ class Look:
         started = run.journal.jobs.get(identifier)
         is_open = metadata.status is Status.RUNNING
         is_told = started is None or started.status is not None
+        # First what is quick to tell, and then the list of all processes
+        if run.is_held and (is_open or not is_told):
+            return Alive(State.RUNNING, f"the run {metadata.run_id} executes it")
         if pids := self._processes.get(identifier):
             return Alive(State.RUNNING, f"process {', '.join(map(str, pids[:5]))} belongs to it")
         if is_open and _is_process(metadata):
             return Alive(State.RUNNING, f"process {metadata.pid} is its job")
-        if run.is_held and (is_open or not is_told):
-            return Alive(State.RUNNING, f"the run {metadata.run_id} executes it")
         if identifier in run.on_cluster:
             return Alive(State.RUNNING, "it is with the cluster")
         machine = started.machine if started is not None else None
