@@ -17,7 +17,7 @@ from .blocking import in_thread
 from .errors import HermesError, escape
 from .executors.base import Executor
 from .language.compiling import compile_file
-from .language.plan import Plan
+from .language.plan import Plan, with_threads
 from .language.settings import SettingArguments
 from .model import RunResult
 from .run import finding
@@ -217,7 +217,7 @@ async def open_stopped(
         survey.taken_up = [replace(todo, again=False) for todo in survey.taken_up]
         # All that runs is ended at the same time
         threads = max(plan.settings.threads, len(survey.taken_up))
-        folder.plan = replace(plan, settings=replace(plan.settings, threads=threads))
+        folder.plan = with_threads(plan, threads)
         ending = Run(folder=folder, survey=survey, executor=place, options=options, is_ending=True)
         async with in_progress(ending, folder):
             yield ending
@@ -314,6 +314,8 @@ def _found(
     if not plan.working_directory.is_dir():
         where = escape(str(plan.working_directory))
         raise HermesError(f"the working directory `{where}` of the run is not there")
+    # Found now, in a thread: it reads files
+    getattr(plan, "warnings")  # noqa: B009
     return run.record, plan
 
 

@@ -102,7 +102,7 @@ class Plan:
 
     def with_added(self, *parts: Plan) -> Plan:
         """The same plan, with the jobs of these after its own."""
-        return replace(self, _added=(*self._added, *parts))
+        return _with_warnings_of(self, replace(self, _added=(*self._added, *parts)))
 
     def with_warning(self, message: str) -> Plan:
         """The same plan, with one more warning."""
@@ -328,7 +328,16 @@ class Jobs:
 
 def with_threads(plan: Plan, threads: int) -> Plan:
     """The same plan, of which so many jobs run at the same time."""
-    return replace(plan, settings=replace(plan.settings, threads=threads))
+    changed = replace(plan, settings=replace(plan.settings, threads=threads))
+    return _with_warnings_of(plan, changed)
+
+
+def _with_warnings_of(plan: Plan, changed: Plan) -> Plan:
+    """A plan that was changed while it is executed: what it warns of was told when it began, and is
+    not looked for once more, for that reads files."""
+    if "warnings" in plan.__dict__:
+        changed.__dict__["warnings"] = plan.warnings
+    return changed
 
 
 def amount_of(options: Options, settings: Settings) -> Fraction:
