@@ -175,7 +175,7 @@ async def test_exit_codes_and_signals_are_exact(
     # What the jobs left behind is read and gone; the run can be resumed, for some have failed
     assert sorted(
         path.name for path in (project.experiments_folder / ".hermes" / result.run_id).iterdir()
-    ) == ["journal", "lock", "run.json"]
+    ) == ["journal", "lock", "progress", "run.json"]
 
 
 @pytest.mark.fault(19)
