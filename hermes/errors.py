@@ -30,9 +30,9 @@ class HermesError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [f"error: {self.message}"]
+        lines = [f"error: {bounded(self.message)}"]
         if self.hint:
-            lines.append(f"hint: {self.hint}")
+            lines.append(f"hint: {bounded(self.hint)}")
         return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:
@@ -85,17 +85,18 @@ class HermesFileError(HermesError):
         if len(text) > 160:
             start = max(0, before - 60)
             text, before = text[start : start + 160], before - start
+        message = bounded(escape(self.message))
         caret = "^" * max(1, min(place.width, len(text) - before))
         gutter = " " * (len(str(place.line)) + 1)
         lines = [
-            f"error: {escape(self.message)}",
+            f"error: {message}",
             f"{gutter}--> {escape(place.path)}:{place.line}:{place.column}",
             f"{gutter} |",
             f" {place.line} | {text}",
             f"{gutter} | {' ' * before}{caret}",
         ]
         if self.hint:
-            lines.append(f"hint: {escape(self.hint)}")
+            lines.append(f"hint: {bounded(escape(self.hint))}")
         return "\n".join(lines)
 
 
@@ -141,6 +142,16 @@ def escape(text: str) -> str:
 def shortened(text: str, most: int = 1000) -> str:
     """`text`, or its beginning and how long it is: a command can have 2 MB."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
+def bounded(message: str, most: int = 3000) -> str:
+    """A message whose lines keep their beginning and their end, where they name something huge."""
+    return "\n".join(
+        line
+        if len(line) <= most
+        else f"{line[: most // 2]}... ({len(line)} characters) ...{line[-most // 2 :]}"
+        for line in message.split("\n")
+    )
 
 
 def _escaped(char: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes.errors import HermesFileError, Place, did_you_mean
+from hermes.errors import HermesError, HermesFileError, Place, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,17 @@ def test_long_lines_are_cut_around_the_caret() -> None:
     assert len(text) < 200
     assert text[caret.index("^") :][:3] == "bad"
     assert caret.count("^") == 3
+
+
+def test_what_is_huge_is_named_by_its_beginning_and_its_end() -> None:
+    huge = "x" * 10**6
+    place = Place("x", 1, 1, 10**6, huge)
+    message = f"cannot read `{huge}`: gone"
+    for error in (
+        HermesError(message, hint=message),
+        HermesFileError(message, place, hint=message),
+    ):
+        told = str(error)
+        assert len(told) < 10_000
+        assert told.count("`: gone") == 2
+        assert "(1000020 characters)" in told

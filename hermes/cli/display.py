@@ -74,7 +74,7 @@ class JsonDisplay:
             await room(run, lambda: self._out.waiting)
 
     def note(self, message: str) -> None:
-        self._err.line(hermes.escape(message))
+        self._err.line(report.bounded(hermes.escape(message)))
 
     def summary(self, result: hermes.RunResult) -> None:
         """The last event says it all."""
@@ -158,7 +158,7 @@ class PlainDisplay:
 
     def _change_of(self, job: hermes.JobStarted, how: str) -> None:
         what = f"{how} {job.script} {job.identifier}{report.on_gpus(job)}"
-        self._change(f"{what}  {shlex.join(job.arguments)}".rstrip())
+        self._change(report.bounded(f"{what}  {shlex.join(job.arguments)}".rstrip()))
 
     def _change(self, line: str) -> None:
         if not self._quiet:

@@ -63,7 +63,7 @@ def _parse_boolean(text: str) -> bool:
 
 
 def _parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= 1):
         raise ValueError("expected a whole number, at least 1")
     return int(text)
 

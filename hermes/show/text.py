@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from ..errors import bounded as bounded
 from ..errors import escape, shortened
 from ..events import (
     Event,
