@@ -45,8 +45,12 @@ KINDS: dict[str, type[Event]] = {
 }
 """The events that are kept, by their names. What jobs print and leave is in their directories."""
 
-MOST = 256 * 1024
-"""Bytes after which the file is begun anew."""
+MOST = 64 * 1024
+"""Bytes after which the file is begun anew, unless its first line is a large part of them: to read
+so much takes 3 ms (`benchmarks` row `status`)."""
+
+LARGE_PART = 4
+"""Times the first line, which tells of all jobs that run; before that, nothing is begun anew."""
 
 
 NAMES = {kind: name for name, kind in KINDS.items()}
@@ -91,6 +95,7 @@ class KeptWriter:
     def __init__(self, folder: str) -> None:
         self._path = f"{folder}/{PROGRESS}"
         self._size = 0
+        self._most = MOST
         self._part = int(time.time() * 1000)
         """Other than that of any earlier runner of this run, and of the one after it."""
 
@@ -101,7 +106,7 @@ class KeptWriter:
         """Adds events. `standing` makes the first line of a file that is begun anew after them; it
         gets the number of that part."""
         if self._is_whole and self._append(b"".join(map(encoded, events))):
-            if self._size <= MOST or isinstance(events[-1], RunEnded):
+            if self._size <= self._most or isinstance(events[-1], RunEnded):
                 return
             # Who has read so far goes on with the next part
             self._part += 1
@@ -134,6 +139,7 @@ class KeptWriter:
         except OSError:
             return False
         self._size = len(data)
+        self._most = max(MOST, LARGE_PART * self._size)
         return True
 
 
