@@ -16,18 +16,23 @@ NARROWEST = 6
 
 
 def lines(
-    rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Collection[int] = (),
+    width: int | None = None,
+    whole: Collection[str] = ("id", "identifier"),
 ) -> Iterator[str]:
     """A line a row; the columns in `right` are aligned to the right, as numbers are.
 
-    Cells are escaped. With a width, the widest columns are cut until the lines fit.
+    Cells are escaped. With a width, the widest columns are cut until the lines fit, but not those
+    whose heads are `whole`: half an identifier is of no use.
     """
     shown = [[escape(cell) for cell in row] for row in rows]
     if not shown:
         return
     sizes = [max(map(width_of, column)) for column in zip(*shown, strict=True)]
     if width is not None:
-        sizes = _fitted(sizes, width)
+        sizes = _fitted(sizes, width, [head in whole for head in shown[0]])
     for row in shown:
         cells = [
             _padded(cell, size, to_the_right=place in right)
@@ -69,10 +74,14 @@ def _padded(cell: str, size: int, *, to_the_right: bool) -> str:
     return blanks + cell if to_the_right else cell + blanks
 
 
-def _fitted(sizes: Sequence[int], width: int) -> list[int]:
+def _fitted(sizes: Sequence[int], width: int, is_whole: Sequence[bool]) -> list[int]:
     fitted = list(sizes)
     too_wide = sum(fitted) + len(GAP) * (len(fitted) - 1) - width
-    while too_wide > 0 and max(fitted) > NARROWEST:
-        fitted[fitted.index(max(fitted))] -= 1
+    places = [place for place, whole in enumerate(is_whole) if not whole]
+    while too_wide > 0 and places:
+        widest = max(places, key=fitted.__getitem__)
+        if fitted[widest] <= NARROWEST:
+            break
+        fitted[widest] -= 1
         too_wide -= 1
     return fitted

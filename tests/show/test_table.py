@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hermes.show.table import cut, lines, width_of
 
-ROWS = [["id", "lr"], ["abc", "0.5"], ["a longer one", "10"]]
+ROWS = [["of", "lr"], ["abc", "0.5"], ["a longer one", "10"]]
 
 
 def test_columns_are_aligned() -> None:
     assert list(lines(ROWS, right={1})) == [
-        "id             lr",
+        "of             lr",
         "abc           0.5",
         "a longer one   10",
     ]
@@ -18,9 +18,13 @@ def test_columns_are_aligned() -> None:
 
 def test_lines_fit_the_width() -> None:
     assert list(lines(ROWS, right={1}, width=13)) == [
-        "id         lr",
+        "of         lr",
         "abc       0.5",
         "a longe…   10",
+    ]
+    assert list(lines([["id", "text"], ["154025", "a longer one"]], width=13)) == [
+        "id      text",
+        "154025  a lo…",
     ]
     narrow = list(lines([["x" * 50, "y" * 50, "z" * 50]], width=15))
     assert narrow == ["xxxxx…  yyyyy……"]
