@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that `hermes --help` stays lig
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -108,11 +109,27 @@ def main() -> NoReturn:
         sys.stdout.flush()
         say(coloured(str(exc)))
         sys.exit(2)
+    except OSError as exc:
+        _cannot_write(exc)
     except SystemExit as exc:
         if exc.code == WRONG_CALL:
             _hint(sys.argv[1:])
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _cannot_write(error)
         raise
     sys.exit(0)
+
+
+def _cannot_write(error: OSError) -> NoReturn:
+    """Says that the disk to which the output goes is full, and exits."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    say(coloured(f"error: cannot write: {error.strerror}"))
+    # What is still to be written would fail once more when the interpreter ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(1)
 
 
 def _hint(words: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -84,6 +85,9 @@ not let them through: they may be pending."""
 _owned: dict[int, str] = {}
 """Identifiers of the children that this process has to end, by process id."""
 
+_left = threading.Event()
+"""Set when the interpreter is about to end."""
+
 DYING_TOGETHER = 0.2
 """A job that ends within so many seconds of its supervisor's death was killed with it."""
 
@@ -131,7 +135,10 @@ async def spawn(launch: Launch) -> LocalProcess:
             raise
         # A script without `#!`: as `execvp` and every shell do
         process = await _open_process(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch)
-    return LocalProcess(process, launch.identifier, launch.exit_file)
+    made = LocalProcess(process, launch.identifier, launch.exit_file)
+    if _left.is_set():
+        made.signal(signal.SIGKILL)
+    return made
 
 
 async def start(launch: Launch, busy: float, begins: Callable[[], bool]) -> LocalProcess | None:
@@ -215,8 +222,9 @@ def _kill_all_of(identifiers: Set[str]) -> None:
 
 
 def _kill_owned() -> None:
-    """Ends the jobs of runs that nobody has ended, because their event loop was left before."""
-    for pid in _owned:
+    """Ends the jobs of runs whose event loop was left or goes on in a thread, later ones too."""
+    _left.set()
+    for pid in list(_owned):
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
     if _owned:

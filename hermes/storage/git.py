@@ -46,7 +46,10 @@ repository the code is in."""
 NO_COMMIT = "00000"
 """Stands in an identifier for the last five characters of the commit, where there is none."""
 
-DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--binary")
+DIFF = (
+    "diff", "--no-color", "--no-ext-diff", "--no-textconv", "--binary", "--unified=3",
+    "--inter-hunk-context=0",
+)  # fmt: skip
 """Configuration must not change what a patch looks like, and no other program is called."""
 
 KEPT_WHOLE = 1_000_000
@@ -161,6 +164,9 @@ def read_git(
         kept, why_not = _whole(top, inside, patience)
         if why_not:
             reasons.append(why_not)
+    if script is not None and inside is None and os.path.isfile(script):
+        real = os.path.realpath(script)
+        reasons.append(f"the script `{real}` is in no commit: it is outside of the repository")
     state = GitState(
         commit=commit,
         branch=answers["branch"].output.decode("utf-8", "surrogateescape").strip() or None,

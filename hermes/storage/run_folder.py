@@ -394,6 +394,10 @@ class RunFolder:
                 return
             if self.frozen is not None:
                 raise OSError(errno.ENOENT, "the frozen code of the run is gone", self.folder)
+            if not os.path.isdir(self.plan.working_directory):
+                # The project was renamed: made again, it would hide what went on elsewhere
+                where = str(self.plan.working_directory)
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), where)
             self._check_experiments()
             os.makedirs(self.folder)
             locked = lock(self.folder)

@@ -190,6 +190,20 @@ for name in (own + b"_\\xe4", own + "_\\u20ac".encode()):
 """
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [("ls",), ("compile", "x.hermes"), ("ls", "--json")])
+def test_output_for_which_there_is_no_room_is_told(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.write("job.sh", "")
+    desk.hermes_file("[[sh, job.sh]]")
+    desk.hermes("exec", "-f", "x.hermes")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*HERMES, *command], cwd=desk.path, env=environment(), stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "error: cannot write: No space left on device\n")
+
+
 def test_the_first_process_of_a_container_tells_what_ended_it(desk: Desk) -> None:
     namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:

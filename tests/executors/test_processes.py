@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ async def test_cancel_by_the_run_ends_all_groups(endless: Project) -> None:
     ended = events[-1]
     assert isinstance(ended, hermes.RunEnded)
     assert (ended.cancelled, ended.started, ended.succeeded) == (True, 2, 0)
+
+
+async def test_what_a_thread_starts_while_the_interpreter_ends_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = threading.Event()
+    left.set()
+    monkeypatch.setattr("hermes.executors.processes._left", left)
+    project.write("job.sh", "sleep 100")
+    async with project.open("[[sh, job.sh]]") as run:
+        with anyio.fail_after(LIMIT):
+            await run.ended.wait()
+    assert project.experiment().signal == signal.SIGKILL
 
 
 @SUPERVISED

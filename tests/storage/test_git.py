@@ -98,6 +98,32 @@ def test_a_script_in_no_commit_is_kept_whole(repository: Lab, tmp_path: Path, na
     assert (copy / name).read_text() == "echo new idea"
 
 
+def test_a_script_to_which_a_link_leads_out_of_the_repository_is_told(
+    repository: Lab, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.sh"
+    outside.write_text("echo 1")
+    (repository.path / "link.sh").symlink_to(outside)
+    git(repository.path, "add", "link.sh")
+    git(repository.path, "commit", "--quiet", "-m", "link")
+    run = repository.run()
+    _, metadata = started(run, a_job(script="link.sh"))
+    run.close(done=True)
+    assert "outside of the repository" in (metadata.git.reason or "")
+
+
+def test_a_patch_applies_whatever_is_configured(repository: Lab) -> None:
+    for setting in ("diff.context=0", "diff.noprefix=true", "diff.interHunkContext=9"):
+        git(repository.path, "config", *setting.split("="))
+    repository.write("job.sh", "echo 1\necho 2\n")
+    run = repository.run()
+    directory, _ = started(run)
+    run.close(done=True)
+    git(repository.path, "checkout", "--quiet", "job.sh")
+    git(repository.path, "apply", str(directory / "uncommitted.patch"))
+    assert (repository.path / "job.sh").read_text() == "echo 1\necho 2\n"
+
+
 def test_tracked_code_below_experiments_counts(repository: Lab) -> None:
     repository.write("experiments/train.sh", "echo 1")
     git(repository.path, "add", "--force", "experiments/train.sh")

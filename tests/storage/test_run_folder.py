@@ -220,6 +220,16 @@ def test_what_somebody_has_removed_is_made_again(lab: Lab, what: str) -> None:
     assert os.listdir(lab.experiments / ".hermes") == ["clock"]
 
 
+def test_a_project_that_was_renamed_meanwhile_is_not_made_again(lab: Lab) -> None:
+    run = lab.run()
+    moved = lab.path.rename(lab.path.with_name("moved"))
+    with pytest.raises(FileNotFoundError):
+        run.experiment(a_job(), "1")
+    assert not lab.path.exists()
+    moved.rename(lab.path)
+    run.close(done=True)
+
+
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("place", ["job.sh", "job.sh/test"])
 def test_a_place_that_is_taken_is_an_error_and_left(lab: Lab, place: str) -> None:
