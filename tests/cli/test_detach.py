@@ -46,6 +46,7 @@ def let_go(desk: Desk) -> None:
 def test_the_run_goes_on_by_itself(desk: Desk) -> None:
     # As `$(hermes exec --detach ...)`: that waits until nobody has the pipe any more
     done = desk.hermes("exec", "-f", "s.hermes", "-n", "t", "--detach")
+    until(lambda: one(desk).pid)
     run = one(desk)
     assert done.stdout == f"{run.run_id}\n"
     assert f"`hermes attach {run.run_id[-8:]}` shows it" in done.stderr
@@ -57,7 +58,7 @@ def test_the_run_goes_on_by_itself(desk: Desk) -> None:
     let_go(desk)
     assert {each.status for each in desk.experiments()} == {hermes.Status.FINISHED}
     assert list(hermes.runs(working_directory=desk.path)) == []
-    assert not is_alive(run.pid)
+    until(lambda: not is_alive(run.pid or 0))
     # What came of it can be asked by its id, also by scripts that wait for it
     assert "all jobs have finished" in desk.hermes("status", run.run_id).stdout
     assert desk.hermes("attach", run.run_id[-8:]).stdout == ""
