@@ -223,6 +223,12 @@ class Columns:
                 column = Column(name, of_both if is_clear else (kind,))
                 if is_clear and name in found:
                     continue
-                if len({comparable(row.value(column)) for row in rows}) > 1:
+                if _differ(row.value(column) for row in rows):
                     found[name if is_clear else f"{kind}:{name}"] = column
         return list(found.values())
+
+
+def _differ(values: Iterator[Value | None]) -> bool:
+    first = next(values, None)
+    expected = comparable(first)
+    return any(value is not first and comparable(value) != expected for value in values)
