@@ -48,8 +48,11 @@ class FoundExperiment(Experiment):
     row: Row
 
     def __init__(self, row: Row) -> None:
-        object.__setattr__(self, "directory", Path(row.directory))
         object.__setattr__(self, "row", row)
+
+    @cached_property
+    def directory(self) -> Path:
+        return Path(self.row.directory)
 
     @cached_property
     def metadata(self) -> Metadata:
