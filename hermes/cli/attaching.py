@@ -117,7 +117,11 @@ class _Visit:
         if self._display is not None:
             self._display.leave()
             self._display.drain(PATIENCE)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # As it would be done without us: where no shell could continue this, nothing happens
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self._go_on()
 
     def _go_on(self) -> None:
         """After a suspension; in the background nothing is drawn."""

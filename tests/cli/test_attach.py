@@ -14,7 +14,10 @@ import pytest
 import hermes
 
 from ..support import LIMIT, Desk, is_alive, until
-from ..support.waiting import process_state
+from ..support.desk import environment
+from ..support.terminal import Terminal
+
+CTRL_Z = b"\x1a"
 
 WORK = """\
 import os, sys, time
@@ -112,26 +115,43 @@ def test_leaving_ends_nothing(desk: Desk, number: signal.Signals) -> None:
 
 
 def test_a_suspended_one_goes_on_where_the_run_is_then(desk: Desk) -> None:
-    with in_progress(desk), desk.terminal("attach", columns=120) as terminal:
+    attach = " ".join(desk.command("attach"))
+    desk.write(
+        "shell.sh",
+        f"set -m\n{attach}\necho back\nwhile [ ! -e on ]; do sleep 0.05; done\nfg\n"
+        "echo back again\nwhile [ ! -e on2 ]; do sleep 0.05; done\nfg\nexit $?\n",
+    )
+    with (
+        in_progress(desk),
+        Terminal(["bash", "shell.sh"], desk.path, environment(), 24, 120) as terminal,
+    ):
         terminal.shows("0/4 done  2 running")
-        # Nobody but the shell would see it stop, which this terminal has none of
-        os.kill(terminal.pid, signal.SIGTSTP)
-        until(lambda: process_state(terminal.pid) == "T")
-        terminal.until(lambda: terminal.screen.cursor_shown)
-        assert "running" not in "\n".join(terminal.screen.lines)
+        terminal.process.write(CTRL_Z)
+        terminal.shows("^back$")
+        assert terminal.screen.cursor_shown
+        assert "2 running" not in terminal.screen.text
         desk.write("go-a")
         until(lambda: hermes.runs(working_directory=desk.path)[0].done == 1)
-        os.kill(terminal.pid, signal.SIGCONT)
+        desk.write("on")
         terminal.shows("1/4 done  2 running")
         # The run comes to its end while nobody looks
-        os.kill(terminal.pid, signal.SIGTSTP)
-        until(lambda: process_state(terminal.pid) == "T")
+        terminal.process.write(CTRL_Z)
+        terminal.shows("^back again$")
         for name in "bcd":
             desk.write(f"go-{name}")
         until(lambda: not hermes.runs(working_directory=desk.path))
-        os.kill(terminal.pid, signal.SIGCONT)
+        desk.write("on2")
         assert terminal.end() == 0
         assert [line for line in terminal.screen.lines if line][-1].startswith("t: 4 jobs in ")
+
+
+def test_without_a_shell_around_it_ctrl_z_does_nothing(desk: Desk) -> None:
+    with in_progress(desk), desk.terminal("attach", columns=120) as terminal:
+        terminal.shows("0/4 done  2 running")
+        terminal.process.write(CTRL_Z)
+        desk.write("go-a")
+        terminal.shows("1/4 done  2 running")
+        assert not terminal.screen.cursor_shown
 
 
 def test_a_window_that_gets_narrower_is_drawn_anew(desk: Desk) -> None:
