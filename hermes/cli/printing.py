@@ -29,6 +29,7 @@ def print_logs(
     printer = _Printer(found, root, raw=raw)
     if follow:
         _follow(found, streams, printer, tail)
+        _tell_left(found)
     else:
         for each in found:
             for stream in streams:
@@ -61,6 +62,17 @@ def _follow(
     for each in found:
         for stream in streams:
             printer.end(each.identifier, stream)
+
+
+def _tell_left(found: Sequence[hermes.FoundExperiment]) -> None:
+    """Says which jobs have ended without anybody who has written down how."""
+    for each in found:
+        try:
+            status = hermes.load_experiment(each.directory).status
+        except hermes.HermesError:
+            continue
+        if status is hermes.Status.RUNNING:
+            say(f"{each.identifier} runs no more; `hermes resume` finds out how it ended")
 
 
 class _Printer:

@@ -107,6 +107,8 @@ def test_following_ends_when_the_jobs_end_whoever_executes_them(desk: Desk) -> N
                 assert both.poll() is None
                 (desk.path / "hold3").unlink()
                 assert one.wait(LIMIT) == 0
+                assert one.stderr is not None
+                assert "runs no more; `hermes resume` finds out how it ended" in one.stderr.read()
             assert both.wait(LIMIT) == 0
 
 
