@@ -121,6 +121,8 @@ async def spawn(launch: Launch) -> LocalProcess:
     Call it in a shielded scope: cancelled inside, anyio kills the leader and not the group. Raises
     `OSError` if the command cannot be started; with an error of `BUSY`, not just now.
     """
+    if _left.is_set():
+        raise OSError(errno.ECANCELED, "the interpreter is about to end")
     command: list[str | bytes] = list(launch.argv)
     if launch.exit_file is not None:
         around = _around_shell(launch)
@@ -135,10 +137,7 @@ async def spawn(launch: Launch) -> LocalProcess:
             raise
         # A script without `#!`: as `execvp` and every shell do
         process = await _open_process(["/bin/sh", "-c", 'exec "$@"', "sh", *command], launch)
-    made = LocalProcess(process, launch.identifier, launch.exit_file)
-    if _left.is_set():
-        made.signal(signal.SIGKILL)
-    return made
+    return LocalProcess(process, launch.identifier, launch.exit_file)
 
 
 async def start(launch: Launch, busy: float, begins: Callable[[], bool]) -> LocalProcess | None:

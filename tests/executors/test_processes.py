@@ -93,17 +93,17 @@ async def test_cancel_by_the_run_ends_all_groups(endless: Project) -> None:
     assert (ended.cancelled, ended.started, ended.succeeded) == (True, 2, 0)
 
 
-async def test_what_a_thread_starts_while_the_interpreter_ends_is_ended(
+async def test_no_thread_starts_a_job_while_the_interpreter_ends(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = threading.Event()
     left.set()
     monkeypatch.setattr("hermes.executors.processes._left", left)
-    project.write("job.sh", "sleep 100")
+    project.write("job.sh", ": > started")
     async with project.open("[[sh, job.sh]]") as run:
-        with anyio.fail_after(LIMIT):
-            await run.ended.wait()
-    assert project.experiment().signal == signal.SIGKILL
+        await run.ended.wait()
+    assert "about to end" in project.experiment().problems[0].text
+    assert not (project.path / "started").exists()
 
 
 @SUPERVISED
