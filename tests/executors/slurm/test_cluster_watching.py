@@ -46,6 +46,9 @@ def test_status_and_attach_show_a_run_on_a_cluster(desk: Desk, cluster: Cluster)
     desk.hermes("resume", "--detach")
     with desk.started("attach") as attached:
         until(lambda: stands(1, 1) or stands(2, 1))
+        # It has found the run, which may end from now on
+        assert attached.stderr
+        assert attached.stderr.readline()
         (desk.path / "hold1").unlink()
         (desk.path / "hold2").unlink()
         _, told = attached.communicate(timeout=WAIT)
