@@ -36,7 +36,7 @@ from .git import Git
 from .identifiers import Clock
 from .job_variables import job_variables
 from .journal import JournalWriter, Machine, read_journal
-from .layout import LOCK
+from .layout import JOURNAL, LOCK, RUN_RECORD
 from .metadata import Metadata, SlurmTask
 from .provenance import metadata_of_run
 from .query import experiments_named
@@ -428,6 +428,9 @@ class RunFolder:
             self.journal.close()
         with contextlib.suppress(OSError):
             if (done or self.is_forgotten) and not self.is_kept:
+                # In this order nobody takes what is left for the folder of a run
+                for name in (JOURNAL, RUN_RECORD):
+                    os.unlink(f"{self.folder}/{name}")
                 shutil.rmtree(self.folder)
                 remove_pointer(self.plan, self.run_id)
         os.close(locked)

@@ -21,7 +21,7 @@ from ..language.plan import Plan, with_threads
 from ..language.settings import find_root
 from . import layout
 from .files import open_regular, read_regular, write_atomic
-from .layout import EXPERIMENTS, LOCK, POINTER, RUN_RECORD, notify_file
+from .layout import EXPERIMENTS, JOURNAL, LOCK, POINTER, RUN_RECORD, notify_file
 from .metadata import decoded, encoded
 from .wishes import additions, read_wishes
 
@@ -129,11 +129,7 @@ def read_record(folder: str, working_directory: str | None = None) -> RunRecord:
     Raises `HermesError` for a record that is torn, foreign or newer; it is left as it is.
     """
     path = f"{folder}/{RUN_RECORD}"
-    try:
-        data = read_regular(path)
-    except OSError as exc:
-        raise HermesError(f"cannot read `{escape(path)}`: {exc.strerror}") from None
-    record = decoded(data, RunFile, file=RUN_RECORD, path=path)
+    record = _read(path)
     recorded = record.recipe.get("working_directory")
     if not isinstance(recorded, str):
         raise HermesError(f"`{escape(path)}` does not hold a plan: no working directory")
@@ -147,6 +143,14 @@ def read_record(folder: str, working_directory: str | None = None) -> RunRecord:
         working_directory=str(recipe["working_directory"]),
         recipe=recipe,
     )
+
+
+def _read(path: str) -> RunFile:
+    try:
+        data = read_regular(path)
+    except OSError as exc:
+        raise HermesError(f"cannot read `{escape(path)}`: {exc.strerror}") from None
+    return decoded(data, RunFile, file=RUN_RECORD, path=path)
 
 
 def runs_in(experiments: str, warn: Warn) -> list[RunRecord]:
@@ -169,7 +173,7 @@ def runs_in(experiments: str, warn: Warn) -> list[RunRecord]:
         try:
             if entry.name.endswith(POINTER):
                 record = _pointed_to(entry.path, os.path.dirname(experiments))
-            elif entry.is_dir(follow_symlinks=False) and entry.name != layout.ENVIRONMENTS:
+            elif _is_of_a_run(entry):
                 record = read_record(entry.path)
             else:
                 continue
@@ -177,8 +181,17 @@ def runs_in(experiments: str, warn: Warn) -> list[RunRecord]:
                 _check_original(record)
                 records.append(record)
         except HermesError as exc:
-            warn(exc.message)
+            # Unless the run has just ended
+            if entry.name.endswith(POINTER) or _is_of_a_run(entry):
+                warn(exc.message)
     return records
+
+
+def _is_of_a_run(entry: os.DirEntry[str]) -> bool:
+    """Whether it is the folder of a run: not one that is only being made, or being removed."""
+    if entry.name == layout.ENVIRONMENTS or not entry.is_dir(follow_symlinks=False):
+        return False
+    return any(os.path.lexists(f"{entry.path}/{name}") for name in (RUN_RECORD, JOURNAL))
 
 
 def leave_pointer(plan: Plan, folder: str, run_id: str) -> None:
@@ -317,7 +330,7 @@ def _check_original(record: RunRecord) -> None:
             f"`{escape(record.run_id)}`"
         )
     here = f"{record.folder}/{RUN_RECORD}"
-    data = decoded(read_regular(here), RunFile, file=RUN_RECORD, path=here)
+    data = _read(here)
     settings = data.recipe.get("settings")
     if not data.experiments_from_root or not isinstance(settings, dict):
         return

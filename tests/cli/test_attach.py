@@ -22,7 +22,7 @@ CTRL_Z = b"\x1a"
 WORK = """\
 import os, sys, time
 name, told = sys.argv[-1], 0
-while not os.path.exists("go-" + name):
+while not os.path.exists("go-" + name) and os.path.exists(sys.argv[0]):
     if os.path.exists("say-" + name):
         os.unlink("say-" + name)
         told += 1

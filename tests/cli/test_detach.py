@@ -19,7 +19,7 @@ from ..support.terminal import Terminal
 WAITS = """\
 import os, sys, time
 print("begun", flush=True)
-while not os.path.exists("go"):
+while not os.path.exists("go") and os.path.exists("waits.py"):
     time.sleep(0.01)
 sys.exit(os.path.exists("fail"))
 """

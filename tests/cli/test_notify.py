@@ -16,7 +16,11 @@ import json, sys
 with open("told", "a") as file:
     file.write(json.dumps(json.load(sys.stdin)) + chr(10))
 """
-WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+WAITS = """\
+import os, time
+while not os.path.exists("go") and os.path.exists("waits.py"):
+    time.sleep(0.01)
+"""
 
 
 def told(desk: Desk) -> list[dict[str, Any]]:

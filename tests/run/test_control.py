@@ -162,7 +162,7 @@ async def test_the_program_changes_how_many_run(project: Project) -> None:
         await door.until(began=5, inside=1)
         await anyio.sleep(5 * SOON.control_poll)
         assert door.began == 5
-        assert read_wishes(run._folder.folder).is_paused
+        await project.until(lambda: read_wishes(run._folder.folder).is_paused)
         run.continue_()
         await door.until(began=6, inside=2)
         with pytest.raises(ValueError, match="at least 1"):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_runs_are_found_the_latest_first(lab: Lab) -> None:
     assert runs_in(str(lab.path / "no"), print) == []
     for run in runs:
         run.close(done=True)
+
+
+def test_a_run_that_ends_while_others_look_is_no_error_and_not_told(lab: Lab) -> None:
+    warnings: list[str] = []
+    is_over = threading.Event()
+
+    def look() -> int:
+        count = 0
+        while not is_over.is_set():
+            count += len(runs_in(str(lab.experiments), warnings.append))
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        for _ in range(100):
+            lab.run().close(done=True)
+        is_over.set()
+        assert looking.result() > 0
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
