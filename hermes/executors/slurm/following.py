@@ -27,6 +27,7 @@ from .states import (
     GONE,
     cause_in,
     final_state,
+    is_by_slurm_alone,
     is_killed,
     judged,
     last_words,
@@ -78,6 +79,9 @@ class Follower:
         self._finisher = finisher
         self._threads = threads
         self._told_queue: tuple[int, int, str] | None = None
+        self._tried_again: set[str] = set()
+        """The keys of jobs that Slurm once failed to start."""
+
         self._is_removed = False
         """Whether somebody has removed the folder by which the nodes tell what happens."""
 
@@ -297,7 +301,14 @@ class Follower:
             problem = Problem(ProblemKind.CLUSTER, text)
             each.finish(NotBegunError(problem, Status.CANCELLED))
         elif fate is Fate.FAILED and row is not None:
-            each.finish(await self._failed_start(each, row.state, row.reason))
+            log = await self._log(each)
+            if is_by_slurm_alone(log) and each.task.key not in self._tried_again:
+                # No node has it: there is nothing that could be repeated
+                self._tried_again.add(each.task.key)
+                self._run.warn(f"Slurm could not start a job, trying again: {last_words(log)}")
+                each.finish(NotBegunError(None))
+            else:
+                each.finish(await self._failed_start(each, row.state, row.reason))
 
     async def _failed_start(self, each: OpenTask, state: str | None, reason: str) -> NotBegunError:
         """The node has made no experiment: what it said last tells why, or Slurm does."""

@@ -81,6 +81,12 @@ def last_words(log: str) -> str:
     return escape(lines[-1]) if lines else ""
 
 
+def is_by_slurm_alone(log: str) -> bool:
+    """Whether the last word in a job's log is Slurm's, which could not even start the node's
+    program: as when it removes the job's folder on the node just then, after a restart."""
+    return MARK not in log and last_words(log).startswith("slurmstepd")
+
+
 def problem_of(state: str | None, reason: str = "") -> Problem:
     """What the state in which a job has ended means to its user; None for a job that Slurm does
     not know."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hermes.executors.slurm.node import allocated_gpus
 
 from ...storage.conftest import git
 from ...support import Desk, until
-from .clients import WAIT, started, sweep
+from .clients import WAIT, check_once, started, sweep
 from .cluster import Cluster
 
 
@@ -70,3 +72,28 @@ def test_a_job_tells_the_code_that_it_found_when_it_started(desk: Desk, cluster:
     assert [each.metadata.git.commit for each in (first, second)] == commits
     assert [each.metadata.git.dirty for each in (first, second)] == [False, True]
     assert "+# again" in (second.directory / "uncommitted.patch").read_text()
+
+
+ONCE = """\
+import os, sys
+if "SLURM_ARRAY_TASK_ID" in os.environ and "executors.slurm.node" in str(sys.orig_argv):
+    try:
+        os.unlink("broken")
+    except FileNotFoundError:
+        pass
+    else:
+        print("slurmstepd-n1: error: rmdir(/spool): No such file", file=sys.stderr, flush=True)
+        os._exit(1)
+"""
+"""Slurm fails to start one task, as after a restart of its controller."""
+
+
+@pytest.mark.cluster
+def test_a_job_that_slurm_could_not_start_is_tried_again_once(desk: Desk, cluster: Cluster) -> None:
+    desk.write("sitecustomize.py", ONCE)
+    desk.write("broken")
+    sweep(desk, 2)
+    path = os.pathsep.join(filter(None, [str(desk.path), os.environ.get("PYTHONPATH")]))
+    told = desk.hermes("exec", "-f", "x.hermes", env={"PYTHONPATH": path}, timeout=WAIT).stderr
+    assert "Slurm could not start a job, trying again: slurmstepd-n1: error: rmdir" in told
+    check_once(desk, 2)

@@ -9,6 +9,7 @@ import pytest
 from hermes.executors.slurm.states import (
     cause_in,
     final_state,
+    is_by_slurm_alone,
     is_killed,
     judged,
     last_words,
@@ -144,3 +145,18 @@ def test_a_killed_job_may_have_been_out_of_memory(
 ) -> None:
     outcome = replace(LOST, status=Status(status), exit_code=exit_code, signal=signal)
     assert is_killed(outcome) is expected
+
+
+@pytest.mark.parametrize(
+    ("log", "is_slurm"),
+    [
+        ("slurmstepd-n1: error: rmdir(/spool/job00002): No such file or directory\n", True),
+        ("slurmstepd: error: execve(): bad interpreter(/usr/bin/no): No such file\n\n", True),
+        ("", False),
+        ("/bin/sh: 1: exec: /no/python: not found\n", False),
+        # Then it was started, and what went wrong has another cause
+        (f"{NEXT_START}slurmstepd-n1: error: Unable to remove it\n", False),
+    ],
+)
+def test_what_slurm_alone_could_not_start(log: str, is_slurm: bool) -> None:
+    assert is_by_slurm_alone(log) is is_slurm
