@@ -27,6 +27,7 @@ from ..collection.copies import Copies
 from ..language.plan import Plan
 from ..model import Problem, ProblemKind, Status
 from ..storage.files import remove_parts
+from ..storage.identifiers import time_of
 from ..storage.metadata import now
 from ..storage.run_folder import RunFolder
 from ..storage.writer import SYNC_AFTER, Experiment
@@ -244,6 +245,9 @@ class LocalPlace:
                 experiment.discard()
                 raise NotBegunError(None)
             self._collect_for(experiment, adopted=True)
+        if metadata.start is None and (process is not None or os.path.exists(exit_file)):
+            # Its runner was killed before it could write that down
+            experiment.metadata.start = time_of(experiment.identifier)
         return LocalJob(
             run=self.run,
             threads=self.threads,

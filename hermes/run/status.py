@@ -21,6 +21,7 @@ from ..language.settings import absolute
 from ..model import Status, is_identifier
 from ..query.places import directories_in, folders_of
 from ..storage.files import read_regular
+from ..storage.identifiers import time_of
 from ..storage.journal import Machine, may_be_alive
 from ..storage.kept import KeptReader
 from ..storage.layout import OUTPUT, RUNS, exit_file
@@ -402,7 +403,8 @@ def _job(started: JobStarted) -> JobStatus:
 def _exactly(job: JobStatus) -> JobStatus:
     """With the start that the experiment tells: a resumed run knows only since when it waits."""
     try:
-        start = read_metadata(job.directory).start
+        # What an earlier runner could not write down before it was killed, the identifier tells
+        start = read_metadata(job.directory).start or time_of(job.identifier)
     except HermesError:
         return job
     return job if start is None else replace(job, since=start)

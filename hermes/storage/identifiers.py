@@ -16,6 +16,14 @@ _MICROSECOND = timedelta(microseconds=1)
 _FAR_AHEAD = timedelta(hours=2)
 
 
+def time_of(identifier: str) -> datetime | None:
+    """When an identifier was made, by the local time of this machine; None if it does not say."""
+    try:
+        return datetime.strptime(identifier.rpartition("_")[0], _STAMP).astimezone()
+    except (ValueError, OverflowError):
+        return None
+
+
 class Clock:
     """Gives identifiers that no other process of this root gives, also when clocks step back.
 

@@ -162,3 +162,32 @@ def test_a_run_that_has_told_nothing(desk: Desk) -> None:
     assert re.search(r" - +- +- +- +-  unfinished: ", desk.hermes("status").stdout)
     progress.unlink()
     assert "it has not told how far it is" in desk.hermes("status", "old").stdout
+
+
+def test_since_when_a_job_runs_is_known_though_its_runner_could_not_write_it_down(
+    desk: Desk,
+) -> None:
+    with desk.started("exec", "-f", "s.hermes", "-n", "t") as process:
+        wait_for(desk, running=2)
+        process.kill()
+        process.communicate(timeout=LIMIT)
+    made = {each.identifier: each for each in desk.experiments()}
+    for each in made.values():
+        # As it is in the first moment of a job
+        path = each.directory / "hermes.json"
+        path.write_text(re.sub(r'"start": "[^"]*"', '"start": null', path.read_text()))
+    with desk.started("resume") as resumed:
+        wait_for(desk, state="in progress", running=2, pid=resumed.pid)
+        jobs = hermes.run_status(working_directory=desk.path).jobs
+        assert [job.since.strftime("%Y_%m_%d_%H%M%S%f") for job in jobs] == [
+            job.identifier[:23] for job in jobs
+        ]
+        for name in "abcd":
+            desk.write(f"go-{name}")
+        resumed.communicate(timeout=LIMIT)
+    for each in desk.experiments():
+        start = each.metadata.start
+        assert start is not None
+        if each.identifier in made:
+            assert start.strftime("%Y_%m_%d_%H%M%S%f") == each.identifier[:23]
+            assert each.duration
