@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -38,16 +38,32 @@ def write_lines(lines: Iterable[str]) -> None:
         sys.stdout.write("\n".join(block) + "\n")
 
 
+def write_csv(rows: Iterable[Sequence[str]]) -> None:
+    import csv
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+
+
+def end_quietly() -> None:
+    """Has a command that only prints end as other programs do when nobody reads on, as in
+    `hermes ls | head`."""
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether what is printed there may be coloured."""
+    is_dumb = os.environ.get("TERM", "dumb") == "dumb"
+    return stream.isatty() and not os.environ.get("NO_COLOR") and not is_dumb
+
+
 def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
 def coloured(text: str) -> str:
-    if (
-        not sys.stderr.isatty()
-        or os.environ.get("NO_COLOR")
-        or os.environ.get("TERM", "dumb") == "dumb"
-    ):
+    if not has_colours(sys.stderr):
         return text
     colours = {"error:": "\033[1;31merror:\033[0m", "hint:": "\033[1;36mhint:\033[0m"}
     lines = []

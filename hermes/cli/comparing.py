@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ import typer
 import hermes
 
 from . import completing
-from .app import Root, app, say, write_lines
+from .app import Root, app, end_quietly, has_colours, say, write_csv, write_lines
 from .looking import warn
 
 GroupBy = Annotated[
@@ -77,7 +76,7 @@ def compare(
     What is left out, missing or counted twice is told. Of two experiments: what is different in
     command, parameters, arguments, settings, code, packages and metrics.
     """
-    _end_quietly()
+    end_quietly()
     words = where or []
     if len(words) == 2:
         if group_by or metric or with_failed or pivot or csv or latex or markdown:
@@ -114,9 +113,7 @@ def _print(
     from hermes.show import comparison
 
     if csv:
-        import csv as module
-
-        module.writer(sys.stdout, lineterminator="\n").writerows(comparison.as_csv(compared))
+        write_csv(comparison.as_csv(compared))
         _say_notes(compared.notes)
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -204,7 +201,7 @@ def plot(
 
     What was interpolated, thinned, left out or is missing is told.
     """
-    _end_quietly()
+    end_quietly()
     if where is not None and re.fullmatch(r"\w+", where):
         # Who names one wants to see it, also while it runs
         where, with_failed = f"identifier contains {where}", True
@@ -244,19 +241,7 @@ def plot(
             picture,
             width=size.columns,
             height=max(min(size.lines - 1 - below, 40), LOWEST),
-            colour=_has_colours(),
+            colour=has_colours(sys.stdout),
         )
     )
     _say_notes(picture.notes)
-
-
-def _end_quietly() -> None:
-    """Lets `hermes compare | head` end as other programs do."""
-    import signal
-
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
-def _has_colours() -> bool:
-    dumb = os.environ.get("TERM", "dumb") == "dumb"
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not dumb

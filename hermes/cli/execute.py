@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 import hermes
 
 from . import completing
-from .app import AsJson, Quiet, Root, app, say, write_lines
+from .app import AsJson, Quiet, Root, app, end_quietly, say, write_lines
 
 Comments = Annotated[
     list[str] | None,
@@ -30,6 +29,23 @@ Comments = Annotated[
 Detach = Annotated[
     bool,
     typer.Option("--detach", help="Go on without the terminal, and print the id of the run."),
+]
+
+RunId = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="Id of a run, or a part of it.", show_default=False),
+]
+
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        "-n",
+        "--name",
+        metavar="NAME",
+        help="Name of the run.",
+        show_default=False,
+        autocompletion=completing.names,
+    ),
 ]
 
 
@@ -160,21 +176,8 @@ def execute(
 
 @app.command("resume", short_help="Go on with an unfinished run.")
 def resume_(
-    run_id: Annotated[
-        str | None,
-        typer.Argument(metavar="[RUN]", help="Id of a run, or a part of it.", show_default=False),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "-n",
-            "--name",
-            metavar="NAME",
-            help="Name of the run.",
-            show_default=False,
-            autocompletion=completing.names,
-        ),
-    ] = None,
+    run_id: RunId = None,
+    name: RunName = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="Run the jobs that failed again, too.")
     ] = False,
@@ -222,21 +225,8 @@ def resume_(
 
 @app.command(short_help="End a run.")
 def stop(
-    run_id: Annotated[
-        str | None,
-        typer.Argument(metavar="[RUN]", help="Id of a run, or a part of it.", show_default=False),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "-n",
-            "--name",
-            metavar="NAME",
-            help="Name of the run.",
-            show_default=False,
-            autocompletion=completing.names,
-        ),
-    ] = None,
+    run_id: RunId = None,
+    name: RunName = None,
     forget: Annotated[
         bool,
         typer.Option("--forget", help="Do not offer the run for resuming any more, ended or not."),
@@ -284,8 +274,7 @@ def compile_(
 def _print_plan(plan: hermes.Plan, as_json: bool) -> None:
     import json
 
-    # Whoever reads may have seen enough, as `head` does
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    end_quietly()
     for warning in plan.warnings:
         say(f"warning: {warning}")
     write_lines((json.dumps(job.as_json()) for job in plan.jobs) if as_json else plan.jobs.lines())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,7 +11,7 @@ import typer
 import hermes
 
 from . import completing
-from .app import AsJson, Root, app, say, write_lines
+from .app import AsJson, Root, app, end_quietly, say, write_csv, write_lines
 
 Where = Annotated[
     str | None,
@@ -67,13 +67,10 @@ def ls(
     `start since yesterday`, `lr is defined`, `name contains test`.
     """
     import shutil
-    import signal
 
     from hermes.show import cells, table
 
-    # As other programs do: `hermes ls | head` ends quietly
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
+    end_quietly()
     found = hermes.experiments(where, root)
     rows = [each.row for each in (found.sorted_by(sort) if sort and found else found)]
     warn(found)
@@ -86,7 +83,7 @@ def ls(
     if json:
         write_lines(cells.as_json(rows, chosen))
     elif csv:
-        _write_csv(cells.as_csv(rows, chosen))
+        write_csv(cells.as_csv(rows, chosen))
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         few = None if names or all_columns else FEW
@@ -112,11 +109,9 @@ def show(
 
     `hermes show ID --json` prints all of `hermes.json`, with the metrics.
     """
-    import signal
-
     from hermes.show import detail
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    end_quietly()
     found = hermes.find_experiment(part, root)
     write_lines([detail.as_json(found)] if json else detail.lines(found))
 
@@ -187,9 +182,3 @@ def warn(found: hermes.Experiments) -> None:
         say(f"warning: {text}")
     if len(warnings) > MOST_WARNINGS:
         say(f"warning: and {len(warnings) - MOST_WARNINGS} more")
-
-
-def _write_csv(rows: Iterator[Sequence[str]]) -> None:
-    import csv
-
-    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)

@@ -40,9 +40,7 @@ def report(
     for warning in found.warnings:
         say(f"warning: {warning}")
     if not found:
-        raise hermes.HermesError(
-            "there is no such experiment" if where else "there are no experiments yet"
-        )
+        raise _nothing_to_write(where)
     hermes.write_report(found, output)
     if not quiet:
         count = len(found)
@@ -82,10 +80,14 @@ def export(
     found = hermes.experiments(where[0] if where else None, root=root)
     warn(found)
     if not found:
-        raise hermes.HermesError(
-            "there is no such experiment" if where else "there are no experiments yet"
-        )
+        raise _nothing_to_write(where)
     count = hermes.write_export(found, file, curves=curves)
     if not quiet:
         what = "value" if curves else "experiment"
         say(f"{count} {what}{'' if count == 1 else 's'} in `{hermes.escape(file)}`")
+
+
+def _nothing_to_write(where: object) -> hermes.HermesError:
+    return hermes.HermesError(
+        "there is no such experiment" if where else "there are no experiments yet"
+    )

@@ -17,7 +17,6 @@ import anyio
 
 import hermes
 
-from .detaching import detached
 from .display import Display, JsonDisplay, PlainDisplay
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -47,6 +46,8 @@ def run(
     With `is_stop` all goes well if the run ends. With `detach` the run goes on in another process.
     """
     if detach:
+        from .detaching import detached
+
         opening, as_json = detached(opening, quiet=quiet, as_json=as_json), False
     _use_pidfds()
     result, ended_by = anyio.run(

@@ -6,7 +6,7 @@ import sys
 
 import hermes
 
-from .app import AsJson, Quiet, Root, app, say, write_lines
+from .app import AsJson, Quiet, Root, app, end_quietly, say, write_lines
 from .changing import RunId
 
 
@@ -21,13 +21,11 @@ def status(
     """
     import json
     import shutil
-    import signal
 
     from hermes.show import status as shown
     from hermes.show import table
 
-    # As other programs do: `hermes status | head` ends quietly
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    end_quietly()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if run_id is not None:
         try:
