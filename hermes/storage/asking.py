@@ -72,10 +72,7 @@ def ask(
     """
     try:
         # A file, because `communicate` goes on with no input that it could not write in time
-        with tempfile.TemporaryFile() if stdin else open(os.devnull, "rb") as read:
-            if stdin:
-                read.write(stdin)
-                read.seek(0)
+        with _as_file(stdin) if stdin else open(os.devnull, "rb") as read:
             process = subprocess.Popen(
                 command,
                 cwd=folder,

@@ -160,7 +160,7 @@ class Follower:
         """Adds what Slurm says about a killed job. None as long as it may still say something: it
         does so when the node's process is gone.
         """
-        if await self._cause(each) == "OUT_OF_MEMORY":
+        if cause_in(await self._log(each)) == "OUT_OF_MEMORY":
             explained = with_problem(outcome, problem_of("OUT_OF_MEMORY"))
             await self._amend(outcome, explained)
             return explained
@@ -170,9 +170,6 @@ class Follower:
 
     async def _log(self, each: OpenTask) -> str:
         return await in_thread(self._folder.log, each.task, limiter=self._threads)
-
-    async def _cause(self, each: OpenTask) -> str | None:
-        return cause_in(await self._log(each))
 
     async def _amend(self, before: Outcome, after: Outcome) -> None:
         """Writes what has changed about an outcome into the metadata."""
@@ -308,14 +305,7 @@ class Follower:
                 self._run.warn(f"Slurm could not start a job, trying again: {last_words(log)}")
                 each.finish(NotBegunError(None))
             else:
-                each.finish(await self._failed_start(each, row.state, row.reason))
-
-    async def _failed_start(self, each: OpenTask, state: str | None, reason: str) -> NotBegunError:
-        """The node has made no experiment: what it said last tells why, or Slurm does."""
-        why = last_words(await self._log(each)) or problem_of(state, reason).text
-        return NotBegunError(
-            Problem(ProblemKind.NOT_STARTED, f"the node could not start it: {why}")
-        )
+                each.finish(_failed_start(log, row.state, row.reason))
 
     async def _end_begun(self, tasks: Sequence[OpenTask]) -> None:
         """Does what the nodes could not: finishes their experiments, with what is on the disk."""
@@ -334,12 +324,12 @@ class Follower:
         }
 
     async def _end_experiment(self, each: OpenTask, leftover: Leftover | None) -> None:
-        row = each.signs.row
-        state = final_state(row.state if row is not None else None, await self._cause(each))
+        row, log = each.signs.row, await self._log(each)
+        state = final_state(row.state if row is not None else None, cause_in(log))
         reason = row.reason if row is not None else ""
         finished = await self._finished(each, leftover) if leftover is not None else None
         if finished is None:
-            each.finish(await self._failed_start(each, state, reason))
+            each.finish(_failed_start(log, state, reason))
             return
         outcome = judged(finished.outcome, state, reason, is_stopped=self._run.is_ending)
         await self._amend(finished.outcome, outcome)
@@ -374,6 +364,12 @@ class Follower:
             return await self._finisher.finish(todo)
         except NotBegunError:
             return None
+
+
+def _failed_start(log: str, state: str | None, reason: str) -> NotBegunError:
+    """The node has made no experiment: what it said last tells why, or Slurm does."""
+    why = last_words(log) or problem_of(state, reason).text
+    return NotBegunError(Problem(ProblemKind.NOT_STARTED, f"the node could not start it: {why}"))
 
 
 def read_news(folder: TaskFolder, tasks: Sequence[OpenTask], now: float) -> list[News]:
