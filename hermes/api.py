@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 import anyio
+from msgspec.structs import replace
 
 from .blocking import in_thread
 from .errors import HermesError, escape

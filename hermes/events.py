@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import asdict
 
 from .model import Outcome, Problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """`time` is in seconds since the epoch, taken when the event was made."""
 
-    time: float = field(default_factory=time.time)
+    time: float = msgspec.field(default_factory=time.time)
 
     def as_json(self) -> dict[str, Any]:
         """The event as JSON types; `event` is its name in snake case, bytes are decoded as UTF-8
         with replacement."""
         data: dict[str, Any] = {"event": event_name(type(self))}
-        for each in fields(self):
-            data[each.name] = _plain(getattr(self, each.name))
+        data |= {name: _plain(value) for name, value in asdict(self).items()}
         return data
 
 
@@ -31,8 +31,7 @@ def event_name(kind: type[Event]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted(Event):
+class RunStarted(Event, frozen=True, kw_only=True):
     """The plan is checked and nothing has been started. `total` counts the jobs, but for those that
     a resumed run need not start."""
 
@@ -43,8 +42,7 @@ class RunStarted(Event):
     experiments: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStarted(Event):
+class JobStarted(Event, frozen=True, kw_only=True):
     """The job's process exists. `index` counts the jobs of the plan from 0; `slot` is its
     HERMES_SLOT, `gpus` are its GPUs as CUDA_VISIBLE_DEVICES calls them."""
 
@@ -61,8 +59,7 @@ class JobStarted(Event):
     gpus: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogChunk(Event):
+class LogChunk(Event, frozen=True, kw_only=True):
     """A job has printed something: up to 64 KiB of bytes as they are, not cut at line ends."""
 
     identifier: str
@@ -70,8 +67,7 @@ class LogChunk(Event):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileCollected(Event):
+class FileCollected(Event, frozen=True, kw_only=True):
     """A file that carries the identifier is in the experiment directory, under `path` relative to
     it."""
 
@@ -79,8 +75,7 @@ class FileCollected(Event):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobEnded(Event):
+class JobEnded(Event, frozen=True, kw_only=True):
     """The job has ended and its directory is final: files collected, copied and moved, metadata
     written. `tried_again_in` are the seconds until the job is started anew, because it has failed
     or nobody can tell how it ended; None if it is not."""
@@ -90,8 +85,7 @@ class JobEnded(Event):
     tried_again_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueChanged(Event):
+class QueueChanged(Event, frozen=True, kw_only=True):
     """On a cluster: how many jobs wait in its queue and how many run, and why most of those wait,
     in the cluster's own words."""
 
@@ -100,8 +94,7 @@ class QueueChanged(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunChanged(Event):
+class RunChanged(Event, frozen=True, kw_only=True):
     """The run was changed while it goes on. `total` counts its jobs as in `RunStarted`, `threads`
     are the most at the same time from now on; if it `is_paused` nothing more is started."""
 
@@ -110,15 +103,13 @@ class RunChanged(Event):
     is_paused: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunWarning(Event):
+class RunWarning(Event, frozen=True, kw_only=True):
     """Something that concerns the whole run and harms no result, as exhausted watches do."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded(Event):
+class RunEnded(Event, frozen=True, kw_only=True):
     """All jobs have ended, or the run was cancelled. Comes last. If all is `ok`, nothing is left to
     be done. `counts` says in words how many jobs ended how, and how many never started."""
 
@@ -127,13 +118,12 @@ class RunEnded(Event):
     succeeded: int
     cancelled: bool
     ok: bool = False
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = msgspec.field(default_factory=dict)
     go_on: str = ""
     """What goes on with the run, or brings back what it lacks, in words; empty if nothing does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStanding(Event):
+class RunStanding(Event, frozen=True, kw_only=True):
     """Where a run stands: the first event for those who look at it from outside, by `open_attached`
     alone.
 
@@ -175,5 +165,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Event):
         return value.as_json()
     if isinstance(value, Outcome | Problem):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        return {name: _plain(each) for name, each in asdict(value).items()}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value

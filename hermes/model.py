@@ -6,11 +6,13 @@ import errno
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
 from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from .errors import escape, shortened
 
@@ -108,8 +110,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors that mean: the disk is full, or what this user may have of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something that went wrong with an experiment, for programs (`kind`) and people (`text`)."""
 
     kind: ProblemKind
@@ -124,12 +125,11 @@ class Problem:
         return cls(ProblemKind.DISK_FULL if error.errno in FULL else kind, text)
 
 
-IF_GIVEN = {"if_given": True}
-"""Marks an option that is left out of the JSON form where it is at its default."""
+IF_GIVEN = ("slurm", "timeout", "retries", "gpus")
+"""Options that are left out of the JSON form where they are at their defaults."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The hermes options of one job, those of STD-H first.
 
     Paths are as written (relative ones start at the working directory) and may hold wildcards and
@@ -145,16 +145,16 @@ class Options:
     move_after: tuple[str, ...] = ()
     log: bool = True
     comments: tuple[str, ...] = ()
-    slurm: tuple[str, ...] = field(default=(), metadata=IF_GIVEN)
-    timeout: float | None = field(default=None, metadata=IF_GIVEN)
-    retries: int | None = field(default=None, metadata=IF_GIVEN)
-    gpus: float | None = field(default=None, metadata=IF_GIVEN)
+    slurm: tuple[str, ...] = ()
+    timeout: float | None = None
+    retries: int | None = None
+    gpus: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         values = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.metadata != IF_GIVEN or getattr(self, each.name) != each.default
+            name: value
+            for name, value in asdict(self).items()
+            if name not in IF_GIVEN or value not in (None, ())
         }
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -162,8 +162,7 @@ class Options:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One command of the EXEC section, after sweeps are expanded.
 
     `argv` is the whole command; `{identifier}` in it stands for the identifier, which is made only
@@ -246,8 +245,7 @@ class Job:
         return tuple(kept)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How one job ended. `directory` is the experiment directory, None if none could be made.
 
     Exactly one of `exit_code` and `signal` is set when the job's process ended by itself or by a
@@ -288,8 +286,7 @@ class Outcome:
         return self.status.value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a run. `outcomes` are in the order in which the jobs ended."""
 
     run_id: str

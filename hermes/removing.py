@@ -8,7 +8,8 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from .errors import HermesError, escape
 from .model import Status
@@ -26,8 +27,7 @@ AT_ONCE = 64
 """Experiments that are removed together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a removal.
 
     `identifiers` are those of the experiments that are gone. `kept` tells of the others why, by
@@ -40,8 +40,7 @@ class Removed:
     left: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """What would be removed: `experiments`, of so many `bytes`. `kept` tells of the others why they
     are not, by their identifiers."""
 

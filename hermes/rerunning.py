@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
+
+import msgspec
 
 from .api import executor_of, open_plan
 from .blocking import in_thread
@@ -30,8 +31,7 @@ CODES = ("now", "then")
 """Which code a job can be run with again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rerun:
+class Rerun(msgspec.Struct, frozen=True, kw_only=True):
     """The job of an experiment, to be run again. `plan` has this one job, `name` groups what comes
     of it, and `told` says what is changed, line by line."""
 

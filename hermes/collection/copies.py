@@ -10,8 +10,9 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from ..model import Options, Problem, ProblemKind, filled
 from ..storage.copying import Report, copy, kind_of, move, take_away
@@ -31,8 +32,7 @@ from ..storage.files import (
 from ..storage.metadata import Origin, StoredFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copies:
+class Copies(msgspec.Struct, frozen=True, kw_only=True):
     """Copies and moves for one job. Relative paths start at `working_directory`; `experiments` is
     never copied into itself. If that is a copy of the `original` working directory, what is not in
     it is looked for there.

@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from ..model import Problem, ProblemKind
 from ..storage.copying import left_in_place, move, take_away
@@ -38,8 +39,7 @@ that outlived their job.
 """
 
 
-@dataclass(slots=True, eq=False)
-class Link:
+class Link(msgspec.Struct, eq=False):
     """Something collected: what it was, and where it is below the experiment directory."""
 
     key: Key

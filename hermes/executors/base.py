@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Set
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
+import msgspec
 
 from ..events import JobStarted
 from ..language.plan import Plan
@@ -31,8 +31,7 @@ from ..storage.writer import Experiment
 from ..timing import Timing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leftover:
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment that an earlier runner has begun and not finished.
 
     `machine` is where it was started, `reason` why that runner was ending it; None if that is not
@@ -45,8 +44,7 @@ class Leftover:
     reason: Status | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Todo:
+class Todo(msgspec.Struct, frozen=True, kw_only=True):
     """A job that is to be brought to its end.
 
     `index` counts the jobs of the plan from 0, `attempt` the starts of this job in this run from 1.
@@ -95,8 +93,7 @@ class Grace:
         self.over.set()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRun:
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     """What an executor is told of the run that it works for. The functions are called in the loop's
     thread.
 

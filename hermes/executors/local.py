@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from ..blocking import in_thread, shielded
 from ..collection.both import collector_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from ..blocking import in_thread
 from ..events import JobStarted
@@ -21,8 +21,7 @@ from .exits import Exit
 from .processes import Group, Launch
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class LocalJob:
+class LocalJob(msgspec.Struct, eq=False, kw_only=True):
     """A job between the making of its experiment and its final metadata."""
 
     run: OpenRun
@@ -49,7 +48,7 @@ class LocalJob:
     is_abandoned: bool = False
     """Whether nobody waits for it any more, nor for its files."""
 
-    began: float = field(default_factory=time.monotonic)
+    began: float = msgspec.field(default_factory=time.monotonic)
     ended: float = math.nan
     """By the same clock as `began`."""
 

@@ -18,10 +18,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
 
 import anyio
 import anyio.abc
+import msgspec
+from msgspec.structs import replace
 
 from ..blocking import in_thread, is_asyncio
 from ..storage.files import read_regular
@@ -94,8 +95,7 @@ DYING_TOGETHER = 0.2
 _VARIABLE = re.compile(rb"[A-Za-z_][A-Za-z_0-9]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """One command to start.
 
     `stdin`, `stdout` and `stderr` are file descriptors that stay the caller's. The command leaves

@@ -6,22 +6,22 @@ Shares are exact fractions: three jobs with a third each fill a GPU.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
+
+import msgspec
 
 Amount = Fraction
 """How much a job needs: a whole number of GPUs for itself, or a part of one GPU."""
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """A job that waits for `amount`.
 
     `kept_free` are the GPUs that nobody who came later is given while it waits.
     """
 
     amount: Amount
-    kept_free: tuple[str, ...] = field(default=())
+    kept_free: tuple[str, ...] = msgspec.field(default=())
 
 
 def share_of(amount: Amount) -> Fraction:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import HermesError, did_you_mean, escape
 from ..model import Job
@@ -19,8 +21,7 @@ MOST_NAMED = 12
 """Names that are told to somebody who has changed one that there is not."""
 
 
-@dataclass(slots=True)
-class _Words:
+class _Words(msgspec.Struct):
     """The words of a job that can be changed: behind the script, each with the number of its item,
     or None for those of STD-E."""
 
@@ -36,8 +37,7 @@ class _Words:
         return shlex.join(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """Where an argument stands: its word, and how many words behind it may be its values."""
 
     words: _Words

@@ -10,10 +10,11 @@ import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
+
+from msgspec.structs import replace
 
 from ..errors import HermesError, escape
 from .changes import changed

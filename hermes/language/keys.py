@@ -7,7 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ..model import PLACEHOLDER, Job
 from .braces import formatted, pieces
@@ -17,8 +18,7 @@ from .options import OPTIONS
 _FIELDS = tuple(option.field for option in OPTIONS if option.in_key and option.field)
 
 
-@dataclass(slots=True, eq=False)
-class Keys:
+class Keys(msgspec.Struct, eq=False):
     """Gives every job its key: a hash of what the job is, the same in every run of the same entry.
 
     The key covers the command without the identifier, its numbers in one spelling; the options that
@@ -30,12 +30,13 @@ class Keys:
     """
 
     place: str
-    _seen: Counter[int] = field(default_factory=Counter)
-    _where: list[str] = field(init=False)
+    _seen: Counter[int] = msgspec.field(default_factory=Counter)
+    _where: list[str] = []
 
     def __post_init__(self) -> None:
         # In the root itself keys are as they were before they covered the folder
-        self._where = [self.place] if self.place != os.curdir else []
+        if self.place != os.curdir:
+            self._where = [self.place]
 
     def key(self, job: Job) -> str:
         words = [canonical_word(word) for word in _spelled(job) if word != PLACEHOLDER]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+import msgspec
 
 
 def _options(text: str) -> frozenset[str]:
@@ -22,8 +23,7 @@ def _either(text: str) -> frozenset[str]:
     return _options(text) | _options(text.replace("_", "-"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launcher:
+class Launcher(msgspec.Struct, frozen=True, kw_only=True):
     """A program that starts the command behind it.
 
     Options in `takes` have their value in the next word, those in `takes_two` in the next two.
@@ -383,8 +383,7 @@ PYTHON_MODULES: Mapping[str, Launcher] = {
 """Modules that `python -m` starts and that start a Python script themselves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
+class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
     """A program that executes a script.
 
     Options in `takes` have their value in the next word. Behind one of `code` stands code, behind

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
+
+import msgspec
 
 from ..errors import HermesFileError, did_you_mean
 from ..model import Options
@@ -17,8 +18,7 @@ from .source import Source, Span, Word
 from .sweeps import Sweep, Template, Values, distinct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(msgspec.Struct, frozen=True, kw_only=True):
     """One hermes option: a row of the table.
 
     `field` is the attribute of `Options` that it sets, None if it does nothing and takes no value.

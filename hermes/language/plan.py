@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import PlanError, escape
 from ..model import PLACEHOLDER, Job, Options, shell_line
@@ -49,8 +51,7 @@ STDIN = "<stdin>"
 """The path of a hermes file that is read from standard input."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a hermes file says is to be executed.
 
     `path` is the hermes file as it was named (None for a single command) and `sha256` the hash of
@@ -67,15 +68,18 @@ class Plan:
     rerun_of: str | None
     """The experiment whose job this is once more; None if it is of no particular one."""
 
-    _data: bytes = field(repr=False)
-    _document: Document = field(repr=False)
-    _entries: tuple[tuple[Tree, int], ...] = field(repr=False)
-    _comments: tuple[str, ...] = field(repr=False)
-    _notes: tuple[str, ...] = field(repr=False)
-    _is_file: Callable[[str], bool] = field(repr=False)
+    _data: bytes
+    _document: Document
+    _entries: tuple[tuple[Tree, int], ...]
+    _comments: tuple[str, ...]
+    _notes: tuple[str, ...]
+    _is_file: Callable[[str], bool]
     """Whether a word is a file that exists; asked of the disk once, and not while jobs run."""
 
-    _added: tuple[Plan, ...] = field(default=(), repr=False)
+    _added: tuple[Plan, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Plan of {self.count} jobs: {self.path}, in {self.working_directory}>"
 
     @property
     def experiments(self) -> Path:
@@ -291,8 +295,7 @@ class Plan:
                 yield binders[id(template)], values
 
 
-@dataclass(frozen=True, slots=True)
-class Jobs:
+class Jobs(msgspec.Struct, frozen=True):
     """The jobs of a plan: iterable any number of times, with a length."""
 
     plan: Plan
@@ -328,7 +331,7 @@ class Jobs:
 
 def with_threads(plan: Plan, threads: int) -> Plan:
     """The same plan, of which so many jobs run at the same time."""
-    changed = replace(plan, settings=replace(plan.settings, threads=threads))
+    changed = replace(plan, settings=plan.settings.with_threads(threads))
     return _with_warnings_of(plan, changed)
 
 

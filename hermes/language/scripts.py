@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
+
+import msgspec
+from msgspec.structs import replace
 
 from ..model import holds_identifier
 from .launchers import PYTHON_MODULES, Interpreter, Launcher, interpreter_of, launcher_of
@@ -29,8 +31,7 @@ _MODULE = ("-m", "--module")
 _FILE = re.compile(r"(?:\A| )(?:-f |--file=)(\S+)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Script:
+class Script(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The script word of a command, and what it means.
 
     `position` is its index among the words of all items, `folder` the name of the folder for its

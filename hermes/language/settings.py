@@ -195,6 +195,10 @@ class Settings:
         rows = {name: row for name, row in SETTINGS.items() if not row.is_secret}
         return {name: row.write(getattr(self, name)) for name, row in rows.items()}
 
+    def with_threads(self, threads: int) -> Settings:
+        """The same settings, by which so many jobs run at the same time."""
+        return replace(self, threads=threads)
+
     def with_notify(self, text: str) -> Settings:
         """The same settings with another `notify`. Raises `ValueError` if that cannot be read."""
         return replace(self, notify=NOTIFY.parse(text))

@@ -7,9 +7,10 @@ word or an entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
+
+import msgspec
 
 from ..errors import did_you_mean
 from ..model import PLACEHOLDERS
@@ -221,17 +222,16 @@ def _rounds(sweep: Sweep, values: Values) -> Iterator[None]:
             yield
 
 
-@dataclass(slots=True, eq=False)
-class _Builder:
+class _Builder(msgspec.Struct, eq=False):
     source: Source
     seed: int
     warn: Callable[[str], object]
     is_again: bool
-    axes: list[Axis] = field(default_factory=list)
+    axes: list[Axis] = msgspec.field(default_factory=list)
     """That of each slot."""
 
-    columns: list[Column] = field(default_factory=list)
-    used: set[int] = field(default_factory=set)
+    columns: list[Column] = msgspec.field(default_factory=list)
+    used: set[int] = msgspec.field(default_factory=set)
 
     @property
     def slots(self) -> int:

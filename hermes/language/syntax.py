@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from ..errors import HermesFileError, did_you_mean
 from . import predecessor
@@ -43,8 +44,7 @@ class JobEntry(NamedTuple):
     span: Span
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
+class Axis(msgspec.Struct, frozen=True, kw_only=True):
     """`key=[value, ...]`, or `key=RANGE[start, stop, step]` with the name of the `function`.
 
     `arguments` are what stands in a function's brackets; of a CHOICE, what stands behind its list.
@@ -57,8 +57,7 @@ class Axis:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepEntry:
+class SweepEntry(msgspec.Struct, frozen=True, kw_only=True):
     """`PROD(...)` or `ZIP(...)`."""
 
     kind: Literal["PROD", "ZIP"]
@@ -70,16 +69,15 @@ class SweepEntry:
 Entry = JobEntry | SweepEntry
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Document:
+class Document(msgspec.Struct, eq=False, kw_only=True):
     """A parsed hermes file."""
 
     source: Source
-    settings: list[SettingLine] = field(default_factory=list)
-    hermes_options: list[Word] = field(default_factory=list)
-    script_arguments: list[Word] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    cut_off: list[Span] = field(default_factory=list)
+    settings: list[SettingLine] = msgspec.field(default_factory=list)
+    hermes_options: list[Word] = msgspec.field(default_factory=list)
+    script_arguments: list[Word] = msgspec.field(default_factory=list)
+    entries: list[Entry] = msgspec.field(default_factory=list)
+    cut_off: list[Span] = msgspec.field(default_factory=list)
     """Comments by `//` behind words of the same line, which may be words themselves."""
 
     def words_of_lines(self) -> Iterator[Word]:

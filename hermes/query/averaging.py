@@ -10,9 +10,11 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypedDict
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import HermesError
 from .grouping import Grouping, label, listed
@@ -39,8 +41,7 @@ class PlotArguments(TypedDict, total=False):
     with_failed: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class Band:
+class Band(msgspec.Struct, kw_only=True):
     """The mean of a group's curves. `low` and `high` are the 95 % interval of the mean by Student's
     t at each step, NaN where there is one run. `counts` is how many runs there are at each step.
     """
@@ -70,8 +71,7 @@ class Band:
         return first, len(self.counts) - self.counts[::-1].index(most)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """What is drawn: `bands`, in the order of the groups, under names for both axes, which may be
     logarithmic."""
 
@@ -222,8 +222,7 @@ class _Told:
         return found
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(msgspec.Struct):
     """One run, by ascending steps, each once."""
 
     steps: Sequence[float]

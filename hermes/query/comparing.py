@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import HermesError
 from .grouping import Group, Grouping, counted, key_of, label, listed
@@ -19,8 +20,7 @@ MOST_METRICS = 8
 """Metrics that are compared if none is named; the others are named in a note."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What a metric says of a group. `missing` runs do not have it, of `not_finite` it is infinite
     or no number; neither are in the statistics."""
 
@@ -30,8 +30,7 @@ class Entry:
     not_finite: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Groups of experiments and the statistics of their metrics.
 
     `entries` are by metric, in the order of `groups`. `notes` say what has to be known before the
@@ -48,7 +47,7 @@ class Comparison:
     def rows(self) -> list[dict[str, object]]:
         """A mapping a metric and group: the group's columns, `metric`, `n`, `left_out`, `missing`,
         and what `Statistics` has. A column that has one of these names is `group:n`."""
-        own = {"metric", "left_out", "missing", *Statistics.__dataclass_fields__}
+        own = {"metric", "left_out", "missing", *Statistics.__struct_fields__}
         names = [f"group:{name}" if name in own else name for name in self.names]
         return [
             {
@@ -59,7 +58,7 @@ class Comparison:
                 "missing": entry.missing + entry.not_finite,
                 **{
                     name: getattr(entry.statistics, name)
-                    for name in Statistics.__dataclass_fields__
+                    for name in Statistics.__struct_fields__
                     if name != "n"
                 },
             }

@@ -6,9 +6,9 @@ import difflib
 import html
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from ..errors import HermesError, escape
 from ..model import PLACEHOLDER, shell_line
@@ -28,8 +28,7 @@ Facts = Mapping[str, str]
 """What is known of one experiment under one heading, by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """A fact that differs. `part` is its heading; None is not there or not known."""
 
     part: str
@@ -38,8 +37,7 @@ class Difference:
     second: str | None
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Differences:
+class Differences(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two experiments.
 
     `alike` are the headings under which all is the same. `patch` is how what was in no commit
@@ -164,12 +162,11 @@ def _facts(experiment: FoundExperiment, notes: list[str]) -> dict[str, Facts]:
 
 
 def _options(metadata: Metadata) -> Facts:
-    found = {}
-    for each in fields(metadata.options):
-        value = getattr(metadata.options, each.name)
-        if value not in (None, ()):
-            found[each.name.replace("_", "-")] = _plain(value)
-    return found
+    return {
+        name.replace("_", "-"): _plain(value)
+        for name, value in asdict(metadata.options).items()
+        if value not in (None, ())
+    }
 
 
 def _known(facts: Mapping[str, str | None]) -> Facts:

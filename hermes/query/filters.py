@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import TypeAlias
 
+import msgspec
+
 from ..errors import HermesError, escape
 from .columns import DURATIONS, TIMES, Columns, typed
 from .rows import Column, Kind, Row, Value
@@ -59,8 +61,7 @@ class FilterError(HermesError):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(msgspec.Struct, frozen=True):
     """Where something stands in the text of a filter."""
 
     text: str = ""
@@ -98,8 +99,7 @@ class Literal:
         return self.text if self.is_quoted else typed(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """`lr < 0.01`, `env contains cart`, `start since monday`."""
 
     name: Name
@@ -110,8 +110,7 @@ class Compare:
         return f"{self.name} {self.operator} {self.literal}"
 
 
-@dataclass(frozen=True, slots=True)
-class In:
+class In(msgspec.Struct, frozen=True):
     """`seed in [1, 2]`."""
 
     name: Name
@@ -121,8 +120,7 @@ class In:
         return f"{self.name} in [{', '.join(map(str, self.literals))}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Defined:
+class Defined(msgspec.Struct, frozen=True):
     """`return is defined`."""
 
     name: Name
@@ -131,8 +129,7 @@ class Defined:
         return f"{self.name} is defined"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(msgspec.Struct, frozen=True):
     part: Filter
 
     def __str__(self) -> str:
@@ -140,8 +137,7 @@ class Not:
         return f"not {self.part}" if is_small else f"not ({self.part})"
 
 
-@dataclass(frozen=True, slots=True)
-class All:
+class All(msgspec.Struct, frozen=True):
     """Parts joined by `and`; at least two."""
 
     parts: tuple[Filter, ...]
@@ -152,8 +148,7 @@ class All:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Any:
+class Any(msgspec.Struct, frozen=True):
     """Parts joined by `or`; at least two."""
 
     parts: tuple[Filter, ...]
@@ -181,8 +176,7 @@ def predicate(filter_: Filter, columns: Columns, now: datetime | None = None) ->
     return _test(filter_, columns, now or datetime.now().astimezone())
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(msgspec.Struct, frozen=True):
     kind: str
     text: str
     spot: Spot

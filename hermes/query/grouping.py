@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import HermesError
 from ..model import Status
@@ -34,8 +35,7 @@ COMMIT = Column("commit", (Kind.META,))
 Key = tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Experiments that are alike in the columns that they were grouped by.
 
     `texts` are the values of those columns as they were written, empty where there is none. `rows`
@@ -53,8 +53,7 @@ class Group:
         return tuple(_rank(value) for value in self.values)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grouping:
+class Grouping(msgspec.Struct, frozen=True, kw_only=True):
     """Experiments in groups. `names` are those of the columns that they were grouped by, `notes`
     what has to be known of them: runs that were left out, seeds that are missing."""
 
@@ -63,8 +62,7 @@ class Grouping:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Which columns make groups (`shared`), and which tell the runs of a group apart: `repeats`, as
     seeds do, and those that are `averaged` over.
 

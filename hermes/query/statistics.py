@@ -10,10 +10,11 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, combinations_with_replacement
 from statistics import NormalDist
+
+import msgspec
 
 LEVEL = 0.95
 """How often an interval is meant to hold the true mean."""
@@ -35,8 +36,7 @@ MANY = 10**5
 """From so many degrees of freedom on, a series for Student's t is exact to more than 12 digits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """What `n` numbers say. NaN is not known: of one number there is no `std` and no interval.
 
     `std` is that of a sample (divided by n-1). `low` and `high` are the 95 % interval of the mean

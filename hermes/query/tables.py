@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..errors import escape
 
@@ -16,8 +17,7 @@ NOTHING = "-"
 """What stands where there is no value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """`texts` of the first columns stand left, numbers of the others right. A column of `joined`
     stays beside the one before it where a table has to be folded."""
 

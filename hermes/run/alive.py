@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+
+import msgspec
 
 from ..errors import HermesError
 from ..executors.adopt import outlives
@@ -36,8 +37,7 @@ class State(Enum):
     """It may run where nobody can see it from here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(msgspec.Struct, frozen=True):
     """`why` says how that is known, for people; empty where there is nothing to say."""
 
     state: State
@@ -49,8 +49,7 @@ def experiments_around(directory: str) -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(directory)))
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(msgspec.Struct):
     """What a run's folder tells; nothing if it is not there."""
 
     folder: str
@@ -59,14 +58,13 @@ class _Run:
     on_cluster: set[str]
 
 
-@dataclass(eq=False)
-class Look:
+class Look(msgspec.Struct, eq=False, dict=True):
     """One look at processes and runs, for any number of experiments. All of this blocks."""
 
-    ours: set[str] = field(default_factory=set)
+    ours: set[str] = msgspec.field(default_factory=set)
     """Folders of runs whose lock this process holds itself, but executes nothing."""
 
-    _runs: dict[str, _Run] = field(default_factory=dict)
+    _runs: dict[str, _Run] = msgspec.field(default_factory=dict)
 
     @cached_property
     def _processes(self) -> dict[str, list[int]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import HermesError, escape
 from ..language.settings import absolute, find_root, layered
@@ -44,8 +46,7 @@ class State(StrEnum):
     ENDED = "unfinished"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundRun:
+class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run that can be resumed or ended.
 
     `is_here`: its jobs run in the working directory that was asked about; `is_near`: in its
@@ -92,8 +93,7 @@ class FoundRun:
         return escape(f"{self.run_id} ({self.name}{when}, {self.state}{where})")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The run that is meant. If none is, `why` says so; `others` are what else there is."""
 
     run: FoundRun | None
@@ -194,12 +194,11 @@ def _to_name(purpose: Purpose) -> str:
     return f"`hermes {command} ID` takes the one that you name"
 
 
-@dataclass(slots=True)
-class _Places:
+class _Places(msgspec.Struct):
     """Folders called `experiments` in which to look, each once."""
 
-    folders: list[str] = field(default_factory=list)
-    near: set[str] = field(default_factory=set)
+    folders: list[str] = msgspec.field(default_factory=list)
+    near: set[str] = msgspec.field(default_factory=set)
 
     def add(self, folder: str, *, is_near: bool) -> None:
         if folder not in self.folders:

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 
 import anyio
+import msgspec
 
 from ..blocking import in_thread
 from ..errors import HermesError
@@ -172,12 +172,11 @@ async def dealing(
             await in_thread(dealer.close)
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False, kw_only=True):
     name: str
     request: Request
-    since: float = field(default_factory=time.time)
-    is_served: anyio.Event = field(default_factory=anyio.Event)
+    since: float = msgspec.field(default_factory=time.time)
+    is_served: anyio.Event = msgspec.field(default_factory=anyio.Event)
     given: tuple[str, ...] = ()
 
 

@@ -8,10 +8,10 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import anyio
+import msgspec
 
 from ..blocking import in_thread, is_asyncio
 from ..storage.files import open_regular
@@ -47,15 +47,14 @@ class Readable(Protocol):
 Close = Callable[[], Awaitable[None]]
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Log:
+class _Log(msgspec.Struct, eq=False, kw_only=True):
     identifier: str
     path: str
     stream: Stream
     offset: int = 0
     """How many bytes have been passed on."""
 
-    reading: anyio.Lock = field(default_factory=anyio.Lock)
+    reading: anyio.Lock = msgspec.field(default_factory=anyio.Lock)
     """`run` and `finish` must not read the same."""
 
 

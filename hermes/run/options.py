@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from ..language.plan import Plan
 from ..timing import Timing
@@ -13,8 +14,7 @@ INNER_SHARE = 0.7
 """A run in a job of another run has this share of that job's grace."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a run is executed, and what is told of it beside the states of its jobs.
 
     `grace` is in seconds, None for that of the settings.

@@ -7,9 +7,9 @@ its runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import escape
 from ..executors.base import Leftover, Todo

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..events import (
     Event,

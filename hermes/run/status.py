@@ -8,10 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import HermesError
 from ..events import Event, JobStarted, RunEnded, RunStanding, RunWarning
@@ -51,8 +54,7 @@ class RunState(StrEnum):
     UNFINISHED = "unfinished"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A running job. `since` is when it started, as far as its run knows."""
 
     identifier: str
@@ -65,8 +67,7 @@ class JobStatus:
     directory: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatus:
+class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run stands that is in progress or unfinished.
 
     `total` counts all jobs of its plan, `done` those that have succeeded, `failed` those that have
@@ -238,8 +239,7 @@ def run_status(
     return replace(status, jobs=tuple(map(_exactly, status.jobs)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedRun:
+class FinishedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run of which only the experiments are left, because all of its jobs have succeeded or it
     was put away. `counts` tell of the last attempts of its jobs how many ended how, `ok` is whether
     all have succeeded, `end` when the last of them has ended."""

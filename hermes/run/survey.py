@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from ..executors.base import Todo
 
@@ -20,32 +21,31 @@ class Reason(Enum):
     UNKNOWN = "it may be alive where nobody can see it from here"
 
 
-@dataclass(slots=True, eq=False)
-class Survey:
+class Survey(msgspec.Struct, eq=False):
     """What is known of the jobs of a plan before the first one is started."""
 
-    settled: dict[str, Reason] = field(default_factory=dict)
+    settled: dict[str, Reason] = msgspec.field(default_factory=dict)
     """By their keys, the jobs that are not started, and why."""
 
-    taken_up: list[Todo] = field(default_factory=list)
+    taken_up: list[Todo] = msgspec.field(default_factory=list)
     """Jobs that an earlier runner has begun and not finished."""
 
-    attempts: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = msgspec.field(default_factory=dict)
     """How many times a job has been started in this run."""
 
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = msgspec.field(default_factory=dict)
     """How many of these attempts have failed, as far as they count."""
 
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
-    may_be_alive: dict[str, str] = field(default_factory=dict)
+    may_be_alive: dict[str, str] = msgspec.field(default_factory=dict)
     """By their keys, experiments of other runs that may be alive."""
 
-    spelled: dict[str, tuple[str, int]] = field(default_factory=dict)
+    spelled: dict[str, tuple[str, int]] = msgspec.field(default_factory=dict)
     """By their keys, experiments that have succeeded, each with the hash of its arguments: a job
     may be the same with its numbers written otherwise."""
 
-    counted: Counter[Reason] = field(default_factory=Counter)
+    counted: Counter[Reason] = msgspec.field(default_factory=Counter)
     """How many jobs of the plan are not started, as far as that is known in advance."""
 
     @property

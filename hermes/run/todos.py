@@ -7,9 +7,10 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import Enum
 from itertools import chain
+
+from msgspec.structs import replace
 
 from ..executors.base import Todo
 from ..language.keys import Keys

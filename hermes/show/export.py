@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import islice
 from typing import Any, TypeAlias
+
+import msgspec
 
 from ..errors import HermesError, escape
 from ..query.columns import Columns
@@ -34,8 +35,7 @@ Record: TypeAlias = "Mapping[str, Value | None]"
 """A row of the file: every column, also those without a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
+class Sheet(msgspec.Struct, frozen=True):
     """What goes into a file: its columns, each with the one type that its values have in Parquet,
     and its rows, made one by one."""
 

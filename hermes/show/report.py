@@ -16,7 +16,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
 from typing import TypeAlias
@@ -64,19 +63,17 @@ ReadCurves: TypeAlias = "Callable[[str, Sequence[str]], Mapping[str, Curve]]"
 ReadMetadata: TypeAlias = "Callable[[str], Metadata]"
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(msgspec.Struct, frozen=True):
     name: str
     kind: Kind
     shown: bool
     groups: bool
 
 
-@dataclass
-class _Shared:
+class _Shared(msgspec.Struct):
     """What many experiments have in common, each stored once: the number of each by its text."""
 
-    numbers: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = msgspec.field(default_factory=dict)
 
     def number(self, value: Json) -> int:
         return self.numbers.setdefault(_json(value), len(self.numbers))

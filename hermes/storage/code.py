@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from ..language.plan import Plan
 from ..model import Job
@@ -49,8 +50,7 @@ class _Answer(NamedTuple):
     has_changed: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Question:
+class _Question(msgspec.Struct, eq=False):
     """What git is asked, for all jobs that start with the same signature."""
 
     seen: Signature

@@ -13,10 +13,11 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
+
+import msgspec
 
 from .layout import PART
 
@@ -241,8 +242,7 @@ def unfinished(path: str) -> str:
     return os.path.join(os.path.dirname(path), os.urandom(12).hex() + PART)
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """An experiment directory, or one above it, told from what a job may put in its place.
 
     `real` is its path without links as it was found, `inode` what it was then; None if it was no

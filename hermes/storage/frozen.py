@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -55,8 +54,7 @@ class FrozenFile(msgspec.Struct, kw_only=True):
     brought: dict[str, tuple[int, int]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
+class Frozen(msgspec.Struct, frozen=True):
     """The frozen code of one run. `run_folder` is the run's, `top` the original of the copy."""
 
     run_folder: str

@@ -16,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from ..model import Status
 from .files import open_regular, read_regular, write_all
@@ -58,8 +59,7 @@ def may_be_alive(there: Machine, here: Machine) -> bool:
     return None not in (there.namespace, here.namespace) and there.namespace != here.namespace
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Started:
+class Started(msgspec.Struct, eq=False, kw_only=True):
     """A job that a runner has started, or was about to.
 
     `index` counts the jobs of the plan from 0. `reason` is why a runner was ending it, `status` how
@@ -75,11 +75,10 @@ class Started:
     status: Status | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Journal:
+class Journal(msgspec.Struct, eq=False):
     """What a journal says, by identifier in the order of the starts."""
 
-    jobs: dict[str, Started] = field(default_factory=dict)
+    jobs: dict[str, Started] = msgspec.field(default_factory=dict)
     _machine: Machine | None = None
 
     def add(self, lines: Iterable[str]) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 
 import msgspec
 
@@ -69,7 +68,7 @@ def encoded(event: Event) -> bytes:
         return head + msgspec.json.encode(event)[1:] + b"\n"
     except UnicodeEncodeError:
         # A name that is not UTF-8 is kept by lone surrogates, which only `json` takes
-        return head + json.dumps(asdict(event)).encode()[1:] + b"\n"
+        return head + json.dumps(msgspec.to_builtins(event)).encode()[1:] + b"\n"
 
 
 def decoded(line: bytes) -> Event | None:

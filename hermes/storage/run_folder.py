@@ -13,7 +13,6 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -45,8 +44,7 @@ from .wishes import Addition, additions, mark_taken, want_jobs, want_threads
 from .writer import Experiment
 
 
-@dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
-class RunFolder:
+class RunFolder(msgspec.Struct, eq=False, kw_only=True, weakref=True):
     """What all experiments of one run share, and the run's own folder.
 
     `folder` is `experiments/.hermes/<run id>`. `environment` is what all jobs get, in bytes, so
@@ -94,8 +92,8 @@ class RunFolder:
     _find: Callable[[str], str | None]
     """The path of a program, looked for once."""
 
-    _parents: dict[str, Home] = field(default_factory=dict)
-    _restoring: threading.Lock = field(default_factory=threading.Lock)
+    _parents: dict[str, Home] = msgspec.field(default_factory=dict)
+    _restoring: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     @classmethod
     def create(

@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import HermesError, escape
 from ..language.compiling import from_recipe, recorded_addition
@@ -61,8 +61,7 @@ class PointerFile(msgspec.Struct, frozen=True, kw_only=True):
     working_directory: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run that has not come to its good end, with the folder in which its record lies.
 
     All paths are where things are now.

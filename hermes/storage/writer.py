@@ -12,7 +12,6 @@ import stat
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -70,8 +69,7 @@ class Run(Protocol):
     def frozen(self) -> Frozen | None: ...
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Experiment:
+class Experiment(msgspec.Struct, eq=False, kw_only=True):
     """One job's execution on the disk.
 
     Whoever changes `metadata` calls `write` afterwards.
@@ -83,7 +81,7 @@ class Experiment:
     """The directory; nothing is written there once something else is in its place."""
 
     metadata: Metadata
-    logs: list[int] = field(default_factory=list)
+    logs: list[int] = msgspec.field(default_factory=list)
     """File descriptors of `stdout.log` and `stderr.log` until the job has been started."""
 
     code: CodeAtStart | None = None

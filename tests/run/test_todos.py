@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from hermes.executors.base import Leftover, Todo
 from hermes.model import Outcome, Problem, ProblemKind, Status
@@ -25,7 +25,7 @@ def lab(project: Project) -> Iterator[Lab]:
 
 def todo_of(lab: Lab, index: int, **changes: object) -> Todo:
     todo = Todo(index=index, job=lab.jobs[index], key=lab.keys[index], attempt=1)
-    return replace(todo, **changes)  # type: ignore[arg-type]
+    return replace(todo, **changes)
 
 
 def taken_up(lab: Lab, index: int) -> Todo:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hermes.language.compiling import compile_file
 from hermes.language.plan import Plan
@@ -224,7 +224,7 @@ def test_failures_that_are_alike_are_told_once(plan: Plan, tmp_path: Path) -> No
             BAD, status=Status.FAILED, exit_code=1, problems=(), identifier=identifier,
             directory=str(directory),
         )  # fmt: skip
-        return failures.lines(replace(ended, **changes), "study")  # type: ignore[arg-type]
+        return failures.lines(replace(ended, **changes), "study")
 
     assert len(told(0, "ValueError: 17 of {}")) > 4
     (again,) = told(1, "ValueError: 3 of {}")

@@ -7,12 +7,12 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hermes.model import PLACEHOLDER, Job
 from hermes.storage.metadata import Environment, Metadata, Packages, decoded, read_metadata

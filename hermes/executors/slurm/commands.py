@@ -18,9 +18,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import IO
+
+import msgspec
 
 from ...errors import HermesError
 from .refusals import Meaning, last_line, read_refusal
@@ -69,8 +70,7 @@ class NoAnswerError(Exception):
     """Slurm does not answer, so nothing is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What `squeue` says of one task.
 
     `array` is the job array's id. A controller that has forgotten an id gives it to another job.
@@ -86,8 +86,7 @@ class Row:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What the cluster takes: tasks of one array, jobs at all; and for how many seconds it may
     owe an answer."""
 

@@ -11,11 +11,11 @@ import math
 import shlex
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape
@@ -113,8 +113,7 @@ def _check(plan: Plan, commands: Commands) -> None:
             )
 
 
-@dataclass(slots=True, eq=False)
-class SlurmJob:
+class SlurmJob(msgspec.Struct, eq=False):
     """A job that is with Slurm."""
 
     todo: Todo
@@ -132,8 +131,7 @@ class SlurmJob:
         await self.task.over.wait()
 
 
-@dataclass(slots=True, eq=False)
-class FinishedJob:
+class FinishedJob(msgspec.Struct, eq=False):
     """A job that was over before anybody could follow it."""
 
     outcome: Outcome | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 import anyio
+import msgspec
+from msgspec.structs import replace
 
 from ...model import Outcome
 from ..base import Grace, NotBegunError, OpenRun, Place, Todo
@@ -17,8 +18,7 @@ GATHER = 0.1
 """Seconds: what is to be finished within this time of each other is finished in one go."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoSlot:
+class NoSlot(msgspec.Struct, frozen=True):
     """What a job holds that is over."""
 
     number: int = 0
@@ -28,18 +28,16 @@ class NoSlot:
         """There is nothing to give back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """An experiment that is final. `collected` are the files that have come into it just now."""
 
     outcome: Outcome
     collected: Sequence[str]
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
+class _Request(msgspec.Struct, eq=False):
     todo: Todo
-    answered: anyio.Event = field(default_factory=anyio.Event)
+    answered: anyio.Event = msgspec.field(default_factory=anyio.Event)
     answer: Finished | NotBegunError | None = None
 
 

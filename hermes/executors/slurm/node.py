@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import FrameType
 
 import anyio
+from msgspec.structs import replace
 
 from ...blocking import in_thread
 from ...errors import HermesError, escape

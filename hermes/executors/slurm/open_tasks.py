@@ -4,10 +4,10 @@ Nothing here does I/O."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import anyio
+import msgspec
 
 from ...events import JobStarted
 from ...model import Outcome
@@ -18,8 +18,7 @@ from .states import GONE, WAITING
 from .tasks import Submission, Task
 
 
-@dataclass(slots=True, kw_only=True)
-class Signs:
+class Signs(msgspec.Struct, kw_only=True):
     """What a node's files and Slurm's queue say of one task that has not ended. Times are
     monotonic."""
 
@@ -121,24 +120,23 @@ def fate_of(signs: Signs, *, is_ending: bool, is_accepted: bool, may_send_again:
     return Fate.CANCELLED if is_cancelled else Fate.FAILED
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class OpenTask:
+class OpenTask(msgspec.Struct, eq=False, kw_only=True):
     """A task whose end has not been told yet."""
 
     task: Task
-    signs: Signs = field(default_factory=Signs)
+    signs: Signs = msgspec.field(default_factory=Signs)
     todo: Todo | None = None
     """The runner's order to follow it. Tasks that nobody follows are left alone."""
 
     event: JobStarted | None = None
     end: Outcome | NotBegunError | None = None
-    begun: anyio.Event = field(default_factory=anyio.Event)
+    begun: anyio.Event = msgspec.field(default_factory=anyio.Event)
     """Set when the job's process exists, or the task has ended."""
 
-    over: anyio.Event = field(default_factory=anyio.Event)
+    over: anyio.Event = msgspec.field(default_factory=anyio.Event)
     """Set when `end` is known."""
 
-    collected: list[str] = field(default_factory=list)
+    collected: list[str] = msgspec.field(default_factory=list)
     """Files of which the runner has been told, in this start of the job."""
 
     restarts: int = 0

@@ -4,8 +4,9 @@ known too. Nothing here does I/O."""
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from signal import SIGKILL
+
+from msgspec.structs import replace
 
 from ...errors import escape
 from ...model import Outcome, Problem, ProblemKind, Status

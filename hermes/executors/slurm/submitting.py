@@ -6,7 +6,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import anyio
@@ -39,10 +38,9 @@ WARNING = 90
 `--signal`. Slurm may be a minute early; the node waits then."""
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
+class _Request(msgspec.Struct, eq=False):
     todo: Todo
-    answered: anyio.Event = field(default_factory=anyio.Event)
+    answered: anyio.Event = msgspec.field(default_factory=anyio.Event)
     answer: OpenTask | NotBegunError | None = None
 
     def give(self, answer: OpenTask | NotBegunError) -> None:

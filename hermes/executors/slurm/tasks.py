@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -47,8 +46,7 @@ FINAL = frozenset({Status.FINISHED, Status.FAILED, Status.TIMEOUT})
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One job of the plan as it is submitted.
 
     `index` counts the jobs of the plan from 0, `attempt` the starts of this job in its run from 1.

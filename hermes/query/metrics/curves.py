@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
 
 import msgspec
 
 
-@dataclass(slots=True)
-class Curve:
+class Curve(msgspec.Struct):
     """The values of one metric in the order in which they were written, each with its step.
 
     A step is what the file says it is, else the number of the value, counted from 0. Values may be
     infinite or no number.
     """
 
-    steps: array[float] = field(default_factory=lambda: array("d"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    steps: array[float] = msgspec.field(default_factory=lambda: array("d"))
+    values: array[float] = msgspec.field(default_factory=lambda: array("d"))
 
     def add(self, step: float, value: float) -> None:
         self.steps.append(step)
