@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import anyio
 from msgspec.structs import replace
@@ -33,11 +33,13 @@ from .run.resume import is_unfinished, settled_by_others, survey_name, survey_ru
 from .run.runner import Run
 from .run.starts import Starts
 from .run.survey import Survey
-from .storage.code_then import CodeThen
 from .storage.run_folder import RunFolder, experiments_of
 from .storage.run_record import RunRecord
 from .storage.wishes import ask_to_stop, want_threads, withdraw_stop
 from .timing import TIMING, Timing
+
+if TYPE_CHECKING:
+    from .storage.code_then import CodeThen
 
 StrPath = str | os.PathLike[str]
 

@@ -80,7 +80,9 @@ HEAVY = (
     "pydantic",
     "IPython",
     "matplotlib",
+    "msgspec",
     "hermes.run.runner",
+    "hermes.language.settings",
     "hermes.language.plan",
     "hermes.language.compiling",
 )

@@ -1,4 +1,4 @@
-"""What the commands share: the group that they belong to, common options, how they print."""
+"""What the commands share: where they are taken up, common options, how they print."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, TypedDict
 
 import typer
 
-# Plain help: rich would take as long as all the rest of start-up, for boxes around the same text
-app = typer.Typer(
-    name="hermes",
-    help="Run the jobs of a hermes file, each with an identifier, a directory and logs of its own.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+
+class Options(TypedDict):
+    rich_markup_mode: None
+    pretty_exceptions_enable: bool
+
+
+OPTIONS: Options = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Plain help: rich would take as long as all the rest of start-up, for boxes around the same
+text."""
+
+app = typer.Typer(**OPTIONS)
+"""Takes up the commands of the modules that have been imported."""
 
 Root = Annotated[
     Path | None,

@@ -22,7 +22,7 @@ RunId = Annotated[
 ]
 
 
-@app.command("set", short_help="Change how many jobs of a run go on at once.")
+@app.command("set")
 def set_(
     words: Annotated[
         list[str],
@@ -59,7 +59,7 @@ def set_(
             threads=int(value))  # fmt: skip
 
 
-@app.command(short_help="Start no more jobs of a run.")
+@app.command("pause")
 def pause(run_id: RunId = None, root: Root = None, quiet: Quiet = False) -> None:
     """Start no more jobs of the latest run in progress, until `hermes continue`.
 
@@ -68,13 +68,13 @@ def pause(run_id: RunId = None, root: Root = None, quiet: Quiet = False) -> None
     _change(run_id, root, quiet, "pausing", is_paused=True)
 
 
-@app.command("continue", short_help="Start jobs of a paused run again.")
+@app.command("continue")
 def continue_(run_id: RunId = None, root: Root = None, quiet: Quiet = False) -> None:
     """Start jobs again after `hermes pause`."""
     _change(run_id, root, quiet, "going on with", is_paused=False)
 
 
-@app.command(short_help="Add the jobs of a hermes file to a run.")
+@app.command("add")
 def add(
     file: Annotated[
         str,

@@ -38,7 +38,7 @@ PATCH_LINES = 40
 """Lines of a difference between patches that are printed."""
 
 
-@app.command(short_help="Compare groups of experiments, or two experiments.")
+@app.command("compare")
 def compare(
     where: Annotated[
         list[str] | None,
@@ -150,7 +150,7 @@ def _tell_differences(words: list[str], root: Path | None) -> None:
     write_lines(comparison.differences_as_text(told, patch_lines=PATCH_LINES))
 
 
-@app.command(short_help="Draw the curves of a metric.")
+@app.command("plot")
 def plot(
     metric: Annotated[
         str,

@@ -15,7 +15,7 @@ import hermes
 from .app import app, say
 
 
-@app.command()
+@app.command("create")
 def create(
     name: Annotated[
         str,
@@ -55,7 +55,7 @@ def create(
     )
 
 
-@app.command(short_help="Write a small example and run it.")
+@app.command("demo")
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder for the example.")] = Path(
         "hermes_demo"

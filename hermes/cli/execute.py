@@ -174,7 +174,7 @@ def execute(
         )
 
 
-@app.command("resume", short_help="Go on with an unfinished run.")
+@app.command("resume")
 def resume_(
     run_id: RunId = None,
     name: RunName = None,
@@ -223,7 +223,7 @@ def resume_(
     )
 
 
-@app.command(short_help="End a run.")
+@app.command("stop")
 def stop(
     run_id: RunId = None,
     name: RunName = None,
@@ -256,7 +256,7 @@ def stop(
     )
 
 
-@app.command("compile", short_help="Print the commands of a hermes file.")
+@app.command("compile")
 def compile_(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Hermes file to compile.", show_default=False)

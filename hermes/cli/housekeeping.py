@@ -18,7 +18,7 @@ MOST_SHOWN = 20
 """Experiments that are listed before somebody is asked."""
 
 
-@app.command(short_help="Remove experiments.")
+@app.command("rm")
 def rm(
     words: Annotated[
         list[str],
@@ -67,7 +67,7 @@ def rm(
         raise typer.Exit(1)
 
 
-@app.command(short_help="Run the job of an experiment again.")
+@app.command("rerun")
 @with_settings
 def rerun(
     words: Annotated[

@@ -29,7 +29,7 @@ FEW = 4
 """Metrics that a table shows if nothing else is asked for."""
 
 
-@app.command(short_help="List experiments.")
+@app.command("ls")
 def ls(
     where: Where = None,
     sort: Annotated[
@@ -91,7 +91,7 @@ def ls(
         write_lines(table.lines(texts, right=numbers, width=width))
 
 
-@app.command(short_help="Show all about one experiment.")
+@app.command("show")
 def show(
     part: Annotated[
         str | None,
@@ -116,7 +116,7 @@ def show(
     write_lines([detail.as_json(found)] if json else detail.lines(found))
 
 
-@app.command(short_help="Print what jobs have printed.")
+@app.command("logs")
 def logs(
     words: Annotated[
         list[str] | None,

@@ -1,6 +1,6 @@
 """The command line: `main` executes one command.
 
-What a command needs is imported when it runs, so that `hermes --help` stays light.
+What a command needs is imported when it runs, so that each starts at once.
 """
 
 from __future__ import annotations
@@ -18,30 +18,16 @@ import typer
 
 import hermes
 
-# The help shows the commands in the order of these imports
-from . import execute
+from .app import OPTIONS, app, coloured, say
+from .commands import Commands
 
-from . import looking  # isort: skip
-from . import comparing  # isort: skip
-from . import watching  # isort: skip
-from . import changing  # isort: skip
-from . import reporting  # isort: skip
-from . import housekeeping  # isort: skip
-from . import examples  # isort: skip
-from .app import app, coloured, say
-
-__all__ = [
-    "app",
-    "changing",
-    "comparing",
-    "examples",
-    "execute",
-    "housekeeping",
-    "looking",
-    "main",
-    "reporting",
-    "watching",
-]
+top = typer.Typer(
+    name="hermes",
+    cls=Commands,
+    help="Run the jobs of a hermes file, each with an identifier, a directory and logs of its own.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    **OPTIONS,
+)
 
 WRONG_CALL = 2
 """The exit code after a call that typer has not understood."""
@@ -57,7 +43,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(no_args_is_help=True, invoke_without_command=True)
+@top.callback(no_args_is_help=True, invoke_without_command=True)
 def _hermes(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -80,7 +66,7 @@ def help_(
     if command is None:
         print(parent.get_help())
         return
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(top)
     found = getattr(group, "commands", {}).get(command)
     if found is None:
         raise hermes.HermesError(
@@ -104,7 +90,7 @@ def main() -> NoReturn:
         # Names are bytes: what is not UTF-8 in them must not end the program
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
-        app(prog_name="hermes")
+        top(prog_name="hermes")
     except hermes.HermesError as exc:
         sys.stdout.flush()
         say(coloured(str(exc)))
@@ -136,7 +122,7 @@ def _hint(words: Sequence[str]) -> None:
     """Says more about a wrong call, which typer has already told."""
     from .predecessor import hints
 
-    commands = getattr(typer.main.get_command(app), "commands", {})
+    commands = getattr(typer.main.get_command(top), "commands", {})
     options = {
         name: {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
         for name, command in commands.items()

@@ -14,7 +14,7 @@ from .app import Quiet, Root, app, say
 from .looking import warn
 
 
-@app.command(short_help="Write an HTML page about experiments.")
+@app.command("report")
 def report(
     where: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def report(
         say(f"{count} experiment{'' if count == 1 else 's'} in `{name}`")
 
 
-@app.command(short_help="Write experiments as CSV, JSON lines or Parquet.")
+@app.command("export")
 def export(
     words: Annotated[
         list[str],

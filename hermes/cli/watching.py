@@ -10,7 +10,7 @@ from .app import AsJson, Quiet, Root, app, end_quietly, say, write_lines
 from .changing import RunId
 
 
-@app.command(short_help="Tell which runs are in progress or unfinished.")
+@app.command("status")
 def status(
     run_id: RunId = None,
     as_json: AsJson = False,
@@ -65,7 +65,7 @@ def _none(runs: hermes.Runs) -> str:
     return hermes.escape(f"{told}; the last experiment, of `{last.name}`: {last.status}{then}")
 
 
-@app.command(short_help="Look on at a run that goes on elsewhere.")
+@app.command("attach")
 def attach(
     run_id: RunId = None,
     root: Root = None,

@@ -17,7 +17,6 @@ from typing import Any, Unpack
 from msgspec.structs import replace
 
 from ..errors import HermesError, escape
-from .changes import changed
 from .plan import STDIN, Plan
 from .settings import (
     SETTINGS,
@@ -166,6 +165,9 @@ def compile_again(
     if not changes:
         return compiled(text, comments), ()
     plan = compiled(text, ())
+    # Here, because only `hermes rerun` changes anything
+    from .changes import changed
+
     job, told = changed(plan.jobs[0], changes)
     return compiled(re_execution(job, plan.settings, os.curdir), comments), told
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -26,8 +27,7 @@ _OWN_SHORT = ("-D", "-J", "-M", "-V", "-W", "-a", "-d", "-e", "-h", "-i", "-o")
 """Options of `sbatch` without which Hermes would not find its jobs again, or would wait twice."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind(Generic[T]):
+class Kind(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A kind of value.
 
     `noun` says what it is, `metavar` stands for it in help. `parse` reads a text and raises

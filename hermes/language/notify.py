@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from urllib.parse import unquote
+
+import msgspec
 
 from .kinds import Kind
 
@@ -25,16 +26,18 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 _PIECE = re.compile(r"[\w-]{4,}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run sends word: to Apprise addresses, or to one command.
 
     `text` is how it was written. One of `addresses` and `command`, its words, is empty.
     """
 
-    text: str = field(repr=False)
-    addresses: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    command: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    text: str
+    addresses: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Notify {self.shown}>"
 
     @property
     def shown(self) -> str:

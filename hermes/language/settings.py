@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+import msgspec
+
 from ..errors import HermesError, did_you_mean
 from . import predecessor
 from .gpus import GPUS, SIZE
@@ -50,8 +52,7 @@ EXECUTORS = ("local", "slurm")
 """Where jobs can run: on this machine, or on a Slurm cluster."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One setting: a row of the table.
 
     `meaning` is what help and README say. `on_command_line` tells whether `hermes exec` takes it

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .source import Source, Word
@@ -21,17 +20,13 @@ _PRECISION = 30
 every machine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Range(Sequence[str]):
-    """`RANGE[start, stop, step]`: exact decimals, stop excluded, nothing kept in memory.
+    """`RANGE[start, stop, step]`: exact decimals, stop excluded, nothing kept in memory."""
 
-    All three numbers are in units of `10 ** -decimals`.
-    """
-
-    start: int
-    stop: int
-    step: int
-    decimals: int
+    def __init__(self, *, start: int, stop: int, step: int, decimals: int) -> None:
+        """All three numbers are in units of `10 ** -decimals`."""
+        self.start, self.stop, self.step = start, stop, step
+        self.decimals = decimals
 
     def __len__(self) -> int:
         return -((self.start - self.stop) // self.step)
@@ -52,16 +47,15 @@ class Range(Sequence[str]):
         return f"{'-' if units < 0 else ''}{digits[: -self.decimals]}.{digits[-self.decimals :]}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Computed(Sequence[str]):
-    """`length` values; `at` gives the one of an index, always the same.
+    """Values that a function works out."""
 
-    `choices` are all that they can be, None for numbers.
-    """
-
-    length: int
-    at: Callable[[int], str]
-    choices: tuple[str, ...] | None = None
+    def __init__(
+        self, *, length: int, at: Callable[[int], str], choices: tuple[str, ...] | None = None
+    ) -> None:
+        """`at` gives the value of an index, always the same. `choices` are all that they can be,
+        None for numbers."""
+        self.length, self.at, self.choices = length, at, choices
 
     def __len__(self) -> int:
         return self.length

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from math import fsum
 
 
 def time_left(
@@ -18,7 +18,7 @@ def time_left(
     """
     if not durations:
         return None
-    typical = fmean(durations)
+    typical = fsum(durations) / len(durations)
     rests = sorted(_rest(durations, elapsed) for elapsed in running)
     free_in = [0.0] * (max(1, at_once) - len(rests)) + rests
     # Each round gives every slot one more job; what is left then goes to those that are free first
@@ -29,4 +29,4 @@ def time_left(
 
 def _rest(durations: Sequence[float], elapsed: float) -> float:
     longer = [duration for duration in durations if duration > elapsed]
-    return fmean(longer) - elapsed if longer else 0.0
+    return fsum(longer) / len(longer) - elapsed if longer else 0.0

@@ -11,7 +11,6 @@ import anyio
 
 from ..blocking import has_loop, in_thread
 from ..errors import HermesError, escape
-from ..storage.bringing_back import bring_back
 from ..storage.code import script_of
 from ..storage.environments import PythonOfJob
 from ..storage.frozen import Frozen
@@ -46,6 +45,9 @@ async def in_frozen_code(
         return
     if frozen.record.named and not is_ending:
         warn(_linked(frozen))
+    # Here, because most runs freeze nothing
+    from ..storage.bringing_back import bring_back
+
     imports = Imports(folder, frozen, warn)
     failure: Exception | None = None
     try:

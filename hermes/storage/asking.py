@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -150,6 +149,9 @@ def _as_file(message: bytes) -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("message"), "w+b")
     else:
+        # Here, because Linux needs it for nothing
+        import tempfile
+
         file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
     file.write(message)
     file.seek(0)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,7 +28,6 @@ from ..model import Job
 from ..timing import TIMING, Timing
 from . import layout
 from .code import Code, CodeAtStart
-from .code_then import CodeThen, freeze_code
 from .environments import Environments
 from .files import Home, has_room, open_regular, remove_parts
 from .frozen import Frozen, load_frozen
@@ -42,6 +42,9 @@ from .query import experiments_named
 from .run_record import RunRecord, keep_room, leave_pointer, lock, remove_pointer, write_record
 from .wishes import Addition, additions, mark_taken, want_jobs, want_threads
 from .writer import Experiment
+
+if TYPE_CHECKING:
+    from .code_then import CodeThen
 
 
 class RunFolder(msgspec.Struct, eq=False, kw_only=True, weakref=True):
@@ -141,6 +144,9 @@ class RunFolder(msgspec.Struct, eq=False, kw_only=True, weakref=True):
                 frozen = load_frozen(folder, str(plan.working_directory), verify=True)
                 if frozen is None and plan.settings.freeze and not read_journal(folder).jobs:
                     state = partial(code.kept_as_begun, folder)
+                    # Here, because most runs freeze nothing
+                    from .code_then import freeze_code
+
                     frozen = freeze_code(plan, folder, state, timing.freeze, then)
                 git = frozen.git if frozen is not None else code.commit
                 clock = Clock(os.path.dirname(folder), git.suffix)

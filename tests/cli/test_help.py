@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 
 import hermes
+from hermes.cli.app import app
+from hermes.cli.commands import COMMANDS, Built
 
 from ..support import Desk
 
@@ -26,6 +31,30 @@ OPTIONS_OF_EXEC = (
 
 
 # help
+
+
+def test_each_command_is_where_the_table_says() -> None:
+    for name, (module, _) in COMMANDS.items():
+        import_module(f"hermes.cli.{module}")
+        found = [each for each in app.registered_commands if each.name == name]
+        assert [each.callback.__module__ for each in found if each.callback] == [
+            f"hermes.cli.{module}"
+        ]
+    assert len(app.registered_commands) == len(COMMANDS)
+    assert list(Built()) == list(COMMANDS)
+
+
+def test_only_the_module_of_a_command_is_loaded() -> None:
+    code = (
+        "import sys; sys.argv = ['hermes', 'stop', '--help']\n"
+        "from hermes.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*(name for name in sys.modules if name.startswith('hermes.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "hermes.cli.execute" in loaded
+    assert not {"hermes.cli.looking", "hermes.cli.housekeeping"} & {*loaded}
 
 
 def test_help(desk: Desk) -> None:
