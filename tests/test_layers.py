@@ -40,7 +40,7 @@ LAYERS = (
     "query.metrics.tensorboard", "query.metrics.tables", "query.metrics.objects",
     "query.metrics.printed", "query.metrics.scores", "query.metrics.files", "query.rows",
     "query.columns", "query.filters", "query.rlmate", "query.places", "query.reading",
-    "query.packing", "query.index", "query.listing",
+    "query.packing", "query.index", "query.batches", "query.listing",
     "query.statistics", "query.grouping", "query.tables", "query.comparing", "query.averaging",
     "query.figures", "query.found", "query.lookup", "query.differences",
     "gpus.sharing", "gpus.finding", "gpus.claims",

@@ -55,29 +55,33 @@ def arguments_of(words: Sequence[str]) -> dict[str, list[str]]:
     number is a value. Words that belong to no option are left out.
     """
     found: dict[str, list[str]] = {}
-    place = 0
-    while place < len(words):
-        word = words[place]
-        place += 1
-        if word == "--":
-            break
-        if not _is_option(word):
-            if assigned := _ASSIGNMENT.fullmatch(word):
-                found.setdefault(assigned[1], []).append(assigned[2])
-            continue
-        name, equals, value = word.partition("=")
-        if not equals:
-            value = "true"
-            if place < len(words) and words[place] != "--" and not _is_option(words[place]):
-                value = words[place]
-                place += 1
-        if name := name.lstrip("-"):
-            found.setdefault(name, []).append(value)
+    # The option that takes the next word, if that is a value
+    waiting = ""
+    for word in words:
+        if word[:1] == "-" and _is_option(word):
+            if waiting:
+                found.setdefault(waiting, []).append("true")
+                waiting = ""
+            if word == "--":
+                break
+            name, equals, value = word.lstrip("-").partition("=")
+            if not equals:
+                waiting = name
+            elif name:
+                found.setdefault(name, []).append(value)
+        elif waiting:
+            found.setdefault(waiting, []).append(word)
+            waiting = ""
+        elif "=" in word and (assigned := _ASSIGNMENT.fullmatch(word)):
+            found.setdefault(assigned[1], []).append(assigned[2])
+    if waiting:
+        found.setdefault(waiting, []).append("true")
     return found
 
 
 def _is_option(word: str) -> bool:
-    return word[:1] == "-" and len(word) > 1 and not isinstance(typed(word), int | float)
+    """Whether a word with a dash at its start is an option, and not a negative number."""
+    return len(word) > 1 and not isinstance(typed(word), int | float)
 
 
 def row_of(directory: str, metadata: Metadata, metrics: Mapping[str, Summary] | None = None) -> Row:

@@ -15,9 +15,8 @@ import msgspec
 
 from ..errors import HermesError, escape
 from .columns import DURATIONS, TIMES, Columns, typed
-from .rows import Column, Kind, Row, Value
+from .rows import Column, Kind, Value
 
-Predicate: TypeAlias = Callable[[Row], bool]
 Match: TypeAlias = Callable[[Value], bool]
 
 OPERATORS = ("=", "==", "!=", "<", "<=", ">", ">=")
@@ -165,15 +164,6 @@ Filter: TypeAlias = Compare | In | Defined | Not | All | Any
 def parse(text: str) -> Filter:
     """The filter that a text says. Raises `FilterError` if it says none."""
     return _Parser(text).whole()
-
-
-def predicate(filter_: Filter, columns: Columns, now: datetime | None = None) -> Predicate:
-    """A function that tells whether a row passes.
-
-    Raises `FilterError` for a column that is unknown, if there is any experiment, and for one that
-    stands for different values. Times such as `yesterday` are told from `now`.
-    """
-    return _test(filter_, columns, now or datetime.now().astimezone())
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -376,21 +366,6 @@ def moment(text: str, now: datetime) -> tuple[datetime, datetime] | None:
     except (ValueError, OverflowError, OSError):
         return None
     return begin, end
-
-
-def _test(filter_: Filter, columns: Columns, now: datetime) -> Predicate:
-    if isinstance(filter_, All | Any):
-        tests = [_test(part, columns, now) for part in filter_.parts]
-        if isinstance(filter_, All):
-            return lambda row: all(test(row) for test in tests)
-        return lambda row: any(test(row) for test in tests)
-    if isinstance(filter_, Not):
-        inner = _test(filter_.part, columns, now)
-        return lambda row: not inner(row)
-    column, match = condition(filter_, columns, now)
-    if column is None:
-        return lambda row: False
-    return lambda row: (value := row.value(column)) is not None and match(value)
 
 
 def condition(

@@ -6,30 +6,20 @@ The others are read: those that run, new ones, and what was changed by hand.
 
 from __future__ import annotations
 
-import os
-import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
-from ..errors import HermesError, escape
-from ..model import Status
-from ..storage.layout import METADATA
-from ..storage.metadata import Metadata
-from . import filters, rlmate
-from .columns import Columns, row_of
+from . import filters
+from .batches import batches_of, read_batches, stamps_of
+from .columns import Columns
 from .filters import Filter
 from .index import Index
-from .metrics.files import given_of, summed
-from .packing import CHUNK, Chunk, PackedRow, Record, Stamp, packed, record_of
+from .packing import Chunk, PackedRow, Stamp
 from .places import names_in
-from .reading import is_coming_or_going, metadata_of
-from .rows import Row
-
-SETTLED = 2.0
-"""Seconds: what was changed later than that before it was read may have been changed once more
-without getting another time, so it is read again."""
+from .rows import Kind, Row
 
 
 class _Part(NamedTuple):
@@ -38,6 +28,16 @@ class _Part(NamedTuple):
     chunk: Chunk
     folder: str
     numbers: Sequence[int]
+
+    def names(self) -> Iterator[str]:
+        return map(self.chunk.names.__getitem__, self.numbers)
+
+    def rank(self, number: int) -> tuple[bool, str]:
+        """The lowest counts of several directories of one name: not a copy in another place."""
+        script, name = (self.chunk.stored(Kind.META, each)[number] for each in ("script", "name"))
+        place = self.chunk.places[number]
+        is_at_home = f"{self.folder}/{place}".endswith(f"/{script}/{name}")
+        return not is_at_home, place
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
         return (PackedRow(self.chunk, number, self.folder) for number in numbers)
@@ -60,12 +60,10 @@ class Listing:
         """Reads what has to be read. `warn` is told what could not be."""
         self._seen: set[str] = set()
         self._parts: list[_Part] = []
-        self._others: list[Row] = []
         for folder in folders:
             reading = _Reading(folder, warn, self._seen)
             reading.read()
             self._parts += reading.parts
-            self._others += reading.others
 
     @property
     def identifiers(self) -> Collection[str]:
@@ -75,7 +73,7 @@ class Listing:
     def columns(self) -> Columns:
         """The columns of all of them."""
         rows = [row for part in self._parts for row in part.one_of_each_shape()]
-        columns = Columns(_newest_first(rows + self._others))
+        columns = Columns(_newest_first(rows))
         columns.count = len(self._seen)
         return columns
 
@@ -83,13 +81,11 @@ class Listing:
         """Those that pass, the newest first. Raises `FilterError`."""
         found: list[Row] = []
         if filter_ is None:
-            found += self._others
             for part in self._parts:
                 found += part.rows(part.numbers)
         else:
             now = datetime.now().astimezone()
-            passes = filters.predicate(filter_, self.columns, now)
-            found += filter(passes, self._others)
+            _check(filter_, self.columns, now)
             for part in self._parts:
                 passing = _passing(filter_, part.chunk, self.columns, now)
                 found += part.rows(number for number in part.numbers if passing[number])
@@ -100,8 +96,19 @@ def _newest_first(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.identifier, reverse=True)
 
 
+def _check(filter_: Filter, columns: Columns, now: datetime) -> None:
+    """Raises `FilterError` for a mistake in a filter, also where nothing is to be filtered."""
+    if isinstance(filter_, filters.All | filters.Any):
+        for part in filter_.parts:
+            _check(part, columns, now)
+    elif isinstance(filter_, filters.Not):
+        _check(filter_.part, columns, now)
+    else:
+        filters.condition(filter_, columns, now)
+
+
 def _passing(filter_: Filter, chunk: Chunk, columns: Columns, now: datetime) -> Sequence[bool]:
-    """Which of a chunk pass: what `filters.predicate` says of each row, column by column."""
+    """Which of a chunk pass, decided column by column."""
     if isinstance(filter_, filters.Not):
         return [not passes for passes in _passing(filter_.part, chunk, columns, now)]
     if isinstance(filter_, filters.All | filters.Any):
@@ -113,34 +120,44 @@ def _passing(filter_: Filter, chunk: Chunk, columns: Columns, now: datetime) -> 
 
 
 class _Reading:
-    """Reads the experiments in a folder, but for those whose identifiers were seen.
-
-    `parts` are those that have ended, `others` those that have to be read again the next time.
-    """
+    """Reads the experiments in a folder, but for those whose identifiers were seen."""
 
     def __init__(self, folder: str, warn: Callable[[str], None], seen: set[str]) -> None:
         self.parts: list[_Part] = []
-        self.others: list[Row] = []
         self._folder = folder
         self._warn = warn
         self._seen = seen
         self._index = Index(folder)
-        self._to_store: list[Record] = []
 
     def read(self) -> None:
-        there: dict[str, dict[str, Stamp | None]] = {}
-        for inner, names in names_in(self._folder, self._warn):
-            place = inner[len(self._folder) :].strip("/")
-            there[place] = dict(zip(names, stamps_of(inner, names), strict=True))
-        known: dict[str, set[str]] = {place: set() for place in there}
+        """Takes from the index what is in it, and reads all else."""
+        names = {
+            inner[len(self._folder) :].strip("/"): found
+            for inner, found in names_in(self._folder, self._warn)
+        }
+        known: dict[str, set[str]] = {place: set() for place in names}
         gone: list[tuple[str, str]] = []
-        for chunk in self._index.chunks.values():
-            gone += self._compare(chunk, there, known)
-        for place, stamps in there.items():
-            for name in stamps.keys() - known[place]:
-                self._read(place, name, stamps[name])
-        if gone or self._to_store:
-            self._store(gone)
+        if self._index.chunks:
+            there = {place: self._stamps(place, found) for place, found in names.items()}
+            for chunk in self._index.chunks.values():
+                gone += self._compare(chunk, there, known)
+        unknown = {
+            place: [name for name in found if name not in known[place]]
+            for place, found in names.items()
+        }
+        for read in read_batches(list(batches_of(self._folder, unknown))):
+            for message in read.warnings:
+                self._warn(message)
+            self._add(read.unsettled)
+            self._index.store(self._add(read.settled), gone)
+            gone = []
+        if gone:
+            self._index.store(None, gone)
+        self._take_each_once()
+
+    def _stamps(self, place: str, names: Sequence[str]) -> Mapping[str, Stamp | None]:
+        inner = f"{self._folder}/{place}" if place else self._folder
+        return dict(zip(names, stamps_of(inner, names), strict=True))
 
     def _compare(
         self, chunk: Chunk, there: Mapping[str, Mapping[str, object]], known: dict[str, set[str]]
@@ -163,75 +180,33 @@ class _Reading:
                     else:
                         yield place, name
             start += count
-        if not self._seen.isdisjoint(chunk.names):
-            numbers = [number for number in numbers if chunk.names[number] not in self._seen]
-        self._seen.update(map(chunk.names.__getitem__, numbers))
         self.parts.append(_Part(chunk, self._folder, numbers))
 
-    def _read(self, place: str, name: str, stamp: Stamp | None) -> None:
-        if name in self._seen:
-            return
-        directory = "/".join(filter(None, (self._folder, place, name)))
-        try:
-            metadata = metadata_of(directory)
-        except HermesError as exc:
-            if not is_coming_or_going(directory):
-                self._warn(exc.message)
-            return
-        if metadata.identifier != name:
-            owner = escape(metadata.identifier)
-            self._warn(f"`{directory}` holds the metadata of `{owner}`")
-            return
-        self._seen.add(name)
-        metrics = summed(directory, given_of(metadata))
-        if stamp is None or not _is_settled(metadata, stamp, metrics.changed):
-            self.others.append(row_of(directory, metadata, metrics.found))
-            return
-        self._to_store.append(record_of(place, stamp, metadata, metrics.found))
-        if len(self._to_store) == CHUNK:
-            self._store(())
+    def _add(self, data: bytes | None) -> Chunk | None:
+        """The chunk of experiments that were read just now."""
+        if data is None:
+            return None
+        chunk = Chunk(data)
+        self.parts.append(_Part(chunk, self._folder, range(len(chunk))))
+        return chunk
 
-    def _store(self, gone: Sequence[tuple[str, str]]) -> None:
-        chunk = None
-        if self._to_store:
-            chunk = Chunk(packed(self._to_store))
-            self.parts.append(_Part(chunk, self._folder, range(len(chunk))))
-        self._index.store(chunk, gone)
-        self._to_store = []
-
-
-def stamps_of(folder: str, names: Sequence[str]) -> Iterator[Stamp | None]:
-    """By what one sees whether experiments in a folder have been left alone; None for what is no
-    experiment."""
-    try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        yield from (None for _ in names)
-        return
-    try:
-        for name in names:
-            # In an open folder the system finds them quicker
-            try:
-                try:
-                    file = os.stat(f"{name}/{METADATA}", dir_fd=opened)
-                except FileNotFoundError:
-                    file = os.stat(f"{name}/{rlmate.INFO}", dir_fd=opened)
-                home = os.stat(name, dir_fd=opened)
-            except OSError:
-                yield None
-                continue
-            yield (
-                file.st_mtime_ns,
-                file.st_size,
-                file.st_ino,
-                home.st_mtime_ns,
-                home.st_ino,
-            )
-    finally:
-        os.close(opened)
-
-
-def _is_settled(metadata: Metadata, stamp: Stamp, changed: float) -> bool:
-    """Whether nothing is to be expected of an experiment any more."""
-    last = max(stamp[0] / 1e9, stamp[3] / 1e9, changed)
-    return metadata.status is not Status.RUNNING and time.time() - last > SETTLED
+    def _take_each_once(self) -> None:
+        """Leaves one directory of each name: that in which the run has made it, not a copy."""
+        count = Counter(name for part in self.parts for name in part.names())
+        if len(count) < count.total() or not self._seen.isdisjoint(count):
+            best: dict[str, tuple[bool, str]] = {}
+            for part in self.parts:
+                for number, name in zip(part.numbers, part.names(), strict=True):
+                    rank = part.rank(number)
+                    best[name] = min(rank, best.get(name, rank))
+            self.parts = [
+                part._replace(
+                    numbers=[
+                        number
+                        for number, name in zip(part.numbers, part.names(), strict=True)
+                        if name not in self._seen and part.rank(number) == best[name]
+                    ]
+                )
+                for part in self.parts
+            ]
+        self._seen.update(count)

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -70,41 +71,37 @@ def record_of(
 ) -> Record:
     """An experiment to be packed."""
     options = arguments_of(metadata.arguments)
-    meta = meta_of(metadata)
+    meta: dict[str, Stored] = {**meta_of(metadata)}
+    for name in TIMES:
+        if name in meta:
+            meta[name] = meta[name].isoformat()
     cells: dict[Kind, Mapping[str, Stored]] = {
         Kind.PARAMETER: metadata.parameters,
         Kind.ARGUMENT: {
             name: texts[0] if len(texts) == 1 else texts for name, texts in options.items()
         },
-        Kind.META: {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in meta.items()
-        },
+        Kind.META: meta,
         Kind.METRIC: metrics,
     }
-    shape = Shape(
-        tuple(metadata.parameters),
-        tuple(options),
-        tuple(metrics),
-        _clashes(metadata, options, metrics),
+    names = (tuple(metadata.parameters), tuple(options), tuple(metrics))
+    shared = _shared(*names)
+    are_same = shared is not None and all(
+        [metadata.parameters[name]] == options[name] for name in shared
     )
-    return Record(place, metadata.identifier, stamp, shape, cells)
+    clashes = () if are_same else tuple(sorted(row_of("", metadata, metrics).clashes))
+    return Record(place, metadata.identifier, stamp, Shape(*names, clashes), cells)
 
 
-def _clashes(
-    metadata: Metadata, options: Mapping[str, list[str]], metrics: Mapping[str, Summary]
-) -> tuple[Clash, ...]:
-    parameters = metadata.parameters
-    all_names = (parameters.keys(), options.keys(), metrics.keys(), META)
-    if len(set().union(*all_names)) == sum(map(len, all_names)):
-        return ()
-    of_both = parameters.keys() & options.keys()
-    if all([parameters[name]] == options[name] for name in of_both):
-        # Most of them: arguments are what parameters are for
-        rest = (parameters.keys() | options.keys(), metrics.keys(), META)
-        if len(set().union(*rest)) == sum(map(len, rest)):
-            return ()
-    return tuple(sorted(row_of("", metadata, metrics).clashes))
+@lru_cache(maxsize=1000)
+def _shared(
+    parameters: tuple[str, ...], arguments: tuple[str, ...], metrics: tuple[str, ...]
+) -> frozenset[str] | None:
+    """The names that parameters and arguments share, as most of them do, for arguments are what
+    parameters are for. None if other kinds share names, too."""
+    kinds = ({*parameters, *arguments}, metrics, META)
+    if len(set().union(*kinds)) < sum(map(len, kinds)):
+        return None
+    return frozenset(parameters) & frozenset(arguments)
 
 
 class Chunk:

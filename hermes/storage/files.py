@@ -58,8 +58,9 @@ def open_regular(path: str, flags: int, mode: int = 0o666) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
-    # Who inherits it may depend on that
-    os.set_blocking(fd, True)
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        # A job that inherits it may depend on that
+        os.set_blocking(fd, True)
     return fd
 
 
@@ -68,10 +69,19 @@ def read_regular(path: str, most: int = LARGEST) -> bytes:
 
     Raises `OSError`, also for anything else in its place.
     """
-    with open(open_regular(path, os.O_RDONLY), "rb") as file:
-        if os.fstat(file.fileno()).st_size > most:
+    fd = open_regular(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        if size > most:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-        return file.read()
+        data = os.read(fd, size + 1)
+        if len(data) == size:
+            return data
+        # Somebody writes it just now, or it has more than a single call reads
+        with open(fd, "rb", closefd=False) as file:
+            return data + file.read()
+    finally:
+        os.close(fd)
 
 
 class Stamp(NamedTuple):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from hermes import Status
+from hermes.query import filters
+from hermes.query.columns import Columns
+from hermes.query.filters import Filter
 from hermes.query.metrics.curves import Summary
 from hermes.query.rows import Kind, Row, Value
 from hermes.storage.metadata import Metadata, Versions, write_metadata
@@ -79,3 +82,21 @@ def experiment(experiments: Path, number: int, **changes: Any) -> Path:
     directory.mkdir(parents=True)
     write_metadata(str(directory), made, sync=False)
     return directory
+
+
+def predicate(
+    filter_: Filter, columns: Columns, now: datetime | None = None
+) -> Callable[[Row], bool]:
+    """Whether a row passes a filter: what Hermes decides column by column, for one row alone."""
+    now = now or datetime.now().astimezone()
+    if isinstance(filter_, filters.All | filters.Any):
+        together = all if isinstance(filter_, filters.All) else any
+        parts = [predicate(part, columns, now) for part in filter_.parts]
+        return lambda row: together(part(row) for part in parts)
+    if isinstance(filter_, filters.Not):
+        inner = predicate(filter_.part, columns, now)
+        return lambda row: not inner(row)
+    column, match = filters.condition(filter_, columns, now)
+    if column is None:
+        return lambda row: False
+    return lambda row: (value := row.value(column)) is not None and match(value)

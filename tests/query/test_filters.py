@@ -23,11 +23,10 @@ from hermes.query.filters import (
     Name,
     Not,
     parse,
-    predicate,
 )
 from hermes.query.rows import Kind, Row
 
-from .simple import row
+from .simple import predicate, row
 
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 """The machine may be busy."""

@@ -19,7 +19,7 @@ import pytest
 
 import hermes
 from hermes import Status
-from hermes.query import index
+from hermes.query import batches, index
 from hermes.query.packing import PackedRow
 from hermes.query.reading import metadata_of
 from hermes.storage.disks import has_locks, kind_of
@@ -58,7 +58,7 @@ def was_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[int]]:
         return original(directory)
 
     original = metadata_of
-    monkeypatch.setattr("hermes.query.listing.metadata_of", reading)
+    monkeypatch.setattr("hermes.query.batches.metadata_of", reading)
 
     def look(root: Path) -> list[int]:
         read.clear()
@@ -152,6 +152,17 @@ def test_what_has_changed_is_read_again(root: Path, was_read: Look) -> None:
     assert 9 in was_read(root)
     assert was_read(root) == [2]
     assert len(hermes.experiments(root=root)) == 5
+    # Which of both counts does not depend on which was read first
+    original = folder / identifier(0)
+    for place in ("a", "z"):
+        shutil.copytree(original, root / "experiments" / place / identifier(0))
+    assert hermes.experiments("lr = 5", root)[0].directory == original
+    shutil.rmtree(original)
+    assert hermes.experiments("lr = 5", root)[0].directory.parent.name == "a"
+    shutil.copytree(root / "experiments" / "a" / identifier(0), original)
+    assert hermes.experiments("lr = 5", root)[0].directory == original
+    aged(original)
+    was_read(root)
     # The whole root moved: nothing in it is lost
     shutil.move(root, root.with_name("moved"))
     assert was_read(root.with_name("moved")) == [2]
@@ -322,6 +333,43 @@ def test_several_build_at_once(tmp_path: Path, kind: str) -> None:
         out, _ = process.communicate()
         assert (process.returncode, out.splitlines()) == (0, ["ready", "100 100"])
     check_whole(tmp_path, 100)
+
+
+@pytest.fixture
+def by_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few experiments are read by further processes too, in small batches."""
+    monkeypatch.setattr(batches, "MANY", 1)
+    monkeypatch.setattr(batches, "CHUNK", 3)
+    monkeypatch.setattr(batches, "_cores", lambda: 2)
+
+
+@pytest.mark.usefixtures("by_two_processes")
+def test_many_are_read_by_several_processes(
+    root: Path, was_read: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5, 12):
+        make(root, number)
+    (root / "experiments" / "train" / "test" / identifier(3) / "hermes.json").write_text("{")
+    found = hermes.experiments(root=root)
+    with monkeypatch.context() as patch:
+        # None of them in this process
+        patch.setattr(batches, "metadata_of", None)
+        rows = found.rows()
+    assert [row.identifier for row in rows] == [identifier(n) for n in range(11, -1, -1) if n != 3]
+    assert len(found.warnings) == 1
+    assert "hermes.json" in found.warnings[0]
+    assert was_read(root) == [3, 4]
+    assert hermes.experiments("loss > 9", root)[0].identifier == identifier(11)
+
+
+@pytest.mark.usefixtures("by_two_processes")
+@pytest.mark.parametrize("program", ["/no/python", "/bin/true", "/bin/cat"])
+def test_processes_that_do_not_answer_cost_no_experiment(
+    root: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    # A Python that is not there, one that ends at once, and one that says something else
+    monkeypatch.setattr(sys, "executable", program)
+    assert len(hermes.experiments(root=root)) == 5
 
 
 MOUNTS = """\

@@ -19,13 +19,13 @@ import hermes
 from hermes import HermesError, Status
 from hermes.query import packing
 from hermes.query.columns import Columns, row_of
-from hermes.query.filters import parse, predicate
+from hermes.query.filters import parse
 from hermes.query.packing import Chunk, DamagedError, PackedRow, packed, record_of
 from hermes.query.reading import metadata_of, summaries_of
 from hermes.query.rows import Column, Kind, Row
 from hermes.storage.metadata import GitState
 
-from .simple import experiment, metadata
+from .simple import experiment, metadata, predicate
 
 NAMES = ["lr", "loss", "name", "status", "a.max", "\udcff", "x y", "seed"]
 TEXTS = [
@@ -127,7 +127,7 @@ def test_answers_are_those_without_an_index(
         plain = [row_of(each, metadata_of(each), summaries_of(each)) for each in directories]
         columns = Columns(plain)
         assert len(hermes.experiments(root=root)) == len(plain)
-        patch.setattr("hermes.query.listing.metadata_of", None)
+        patch.setattr("hermes.query.batches.metadata_of", None)
         indexed = hermes.experiments(root=root)
         rows = indexed.rows()
         assert all(isinstance(row, PackedRow) for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,8 +20,12 @@ class Curve(msgspec.Struct):
     values: array[float] = msgspec.field(default_factory=lambda: array("d"))
 
     def add(self, step: float, value: float) -> None:
-        self.steps.append(step)
-        self.values.append(value)
+        self.extend((step,), (value,))
+
+    def extend(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        """Takes up the next values, each with its step."""
+        self.steps.extend(steps)
+        self.values.extend(values)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -43,23 +48,28 @@ class Summary(msgspec.Struct, array_like=True, gc=False):
     mean: float = math.nan
 
     def add(self, step: float, value: float) -> None:
-        """Takes up the next value of the curve."""
-        self.count += 1
-        self.last_step, self.last = step, value
-        if math.isnan(value):
+        self.extend((step,), (value,))
+
+    def extend(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        """Takes up the next values of the curve, at least one, each with its step."""
+        self.count += len(values)
+        self.last_step, self.last = steps[-1], values[-1]
+        valid = [value for value in values if value == value]
+        if not valid:
             return
-        self.valid += 1
-        if self.valid == 1:
-            self.min = self.max = self.mean = value
-            return
-        self.min = min(self.min, value)
-        self.max = max(self.max, value)
-        self.mean += (value - self.mean) / self.valid
+        mean = sum(valid) / len(valid)
+        if self.valid:
+            share = len(valid) / (self.valid + len(valid))
+            self.mean += (mean - self.mean) * share
+            self.min, self.max = min(self.min, *valid), max(self.max, *valid)
+        else:
+            self.mean, self.min, self.max = mean, min(valid), max(valid)
+        self.valid += len(valid)
 
     @classmethod
     def of(cls, curve: Curve) -> Summary:
         """What sums up a whole curve."""
         summary = cls()
-        for step, value in zip(curve.steps, curve.values, strict=True):
-            summary.add(step, value)
+        if curve.values:
+            summary.extend(curve.steps, curve.values)
         return summary

@@ -35,6 +35,9 @@ DEEPEST = 8
 LARGEST_OBJECT = 2**26
 """Bytes of a JSON file that is read as a whole."""
 
+SMALL = 2**16
+"""Bytes of a file that is read by one call."""
+
 LONGEST_LINE = 2**24
 """Bytes of a line that are read at once."""
 
@@ -130,19 +133,32 @@ def _read(
 
 
 def _read_source(source: _Source, sink: Sink[Any], times: list[float]) -> str | None:
-    with open(open_regular(source.path, os.O_RDONLY), "rb") as file:
-        times.append(os.fstat(file.fileno()).st_mtime)
-        if source.kind == "events":
-            return read_events(file, sink)
-        if source.kind == "lines":
-            return read_lines(_lines(file), sink)
-        if source.kind == "object":
-            return _read_json(file, sink)
-        if source.kind == "printed":
-            read_printed(_text(_pieces(file)), sink)
+    fd = open_regular(source.path, os.O_RDONLY)
+    try:
+        status = os.fstat(fd)
+        times.append(status.st_mtime)
+        if source.kind == "printed" and status.st_size <= SMALL:
+            # Most of all files, so that each step counts
+            read_printed(os.read(fd, SMALL).decode("utf-8", "replace").split("\n"), sink)
             return None
-        read = read_table if source.kind == "table" else read_scores
-        return read(_text(_lines(file)), sink)
+        with open(fd, "rb", closefd=False) as file:
+            return _read_file(source.kind, file, sink)
+    finally:
+        os.close(fd)
+
+
+def _read_file(kind: str, file: BinaryIO, sink: Sink[Any]) -> str | None:
+    if kind == "events":
+        return read_events(file, sink)
+    if kind == "lines":
+        return read_lines(_lines(file), sink)
+    if kind == "object":
+        return _read_json(file, sink)
+    if kind == "printed":
+        read_printed(_text(_pieces(file)), sink)
+        return None
+    read = read_table if kind == "table" else read_scores
+    return read(_text(_lines(file)), sink)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -185,23 +201,22 @@ def _read_json(file: BinaryIO, sink: Sink[Any]) -> str | None:
 def _sources(directory: str, given: Collection[str]) -> list[_Source]:
     """The files of an experiment that may hold metrics, in the order in which they count."""
     found = []
-    for path in _files(directory):
-        relative = path[len(directory) :].lstrip("/")
-        folder, _, name = relative.rpartition("/")
-        if relative in given or relative.endswith(PART):
+    for folder, name in _files(directory):
+        if not folder and name in OWN:
+            if name == STDOUT:
+                found.append(_Source("printed", f"{directory}/{STDOUT}", ""))
             continue
-        if relative in OWN:
-            if relative == STDOUT:
-                found.append(_Source("printed", path, ""))
-            continue
+        relative = f"{folder}/{name}" if folder else name
         kind = _kind(name)
-        if kind is not None:
-            found.append(_Source(kind, path, folder))
+        if kind is not None and relative not in given:
+            found.append(_Source(kind, f"{directory}/{relative}", folder))
     return sorted(found, key=lambda each: (_KINDS.index(each.kind), each.path))
 
 
 def _kind(name: str) -> str | None:
     lower = name.lower()
+    if lower.endswith(PART):
+        return None
     if "tfevents" in lower:
         return "events"
     stem, suffix = os.path.splitext(lower)
@@ -229,24 +244,24 @@ def given_of(metadata: Metadata) -> set[str]:
     return {file.path for file in metadata.files if file.origin == "copied-before"}
 
 
-def _files(directory: str) -> Iterator[str]:
-    """Regular files below a folder; links are not followed."""
-    folders, count = [(directory, 0)], 0
+def _files(directory: str) -> Iterator[tuple[str, str]]:
+    """Regular files below a folder, each with the folder in it; links are not followed."""
+    folders, count = [("", 0)], 0
     while folders:
         folder, depth = folders.pop()
         try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(f"{directory}/{folder}") as entries:
+                found = sorted([(entry.name, entry) for entry in entries])
         except OSError:
             continue
-        for entry in found:
+        for name, entry in found:
             count += 1
             if count > MOST_FILES:
                 return
             if entry.is_file(follow_symlinks=False):
-                yield entry.path
+                yield folder, name
             elif entry.is_dir(follow_symlinks=False) and depth < DEEPEST:
-                folders.append((entry.path, depth + 1))
+                folders.append((f"{folder}/{name}" if folder else name, depth + 1))
 
 
 def _label(path: str, directory: str) -> str:

@@ -35,39 +35,45 @@ def read_printed(lines: Iterable[str], sink: Sink[Any]) -> None:
     heading = ""
     for line in lines:
         for part in line.rstrip("\n").split("\r"):
-            text = _STYLE.sub("", part[: 2 * LONGEST]).strip()
+            if "\x1b" in part:
+                part = _STYLE.sub("", part[: 2 * LONGEST])
+            text = part.strip()
             if not text or len(text) > LONGEST:
                 continue
-            if text.startswith("|") and (cell := _CELL.match(text)):
+            if text[0] == "|" and (cell := _CELL.match(text)):
                 name, value = cell.groups()
                 if not value:
                     heading = name if name.endswith("/") else ""
                 elif (found := number(value)) is not None:
                     box[f"{heading}{name}"] = found
                 continue
-            if set(text) == {"-"}:
+            if text[0] == "-" and not text.strip("-"):
                 _put(box, sink, counts)
                 box, heading = {}, ""
-                continue
-            _put(_pairs(text), sink, counts)
+            elif marks := text.count(":") + text.count("="):
+                _put(_pairs(text, marks), sink, counts)
     _put(box, sink, counts)
 
 
-def _pairs(text: str) -> dict[str, float]:
-    if alone := _ALONE.match(text):
+def _pairs(text: str, marks: int) -> dict[str, float]:
+    """The metrics of a line with so many `:` and `=`."""
+    if marks == 1 and (alone := _ALONE.match(text)):
         return {alone[1]: float(alone[2])}
     found = {name: float(value) for name, value in _PAIRS.findall(text)}
-    step = _STEP.search(text)
-    if found and step and step_name(found) is None:
+    if found and step_name(found) is None and (step := _STEP.search(text)):
         found[step[1].lower()] = float(step[2])
     return found
 
 
 def _put(values: dict[str, float], sink: Sink[Any], counts: dict[str, int]) -> None:
     step = step_name(values)
+    if step is not None:
+        at = values.pop(step)
+        for name, value in values.items():
+            counts[name] = counts.get(name, 0) + 1
+            sink.add(name, at, value)
+        return
     for name, value in values.items():
-        if name == step:
-            continue
         index = counts.get(name, 0)
         counts[name] = index + 1
-        sink.add(name, float(index) if step is None else values[step], value)
+        sink.add(name, float(index), value)

@@ -20,25 +20,52 @@ STEPS = (
 Target = TypeVar("Target", Curve, Summary)
 
 
+AT_ONCE = 100
+"""Values that are taken up together: to take up each alone would take three times as long."""
+
+
 class Sink(Generic[Target]):
     """Takes the values of one file. With `names` only those of these metrics."""
 
     def __init__(self, kind: type[Target], names: Collection[str] | None = None) -> None:
-        self.found: dict[str, Target] = {}
+        self._found: dict[str, Target] = {}
+        self._waiting: dict[str, tuple[list[float], list[float]]] = {}
         self._kind: type[Target] = kind
         self._names = names
 
+    @property
+    def found(self) -> dict[str, Target]:
+        """What came of the values, by the names of the metrics."""
+        for name in self._waiting:
+            self._take_up(name)
+        return self._found
+
     def add(self, name: str, step: float, value: float) -> None:
-        target = self.found.get(name)
-        if target is None:
-            if len(self.found) >= MOST_NAMES or (
-                # A name may get its folder before it, where two files have it
-                self._names is not None
-                and not any(each == name or each.endswith(f"/{name}") for each in self._names)
-            ):
+        waiting = self._waiting.get(name)
+        if waiting is None:
+            if not self._is_wanted(name):
                 return
-            target = self.found[name] = self._kind()
-        target.add(step, value)
+            waiting = self._waiting[name] = [], []
+        steps, values = waiting
+        steps.append(step)
+        values.append(value)
+        if len(values) >= AT_ONCE:
+            self._take_up(name)
+
+    def _is_wanted(self, name: str) -> bool:
+        if len(self._waiting) >= MOST_NAMES:
+            return False
+        # A name may get its folder before it, where two files have it
+        return self._names is None or any(
+            each == name or each.endswith(f"/{name}") for each in self._names
+        )
+
+    def _take_up(self, name: str) -> None:
+        steps, values = self._waiting[name]
+        if values:
+            self._found.setdefault(name, self._kind()).extend(steps, values)
+            steps.clear()
+            values.clear()
 
 
 def step_name(names: Collection[str]) -> str | None:
