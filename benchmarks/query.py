@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hermes import Status
+from hermes.query.metrics.files import summed_at_end
 from hermes.storage.layout import index_file
 from hermes.storage.metadata import GitState, HermesFile, Metadata, StoredFile, Versions, encoded
 
@@ -167,12 +168,14 @@ def _made(root: Path, number: int, *, running: int = 0, lines: int = 5) -> Path:
         )
         directory = root / "experiments" / "train_dqn" / "sweep" / metadata.identifier
         directory.mkdir(parents=True)
-        (directory / "hermes.json").write_bytes(encoded(metadata))
         with (directory / "stdout.log").open("w") as file:
             for line in range(lines):
                 loss = chance.random()
                 file.write(f"episode: {line} return: {200 * loss:.2f} loss: {loss:.4f}\n")
         (directory / "stderr.log").touch()
+        if not is_running:
+            metadata.metrics = summed_at_end(str(directory), metadata)
+        (directory / "hermes.json").write_bytes(encoded(metadata))
     return root
 
 

@@ -230,6 +230,7 @@ async def test_metadata_tells_everything(project: Project) -> None:
             {"path": "moved.txt", "bytes": 5, "origin": "moved"},
             {"path": f"made_{outcome.identifier}", "bytes": 6, "origin": "collected"},
         ],
+        "metrics": {},
         "problems": [{"kind": "not-copied", "text": "`-ca gone.txt`: no such file or directory"}],
         "slurm": None,
     }  # fmt: skip

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from ..collection.collector import Collected
 from ..model import Problem, ProblemKind, Status
-from ..storage.layout import STDERR
-from ..storage.metadata import StoredFile
+from ..storage.files import lstat
+from ..storage.layout import STDERR, STDOUT
+from ..storage.metadata import StoredFile, Summary
 from ..storage.writer import Experiment
 from .exits import Exit, status_of
 from .memory import last_words, out_of_memory
@@ -75,12 +76,27 @@ def keep_exit(
 
 
 def write(experiment: Experiment, *, sync: bool, has_ended: bool = False) -> bool:
-    """Replaces the metadata; False, and a problem of the experiment, if that is not possible.
-    Blocks."""
+    """Replaces the metadata, and completes them if the job `has_ended`; False, and a problem of the
+    experiment, if that is not possible. Blocks."""
     try:
-        experiment.write(sync=sync, has_ended=has_ended)
+        if has_ended:
+            experiment.complete()
+            experiment.metadata.metrics = _metrics(experiment)
+        experiment.write(sync=sync)
     except OSError as exc:
         text = f"the metadata could not be written: {exc.strerror}"
         experiment.add_problem(Problem.of(ProblemKind.NO_METADATA, text, exc))
         return False
     return True
+
+
+def _metrics(experiment: Experiment) -> dict[str, Summary] | None:
+    """What sums up the metrics of a job that has ended, so that who asks many jobs need not read
+    their files; None where it is better read by the first who asks."""
+    printed = lstat(f"{experiment.directory}/{STDOUT}")
+    if not experiment.metadata.files and (printed is None or not printed.st_size):
+        return {}
+    # Here, because it takes time to load, and many jobs leave nothing
+    from ..query.metrics.files import summed_at_end
+
+    return summed_at_end(experiment.directory, experiment.metadata)

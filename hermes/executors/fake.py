@@ -160,5 +160,6 @@ def _close(job: FakeJob, experiment: Experiment) -> Outcome:
     metadata.duration = time.monotonic() - job.began
     metadata.status = status_of(job.exit, job.reason, metadata.problems, was_started=True)
     metadata.exit_code = job.exit.code if job.exit is not None else None
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     return outcome_of(experiment)

@@ -21,10 +21,10 @@ import msgspec
 from ..errors import HermesError, escape
 from ..model import Status
 from ..storage.layout import METADATA
-from ..storage.metadata import Metadata
+from ..storage.metadata import Metadata, Summary
 from . import rlmate
 from .index import MADE_BY
-from .metrics.files import given_of, summed
+from .metrics.files import as_kept, given_of, summed
 from .packing import CHUNK, Record, Stamp, packed, record_of
 from .reading import is_coming_or_going, metadata_of
 
@@ -37,6 +37,9 @@ MANY = 2 * CHUNK
 in which one process reads a thousand."""
 
 MOST_PROCESSES = 4
+
+TICK = 20_000_000
+"""Nanoseconds in which two changes may get the same time, or times in the wrong order."""
 
 
 class Batch(msgspec.Struct):
@@ -128,13 +131,28 @@ def read_batch(batch: Batch) -> Packed:
                 owner = escape(metadata.identifier)
                 warnings.append(f"`{directory}` holds the metadata of `{owner}`")
                 continue
-            metrics = summed(directory, given_of(metadata))
-            is_settled = stamp is not None and _is_settled(metadata, stamp, metrics.changed)
-            record = record_of(place, stamp or NO_STAMP, metadata, metrics.found)
+            metrics, changed = _metrics(directory, metadata, stamp)
+            is_settled = stamp is not None and _is_settled(metadata, stamp, changed)
+            record = record_of(place, stamp or NO_STAMP, metadata, metrics)
             (settled if is_settled else unsettled).append(record)
     return Packed(
         packed(settled) if settled else None, packed(unsettled) if unsettled else None, warnings
     )
+
+
+def _metrics(
+    directory: str, metadata: Metadata, stamp: Stamp | None
+) -> tuple[Mapping[str, Summary], float]:
+    """The metrics, and when the last of their files was changed, in seconds since 1970."""
+    if metadata.metrics is not None and stamp is not None:
+        # Of a file that has changed in place the time is later, of a new one that of its folder
+        with suppress(OSError):
+            written = os.stat(f"{directory}/{METADATA}").st_ctime_ns + TICK
+            kept = as_kept(directory, metadata, written) if stamp[3] <= written else None
+            if kept is not None:
+                return kept, 0.0
+    found = summed(directory, given_of(metadata))
+    return found.found, found.changed
 
 
 NO_STAMP: Stamp = (0, 0, 0, 0, 0)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from ..errors import HermesError, did_you_mean, escape
-from ..storage.metadata import Metadata
-from .metrics.curves import Summary
+from ..storage.metadata import Metadata, Summary
 from .rows import ASPECTS, Column, Kind, Row, Value, comparable
 
 META = (

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from ..errors import HermesError, did_you_mean, escape
-from ..storage.metadata import Metadata
+from ..storage.metadata import Metadata, Summary
 from ..storage.query import Experiment
 from .columns import Columns
 from .filters import parse
 from .listing import Listing
-from .metrics.curves import Curve, Summary
+from .metrics.curves import Curve
 from .places import folders_of
 from .reading import curve_of, metadata_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text

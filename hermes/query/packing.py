@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from ..model import Status
-from ..storage.metadata import Metadata
+from ..storage.metadata import Metadata, Summary
 from .columns import META, TIMES, arguments_of, meta_of, row_of, typed
 from .filters import Match
-from .metrics.curves import Summary
 from .rows import ASPECTS, Clash, Column, Kind, Row, Value, as_text
 
 CHUNK = 2048

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from ..errors import HermesError
 from ..storage.layout import METADATA
-from ..storage.metadata import Metadata, read_metadata
+from ..storage.metadata import Metadata, Summary, read_metadata
 from . import rlmate
-from .metrics.curves import Curve, Summary
+from .metrics.curves import Curve
 from .metrics.files import read_curves, summarise
 
 NEW = 10.0

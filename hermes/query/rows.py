@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 from ..model import Status
-from .metrics.curves import Summary
+from ..storage.metadata import Summary
 
 Value: TypeAlias = "bool | int | float | str | datetime | tuple[Value, ...]"
 """A cell. Nothing is there where it is None."""

@@ -71,8 +71,11 @@ class Starts:
 
     def close(self) -> None:
         """Takes the file away if no other run needs it."""
-        with suppress(OSError), self._locked():
-            if not any(map(self._is_live, self._runs - {self._run_id})):
+        with suppress(OSError), self._locked() as fd:
+            if any(map(self._is_live, self._runs - {self._run_id})):
+                # One that looks before this run has given its own lock back must not wait for it
+                self._write(fd, "gone")
+            else:
                 os.unlink(self._path)
 
     def _reason(self, key: str) -> Reason | None:
@@ -130,6 +133,8 @@ class Starts:
         match words:
             case ["run", run_id]:
                 self._runs.add(run_id)
+            case ["gone", run_id]:
+                self._runs.discard(run_id)
             case ["start", run_id, key]:
                 self._jobs[key] = Start(run_id)
             case ["end", run_id, key, status]:

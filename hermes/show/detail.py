@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import asdict
 
 from ..errors import escape, shortened
 from ..language.settings import SETTINGS
 from ..model import FAILED, Status, signal_name
 from ..query.found import FoundExperiment
-from ..query.metrics.curves import Summary
 from ..storage.layout import PATCH, STDERR, STDOUT
-from ..storage.metadata import Metadata, StoredFile
+from ..storage.metadata import Metadata, StoredFile, Summary
 from .amounts import duration, size
 from .text import TAIL_LINES, relative, tail
 
@@ -179,8 +179,7 @@ def _text(text: str | os.PathLike[str] | None) -> str:
 
 
 def _of_summary(summary: Summary) -> dict[str, object]:
-    numbers = {
-        name: getattr(summary, name)
-        for name in ("count", "last", "last_step", "min", "max", "mean")
+    """As it stands in the metadata, where all numbers are finite."""
+    return {
+        name: each if math.isfinite(each) else str(each) for name, each in asdict(summary).items()
     }
-    return {name: each if math.isfinite(each) else str(each) for name, each in numbers.items()}

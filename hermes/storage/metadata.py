@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -118,6 +119,42 @@ class SlurmTask(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str | None = None
 
 
+class Summary(msgspec.Struct, gc=False):
+    """The values of a metric in a few numbers.
+
+    `count` is the number of values, `last` the one that was written last, and `last_step` its
+    step. `min`, `max` and `mean` leave out what is no number; they are NaN if nothing is left.
+    `valid` is the number of values that are in them.
+    """
+
+    count: int = 0
+    valid: int = 0
+    last_step: float = math.nan
+    last: float = math.nan
+    min: float = math.nan
+    max: float = math.nan
+    mean: float = math.nan
+
+    def add(self, step: float, value: float) -> None:
+        self.extend((step,), (value,))
+
+    def extend(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        """Takes up the next values, at least one, each with its step."""
+        self.count += len(values)
+        self.last_step, self.last = steps[-1], values[-1]
+        valid = [value for value in values if value == value]
+        if not valid:
+            return
+        mean = sum(valid) / len(valid)
+        if self.valid:
+            share = len(valid) / (self.valid + len(valid))
+            self.mean += (mean - self.mean) * share
+            self.min, self.max = min(self.min, *valid), max(self.max, *valid)
+        else:
+            self.mean, self.min, self.max = mean, min(valid), max(valid)
+        self.valid += len(valid)
+
+
 class Metadata(msgspec.Struct, kw_only=True):
     """All that is known of one experiment, in the order in which it stands in `hermes.json`.
 
@@ -133,7 +170,9 @@ class Metadata(msgspec.Struct, kw_only=True):
     `start` is None if it was never started. `end`, `duration` (seconds, by a clock that never
     steps) and `exit_code` or `signal` are None while it runs. `pid_start` and `boot_id` tell its
     process from another one with the same `pid`. `files` is complete when the job has ended.
-    `frozen` is None if the job ran in the working directory itself.
+    `metrics` sum up what its files say of its metrics, None if that was not worked out: the files
+    are large, or it would be no JSON. `frozen` is None if the job ran in the working directory
+    itself.
     """
 
     format: int = FORMAT
@@ -163,6 +202,7 @@ class Metadata(msgspec.Struct, kw_only=True):
     signal: int | None = None
     duration: float | None = None
     files: list[StoredFile] = []
+    metrics: dict[str, Summary] | None = None
     problems: list[Problem] = []
     rerun_of: str | None = None
     run_id: str
@@ -260,4 +300,6 @@ def amend(directory: str, status: Status, problems: Sequence[Problem]) -> None:
     """
     metadata = read_metadata(directory)
     metadata.status, metadata.problems = status, list(problems)
+    # Their time is to tell whether a file has changed since
+    metadata.metrics = None
     write_metadata(directory, metadata, sync=True)

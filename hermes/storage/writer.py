@@ -144,6 +144,7 @@ class Experiment(msgspec.Struct, eq=False, kw_only=True):
             signal=None,
             duration=None,
             files=[file for file in metadata.files if file.origin == "copied-before"],
+            metrics=None,
             problems=[],
         )
         written = stamp_of_metadata(directory, metadata.identifier)
@@ -318,22 +319,24 @@ class Experiment(msgspec.Struct, eq=False, kw_only=True):
         if problem not in self.metadata.problems:
             self.metadata.problems.append(problem)
 
-    def write(self, *, sync: bool, has_ended: bool = False) -> None:
-        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then.
-
-        When the job `has_ended`, the list of files is completed first, and what was asked for in
-        the background is waited for; not if it was cancelled, because somebody waits for its end.
-        """
-        if has_ended and self.metadata.status is not Status.CANCELLED:
+    def complete(self) -> None:
+        """Puts into the metadata what is known only when the job has ended: the list of files, and
+        what was asked for in the background. That is waited for; not if the job was cancelled,
+        because somebody waits for its end. Raises `OSError`."""
+        if self.metadata.status is not Status.CANCELLED:
             if self.code is not None:
                 self.code.wait()
             if self.python is not None:
                 self.python.result()
         self.home.check()
         self._keep_others()
+        self._list_files()
+
+    def write(self, *, sync: bool) -> None:
+        """Replaces the metadata. Raises `OSError` if that fails; the old ones are whole then."""
+        self.home.check()
+        self._keep_others()
         self.take_in()
-        if has_ended:
-            self._list_files()
         self.written = write_metadata(self.directory, self.metadata, sync=sync)
 
     def _keep_others(self) -> None:

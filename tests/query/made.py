@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 
 from hermes import Status
-from hermes.query.metrics.curves import Curve, Summary
+from hermes.query.metrics.curves import Curve
 from hermes.query.rows import Kind, Row, Value
 
 _numbers = count()
@@ -40,5 +40,5 @@ def row(
         status=status,
         cells=cells,
         raw={kind: {name: str(each) for name, each in cells[kind].items()} for kind in cells},
-        metrics={name: Summary.of(each) for name, each in curves.items()},
+        metrics={name: each.summary for name, each in curves.items()},
     )

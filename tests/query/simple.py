@@ -12,9 +12,8 @@ from hermes import Status
 from hermes.query import filters
 from hermes.query.columns import Columns
 from hermes.query.filters import Filter
-from hermes.query.metrics.curves import Summary
 from hermes.query.rows import Kind, Row, Value
-from hermes.storage.metadata import Metadata, Versions, write_metadata
+from hermes.storage.metadata import Metadata, Summary, Versions, write_metadata
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 _numbers = count()

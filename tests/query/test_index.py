@@ -24,7 +24,7 @@ from hermes.query.packing import PackedRow
 from hermes.query.reading import metadata_of
 from hermes.storage.disks import has_locks, kind_of
 from hermes.storage.layout import index_elsewhere, index_file
-from hermes.storage.metadata import Metadata
+from hermes.storage.metadata import Metadata, StoredFile, Summary, write_metadata
 
 from .simple import experiment, identifier
 from .test_packing import aged, told
@@ -166,6 +166,43 @@ def test_what_has_changed_is_read_again(root: Path, was_read: Look) -> None:
     # The whole root moved: nothing in it is lost
     shutil.move(root, root.with_name("moved"))
     assert was_read(root.with_name("moved")) == [2]
+
+
+def test_what_the_metadata_say_of_metrics_counts_until_a_file_has_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums in the metadata are wrong here, so that one sees where an answer comes from."""
+
+    def asked(change: Callable[[Path], object]) -> list[float | None]:
+        directory = make(root, 20)
+        (directory / "stdout.log").touch()
+        metadata = metadata_of(str(directory))
+        metadata.files = [StoredFile("progress.csv", 8, "written")]
+        metadata.metrics = {"loss": Summary(1, 1, 0.0, 7.0, 7.0, 7.0, 7.0)}
+        write_metadata(str(directory), metadata, sync=False)
+        change(directory)
+        try:
+            found = hermes.experiments(root=root)
+            names = [each for each in ("loss", "accuracy") if each in found.metrics]
+            (row,) = (each for each in found.rows() if each.identifier == identifier(20))
+            return [row.value(found.columns.find(each)) for each in names]  # type: ignore[misc]
+        finally:
+            shutil.rmtree(directory)
+
+    def later(path: Path, text: str) -> None:
+        path.write_text(text)
+        os.utime(path, (time.time() + 5, time.time() + 5))
+
+    assert asked(lambda directory: None) == [7.0]
+    assert asked(lambda directory: later(directory / "progress.csv", "loss\n1\n")) == [1.0]
+    assert asked(lambda directory: later(directory / "stdout.log", "loss: 2\n")) == [20.0]
+    assert asked(lambda directory: (directory / "progress.csv").unlink()) == [None]
+
+    def add(directory: Path) -> None:
+        (directory / "eval.csv").write_text("accuracy\n0.5\n")
+        os.utime(directory, (time.time() + 5, time.time() + 5))
+
+    assert asked(add) == [20.0, 0.5]
 
 
 def test_an_experiment_that_is_still_being_copied_is_looked_at_again(

@@ -88,6 +88,14 @@ def test_the_file_goes_with_the_last_run(runs: Runs) -> None:
     assert not runs.file.exists()
 
 
+def test_the_file_goes_though_all_runs_end_at_the_same_instant(runs: Runs) -> None:
+    # Each has still the lock of its own folder when the next one looks
+    for starts in runs.starts:
+        assert runs.file.exists()
+        starts.close()
+    assert not runs.file.exists()
+
+
 def test_a_killed_run_keeps_no_file(runs: Runs) -> None:
     third = runs.starts[2]
     for folder in runs.folders[:2]:

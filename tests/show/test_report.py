@@ -12,7 +12,7 @@ import pytest
 from hermes import HermesError, Status
 from hermes.model import Problem, ProblemKind
 from hermes.query.columns import row_of
-from hermes.query.metrics.curves import Curve, Summary
+from hermes.query.metrics.curves import Curve
 from hermes.query.rows import Row
 from hermes.show.report import is_report, report_rows
 from hermes.show.thinning import DIGITS, packed, thinned
@@ -66,9 +66,7 @@ def a_page(
             told |= changes or {}
         metadata[directory] = Metadata(**told)
         curves[directory] = curve([number * step / 49 for step in range(50)])
-        rows.append(
-            row_of(directory, metadata[directory], {"return": Summary.of(curves[directory])})
-        )
+        rows.append(row_of(directory, metadata[directory], {"return": curves[directory].summary}))
         if failed:
             Path(directory).mkdir(parents=True)
             Path(directory, "stderr.log").write_text(f"first\nlast words {HOSTILE}\n")

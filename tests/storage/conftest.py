@@ -70,7 +70,8 @@ class Lab:
         run = self.run(plan)
         experiment = run.experiment(a_job(), "key")
         experiment.close_logs()
-        experiment.write(sync=False, has_ended=True)
+        experiment.complete()
+        experiment.write(sync=False)
         run.close(done=True)
         return Path(experiment.directory), read_metadata(experiment.directory)
 

@@ -44,7 +44,8 @@ def executed(lab: Lab, *, freeze: bool) -> tuple[RunFolder, str, Metadata]:
     run = lab.run(replace(lab.plan(), settings=Settings(freeze=freeze)))
     experiment = run.experiment(a_job(), "key")
     experiment.close_logs()
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     return run, experiment.directory, read_metadata(experiment.directory)
 
 
@@ -66,7 +67,8 @@ def check(lab: Lab, again: RunFolder, metadata: Metadata) -> None:
     assert os.readlink(copy / "ignored") == f"{lab.path}/ignored"
     experiment = again.experiment(a_job(), "key")
     experiment.close_logs()
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     found = read_metadata(experiment.directory)
     assert found.git == metadata.git
     assert found.identifier[-5:] == metadata.identifier[-5:]

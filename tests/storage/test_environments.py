@@ -35,7 +35,8 @@ def a_python_job(*words: str) -> Job:
 def started(run: RunFolder, job: Job) -> Metadata:
     experiment = run.experiment(job, "key")
     experiment.close_logs()
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     return read_metadata(experiment.directory)
 
 
@@ -193,7 +194,8 @@ def test_no_start_waits_for_it_and_a_closed_run_ends_it(lab: Lab) -> None:
     run.close(done=True)
     while Path(f"/proc/{pid.read_text().strip()}").exists():
         time.sleep(0.01)
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     assert time.monotonic() - began < 10
 
 

@@ -212,7 +212,8 @@ def test_every_job_tells_the_state_of_its_own_script(repository: Lab) -> None:
     for script in ("job.sh", "new.sh"):
         experiment = run.experiment(a_job(script=script), script)
         experiment.close_logs()
-        experiment.write(sync=False, has_ended=True)
+        experiment.complete()
+        experiment.write(sync=False)
         found.append(read_metadata(experiment.directory).git)
     run.close(done=True)
     assert [git.dirty for git in found] == [False, True]

@@ -24,7 +24,8 @@ PATH=${{PATH#*:}} exec git "$@"
 def started(run: RunFolder, job: Job | None = None) -> tuple[Path, Metadata]:
     experiment = run.experiment(job or a_job(), "key")
     experiment.close_logs()
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     return Path(experiment.directory), read_metadata(experiment.directory)
 
 
@@ -264,7 +265,8 @@ def test_what_changes_before_git_has_told_is_said(
     time.sleep(0.05)
     repository.write("data.bin", "edited")
     repository.write("edited")
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     run.close(done=True)
     found = read_metadata(experiment.directory).git
     assert found.dirty is True
@@ -283,10 +285,12 @@ def test_a_cancelled_job_and_a_closed_run_wait_for_nothing(
     for experiment in (cancelled, other):
         experiment.close_logs()
     cancelled.metadata.status = Status.CANCELLED
-    cancelled.write(sync=False, has_ended=True)
+    cancelled.complete()
+    cancelled.write(sync=False)
     assert "not told the rest" in (read_metadata(cancelled.directory).git.reason or "")
     run.close(done=True)
-    other.write(sync=False, has_ended=True)
+    other.complete()
+    other.write(sync=False)
     assert time.monotonic() - began < 20
     assert read_metadata(other.directory).git.dirty is None
 
@@ -304,7 +308,8 @@ def test_a_patch_that_the_job_has_written_itself_is_kept(
     directory = Path(experiment.directory)
     (directory / "uncommitted.patch").write_text("the job's own")
     repository.write("written")
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     run.close(done=True)
     texts = [path.read_text() for path in directory.glob("uncommitted*")]
     assert "the job's own" in texts

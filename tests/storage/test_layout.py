@@ -23,7 +23,8 @@ def test_every_name_on_the_disk_is_in_the_table(repository: Lab) -> None:
     repository.write("job.sh", "echo dirty")
     run = repository.run()
     experiment = run.experiment(a_job(), "key")
-    experiment.write(sync=False, has_ended=True)
+    experiment.complete()
+    experiment.write(sync=False)
     run.code_as_begun()
     experiments = str(repository.experiments)
     assert set(os.listdir(experiment.directory)) == layout.OWN

@@ -341,12 +341,14 @@ def test_git_is_asked_once_while_nothing_changes(
     for _ in range(2):
         experiment = run.experiment(a_job(), "key")
         experiment.close_logs()
-        experiment.write(sync=False, has_ended=True)
+        experiment.complete()
+        experiment.write(sync=False)
     once = asked.read_text().count("\n")
     for _ in range(5):
         experiment = run.experiment(a_job(), "key")
         experiment.close_logs()
-        experiment.write(sync=False, has_ended=True)
+        experiment.complete()
+        experiment.write(sync=False)
     assert asked.read_text().count("\n") == once > 0
     run.close(done=True)
 

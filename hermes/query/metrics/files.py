@@ -11,14 +11,17 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
+from msgspec.structs import astuple
+
 from ...errors import HermesError, escape
-from ...storage.files import open_regular
+from ...storage.files import lstat, open_regular
 from ...storage.layout import OWN, PART, STDOUT
-from ...storage.metadata import Metadata, read_metadata
-from .curves import Curve, Summary
+from ...storage.metadata import Metadata, Summary, read_metadata
+from .curves import Curve
 from .objects import read_lines, read_object
 from .printed import LONGEST, read_printed
 from .scores import read_scores
@@ -43,6 +46,9 @@ LONGEST_LINE = 2**24
 
 ENOUGH = 16 * LONGEST
 """Bytes that are too long for a printed metric, in any encoding and style."""
+
+MOST_IN_METADATA = 50
+"""Metrics that are summed up in the metadata: more make these slow to read."""
 
 SETTINGS = ("config", "param", "args", "settings", "hparams", "options", "environment")
 """A JSON file whose name begins so says how a job was set up, not what came of it."""
@@ -75,8 +81,39 @@ def summed(directory: str, given: Collection[str]) -> Summed:
     Files of any size are read piece by piece.
     """
     times: list[float] = []
-    found, problems = _read(directory, Summary, None, given, times)
+    found, problems = _read(directory, Summary, None, _sources(directory, given), times)
     return Summed(found, problems, max(times, default=0))
+
+
+def summed_at_end(directory: str, metadata: Metadata) -> dict[str, Summary] | None:
+    """The same for the metadata of a job that has just ended; None if the files are not small, or
+    if it does not go well into JSON."""
+    sources = _sources(directory, given_of(metadata))
+    status = [lstat(source.path) for source in sources]
+    if sum(each.st_size for each in status if each is not None) > SMALL:
+        return None
+    found, _ = _read(directory, Summary, None, sources)
+    are_plain = all(map(math.isfinite, chain.from_iterable(map(astuple, found.values()))))
+    return found if are_plain and len(found) <= MOST_IN_METADATA else None
+
+
+def as_kept(directory: str, metadata: Metadata, written: int) -> Mapping[str, Summary] | None:
+    """What the metadata say of the metrics, None if they say nothing, or if one of the files has
+    changed after they were `written`, in nanoseconds since 1970."""
+    if metadata.metrics is None:
+        return None
+    given = given_of(metadata)
+    paths = [STDOUT]
+    paths += (
+        file.path
+        for file in metadata.files
+        if file.path not in given and _kind(os.path.basename(file.path)) is not None
+    )
+    for path in paths:
+        status = lstat(f"{directory}/{path}")
+        if status is None or status.st_mtime_ns > written:
+            return None
+    return metadata.metrics
 
 
 def summarise(directory: str) -> tuple[dict[str, Summary], list[str]]:
@@ -96,7 +133,7 @@ def _read(
     directory: str,
     kind: type[Target],
     names: Collection[str] | None,
-    given: Collection[str] | None = None,
+    sources: Iterable[_Source] | None = None,
     times: list[float] | None = None,
 ) -> tuple[dict[str, Target], list[str]]:
     found: dict[str, Target] = {}
@@ -104,7 +141,7 @@ def _read(
     problems = []
     sinks: dict[tuple[str, str], Sink[Target]] = {}
     times = [] if times is None else times
-    for source in _sources(directory, _given(directory) if given is None else given):
+    for source in _sources(directory, _given(directory)) if sources is None else sources:
         sink = Sink(kind, names)
         if source.kind == "events":
             # A run that was started again goes on in another file of the same folder

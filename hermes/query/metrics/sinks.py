@@ -6,7 +6,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from .curves import Curve, Summary
+from ...storage.metadata import Summary
+from .curves import Curve
 
 MOST_NAMES = 500
 """Metrics of one file: one that seems to hold more holds something else."""
