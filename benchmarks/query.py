@@ -44,8 +44,11 @@ def run(folder: Path, *, smoke: bool) -> Row:
     sizes, turns = ((60, 30, 10), 1) if smoke else ((50_000, 10_000, 1_000), TURNS)
     many, some, few = (_made(folder / f"{size}", size) for size in sizes)
     with_running = _made(folder / "running", sizes[2], running=10)
-    most_lines = 500 if smoke else 500_000
-    slim, fat = (_made(folder / f"printed{lines}", 1, lines=lines) for lines in (5, most_lines))
+    # The few are many enough for the process to live until its memory is looked at
+    few_lines, most_lines = (100, 500) if smoke else (100_000, 500_000)
+    slim, fat = (
+        _made(folder / f"printed{lines}", 1, lines=lines) for lines in (few_lines, most_lines)
+    )
     # What has just changed is not trusted
     time.sleep(2.5)
     warm, cold = f"hermes ls of {sizes[0]:,}", f"hermes ls of {sizes[0]:,}, building its index"
@@ -57,8 +60,8 @@ def run(folder: Path, *, smoke: bool) -> Row:
         f"hermes ls of {sizes[2]:,}, 10 of them running",
     )
     slim_, fat_ = (
-        "hermes ls of 1 without index",
-        f"the same after it has printed {most_lines:,} lines",
+        f"hermes ls of 1 without index that has printed {few_lines:,} lines",
+        f"the same after {most_lines:,} lines",
     )
     (folder / "bare.py").write_text(BARE_CODE)
     (folder / "frame.py").write_text(FRAME_CODE)
