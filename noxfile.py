@@ -29,11 +29,21 @@ ONCE = (
 """Folders and files of tests that run under the first Python alone: what they test is text, and
 what takes its time in them is the start of a thousand processes."""
 
-NEWER = (
-    *("-m", "not cluster and not once and (not fault or every_python)"),
-    *(f"--ignore-glob=tests/{path}" for path in ONCE),
-)
-"""What selects the tests that run under the Pythons after the first."""
+TWICE = ("cli", "language", "storage", "test_layers.py", "test_model.py", "test_readme.py")
+"""Folders and files of tests that run under the first and the last Python, and not between them:
+what holds under both does so there too, but for what depends on asyncio."""
+
+
+def selected(python: str) -> list[str]:
+    """The options that select the tests for a Python: all under the first."""
+    if python == PYTHONS[0]:
+        return []
+    left_out = ONCE if python == PYTHONS[-1] else ONCE + TWICE
+    return [
+        *("-m", "not cluster and not once and (not fault or every_python)"),
+        *(f"--ignore-glob=tests/{path}" for path in left_out),
+    ]
+
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -85,8 +95,7 @@ def tests(session: nox.Session) -> None:
     # The figures do not depend on the Python, and what draws them has 40 MB
     plots = ["plots"] if session.python == PYTHONS[0] else []
     install(session, "test", *plots)
-    all_of_them = session.python == PYTHONS[0] or session.posargs
-    pytest(session, *([] if all_of_them else NEWER))
+    pytest(session, *([] if session.posargs else selected(str(session.python))))
 
 
 @nox.session
