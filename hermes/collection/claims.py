@@ -52,10 +52,14 @@ def owner(
     an identifier that is not in `live` whether it is a live one of another run; it is asked only
     about names beside one that is.
     """
+    carried = IDENTIFIER.findall(path)
+    if len(carried) <= 1 and not contested:
+        # Nearly always, and asked for every file
+        return carried[0] if carried and carried[0] in live else None
     nearest: str | None = None
     found = carriers(path, live)
     if found:
-        others = {match[1] for match in IDENTIFIER.finditer(path) if match[1] not in live}
+        others = {identifier for identifier in carried if identifier not in live}
         if others := set(filter(lives_elsewhere, others)):
             found = carriers(path, others.union(*found.values()))
     for name, identifiers in found.items():

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.anyio
         ("echo loss: inf", None),
         ("echo loss: 1; seq 20000", None),
         ("for i in $(seq 60); do echo m$i: 1; done", None),
+        ("echo loss: 1; for i in $(seq 201); do : > $1.$i; done", None),
     ],
 )
 async def test_metrics_are_summed_up_at_the_end(

@@ -47,6 +47,9 @@ LONGEST_LINE = 2**24
 ENOUGH = 16 * LONGEST
 """Bytes that are too long for a printed metric, in any encoding and style."""
 
+MANY_FILES = 200
+"""Files of a job that are not looked through when it has ended."""
+
 MOST_IN_METADATA = 50
 """Metrics that are summed up in the metadata: more make these slow to read."""
 
@@ -86,8 +89,10 @@ def summed(directory: str, given: Collection[str]) -> Summed:
 
 
 def summed_at_end(directory: str, metadata: Metadata) -> dict[str, Summary] | None:
-    """The same for the metadata of a job that has just ended; None if the files are not small, or
-    if it does not go well into JSON."""
+    """The same for the metadata of a job that has just ended; None if the files are many or not
+    small, or if it does not go well into JSON."""
+    if len(metadata.files) > MANY_FILES:
+        return None
     sources = _sources(directory, given_of(metadata))
     status = [lstat(source.path) for source in sources]
     if sum(each.st_size for each in status if each is not None) > SMALL:
