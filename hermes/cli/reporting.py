@@ -37,8 +37,7 @@ def report(
     An earlier report of that name is replaced, another file is not.
     """
     found = hermes.experiments(where, root=root)
-    for warning in found.warnings:
-        say(f"warning: {warning}")
+    warn(found)
     if not found:
         raise _nothing_to_write(where)
     hermes.write_report(found, output)

@@ -103,7 +103,7 @@ class Collector:
         self._awatch = awatch
         self._budget = max_watches
         self._has_warned = False
-        self._is_stopped = False
+        self._is_stopped = self._is_finishing = False
         self._limiter = anyio.CapacityLimiter(1)
         self._lock = threading.Lock()
         # All that follows is changed under the lock only
@@ -153,7 +153,9 @@ class Collector:
         """The final scan for jobs that have ended: what they left is in their directories
         afterwards, and nowhere else.
         """
+        self._is_finishing = True
         with self._lock:
+            self._is_finishing = False
             jobs = [self._jobs[identifier] for identifier in identifiers]
             for job in jobs:
                 job.has_ended = True
@@ -334,6 +336,9 @@ class Collector:
                 # A folder that was made again has to be read and watched again, and may even have
                 # its old inode
                 was_folder = self._tree.forget(path)
+                if self._is_finishing:
+                    # The final scan that waits for this finds it, too
+                    continue
                 if not self._notice(path) or was_folder:
                     stale.append((path, was_folder))
             for path, was_folder in stale:

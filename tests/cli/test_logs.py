@@ -88,6 +88,9 @@ def test_following_ends_when_the_jobs_end_whoever_executes_them(desk: Desk) -> N
         desk.write(f"hold{code}")
     with desk.started("exec", "-f", "s.hermes") as run:
         until(lambda: len(list(desk.path.glob("early_*"))) == 2)
+        # Both were started at the same time, so either may have the later identifier
+        made = sorted(desk.experiments(), key=lambda each: each.identifier)
+        first, last = (each.argv[-1] for each in made)
         with (
             desk.started("logs", "-f", "status = running") as both,
             desk.started("logs", "-f", "--stdout", "argv contains 3") as wrong,
@@ -96,16 +99,16 @@ def test_following_ends_when_the_jobs_end_whoever_executes_them(desk: Desk) -> N
             assert both.stdout is not None
             told = {both.stdout.readline().partition(" | ")[2] for _ in range(2)}
             assert told == {"started 0\n", "started 3\n"}
-            (desk.path / "hold0").unlink()
-            until(lambda: any(each.status == "finished" for each in desk.experiments()))
+            (desk.path / f"hold{first}").unlink()
+            until(lambda: any(each.status != "running" for each in desk.experiments()))
             # Its job goes on without the runner, and is followed to its end all the same
             run.kill()
             run.wait()
             with desk.started("logs", "--follow") as one:
                 assert one.stdout is not None
-                assert one.stdout.readline() == "started 3\n"
+                assert one.stdout.readline() == f"started {last}\n"
                 assert both.poll() is None
-                (desk.path / "hold3").unlink()
+                (desk.path / f"hold{last}").unlink()
                 assert one.wait(LIMIT) == 0
                 assert one.stderr is not None
                 assert "runs no more; `hermes resume` finds out how it ended" in one.stderr.read()
