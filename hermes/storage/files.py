@@ -209,17 +209,22 @@ def beside(path: str, put: Callable[[str], object]) -> str:
 
 def rename_new(source: str, target: str) -> None:
     """Renames a file, link or folder to `target`. Raises `FileExistsError` if anything is there,
-    and `OSError`.
+    but for an empty folder where a folder is to be, and `OSError`.
     """
     if is_folder(source):
-        # A folder can take the place of an empty one alone
-        os.mkdir(target)
+        # A folder can take the place of an empty one alone. One may be there of a runner that was
+        # killed between these two steps
+        is_made = False
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(target)
+            is_made = True
         try:
             os.rename(source, target)
         except OSError as exc:
-            with contextlib.suppress(OSError):
-                os.rmdir(target)
-            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if is_made:
+                with contextlib.suppress(OSError):
+                    os.rmdir(target)
+            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
             raise
         return

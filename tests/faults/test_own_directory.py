@@ -64,7 +64,9 @@ def put(what, path, precious, kept):
         except shutil.Error:
             pass  # A temporary file of Hermes was replaced between its listing and its copy
     elif what == "nothing" and os.path.isdir(path):
-        shutil.rmtree(path)
+        # Hermes may write there just now
+        while os.path.lexists(path):
+            shutil.rmtree(path, ignore_errors=True)
     elif what == "nothing" and os.path.lexists(path):
         os.unlink(path)
 """

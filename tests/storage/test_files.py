@@ -23,6 +23,7 @@ from hermes.storage.files import (
     real_folder,
     remove,
     remove_parts,
+    rename_new,
     same_content,
     size_of,
     write_atomic,
@@ -170,6 +171,33 @@ def test_real_folders_are_made_and_links_are_not_followed(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to("outside")
     assert not real_folder(str(tmp_path), "link/x")
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_alone(tmp_path: Path) -> None:
+    """An empty one is what is left if a runner is killed before it can rename."""
+
+    def folder(name: str, *files: str) -> Path:
+        (tmp_path / name).mkdir()
+        for each in files:
+            (tmp_path / name / each).write_text(each)
+        return tmp_path / name
+
+    target = tmp_path / "target"
+    rename_new(str(folder("new", "a")), str(target))
+    target.rename(tmp_path / "done")
+    folder("target")
+    rename_new(str(folder("over an empty one", "b")), str(target))
+    assert [each.name for each in target.iterdir()] == ["b"]
+    source = folder("other", "c")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("target")
+    for taken in ("target", "file", "link", "done"):
+        with pytest.raises(FileExistsError):
+            rename_new(str(source), str(tmp_path / taken))
+    assert [each.name for each in source.iterdir()] == ["c"]
+    assert [each.name for each in target.iterdir()] == ["b"]
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_free_names_count_on_and_keep_within_the_limit(tmp_path: Path) -> None:

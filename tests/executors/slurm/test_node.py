@@ -62,6 +62,8 @@ def test_a_job_tells_the_code_that_it_found_when_it_started(desk: Desk, cluster:
     commits = [commit()]
     with desk.started("exec", "-f", "x.hermes") as client:
         until(lambda: started(desk) == ["0"])
+        # Until git has answered: what is changed before that may be told
+        until(lambda: desk.experiments()[0].metadata.git.dirty is not None)
         script = desk.path / "job.sh"
         script.write_text(f"# changed\n{script.read_text()}")
         commits.append(commit())
