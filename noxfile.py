@@ -100,7 +100,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """The fault matrix with its long figures: takes half an hour.
+    """The fault matrix with its long figures: takes ten minutes.
 
     Tells how often each fault was caused, and which rows do not hold.
     """

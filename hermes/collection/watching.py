@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from ..blocking import in_thread
 
-STEP = 12
+STEP = 15
 """Milliseconds between two counts of what has come: a batch is whole when the second finds no more
 than the first. Each wakes a thread, which is nearly all that watching costs while nothing happens.
 """

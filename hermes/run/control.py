@@ -4,6 +4,7 @@ work on every machine and for every program.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -44,6 +45,11 @@ class Pace:
         """Waits until something changes."""
         await self._change.wait()
 
+    @property
+    def next_change(self) -> anyio.Event:
+        """Is set when something changes from now on."""
+        return self._change
+
 
 class Controlled(Protocol):
     """What of a run is controlled from outside."""
@@ -77,11 +83,13 @@ async def follow_wishes(
     Each time `keep` is called in a worker thread, for what is told of the run to be kept.
     """
     limiter, is_told, told = anyio.CapacityLimiter(1), False, ""
+    watch = _Watch(folder.folder, timing.control_poll, keep)
     while True:
+        change = run.pace.next_change
         if not run.pace.is_written:
             run.pace.is_written = True
             await in_thread(_write, folder.folder, run.pace, limiter=limiter)
-        wishes = await in_thread(_look, folder.folder, keep, limiter=limiter)
+        wishes = await watch.wishes(change, limiter)
         if wishes.is_stopped:
             run.warn("stopped by `hermes stop`")
             run.cancel("stopped by `hermes stop`")
@@ -100,14 +108,45 @@ async def follow_wishes(
             # Nothing has started before: a paused run stays paused when it is resumed
             task_status.started()
             is_told = True
-        with anyio.move_on_after(timing.control_poll):
-            await run.pace.wait()
+            # Most runs are over by then, and none ends while a thread has to be woken
+            with anyio.move_on_after(timing.control_poll):
+                await change.wait()
 
 
-def _look(folder: str, keep: Callable[[], None]) -> Wishes:
-    # In one hop: of all that a run does again and again, hops cost most
-    keep()
-    return read_wishes(folder)
+class _Watch:
+    """Reads what is wanted of a run, again and again in one thread: five hops a second into one
+    would take as much time as all else while a job just runs."""
+
+    def __init__(self, folder: str, poll: float, keep: Callable[[], None]) -> None:
+        self._folder = folder
+        self._poll = poll
+        self._keep = keep
+        self._known: Wishes | None = None
+
+    async def wishes(self, change: anyio.Event, limiter: anyio.CapacityLimiter) -> Wishes:
+        """What is wanted, once that is something else than the last time, or `change` is set."""
+        woken = threading.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_wake, change, woken)
+            found = await in_thread(self._look, woken, limiter=limiter, abandon=woken.set)
+            tasks.cancel_scope.cancel()
+        self._known = found
+        return found
+
+    def _look(self, woken: threading.Event) -> Wishes:
+        while True:
+            self._keep()
+            found = read_wishes(self._folder)
+            if found != self._known or woken.wait(self._poll):
+                return found
+            if not threading.main_thread().is_alive():
+                # The program ends without waiting for its event loop
+                return found
+
+
+async def _wake(change: anyio.Event, woken: threading.Event) -> None:
+    await change.wait()
+    woken.set()
 
 
 def _write(folder: str, pace: Pace) -> None:
