@@ -80,7 +80,9 @@ def read_batches(batches: Sequence[Batch]) -> Iterator[Packed]:
     """Each batch as it was read, in their order."""
     count = sum(len(names) for batch in batches for names in batch.names.values())
     processes = min(_cores(), MOST_PROCESSES, len(batches))
-    if count < MANY or processes < 2 or not sys.executable:
+    # A program that was frozen into one file would be started once more
+    has_python = bool(sys.executable) and not getattr(sys, "frozen", False)
+    if count < MANY or processes < 2 or not has_python:
         yield from map(read_batch, batches)
         return
     with ExitStack() as opened:

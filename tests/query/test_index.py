@@ -400,6 +400,13 @@ def test_many_are_read_by_several_processes(
 
 
 @pytest.mark.usefixtures("by_two_processes")
+def test_a_frozen_program_is_not_started_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(batches, "_Reader", None)
+    assert len(hermes.experiments(root=root)) == 5
+
+
+@pytest.mark.usefixtures("by_two_processes")
 @pytest.mark.parametrize("program", ["/no/python", "/bin/true", "/bin/cat"])
 def test_processes_that_do_not_answer_cost_no_experiment(
     root: Path, monkeypatch: pytest.MonkeyPatch, program: str
