@@ -99,4 +99,7 @@ def _metrics(experiment: Experiment) -> dict[str, Summary] | None:
     # Here, because it takes time to load, and many jobs leave nothing
     from ..query.metrics.files import summed_at_end
 
-    return summed_at_end(experiment.directory, experiment.metadata)
+    # Jobs leave anything: what cannot be read must not cost a job its end
+    with suppress(Exception):
+        return summed_at_end(experiment.directory, experiment.metadata)
+    return None

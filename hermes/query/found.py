@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from .columns import Columns
 from .filters import parse
 from .listing import Listing
 from .metrics.curves import Curve
+from .metrics.sinks import as_float
 from .places import folders_of
 from .reading import curve_of, metadata_of
 from .rows import ASPECTS, Column, Kind, Row, Value, as_text
@@ -373,10 +373,7 @@ def _key(value: Value | None) -> tuple[int, float, str] | None:
     if isinstance(value, bool):
         return 1, float(value), ""
     if isinstance(value, int | float):
-        try:
-            return None if value != value else (0, float(value), "")
-        except OverflowError:
-            return 0, math.copysign(math.inf, value), ""
+        return None if value != value else (0, as_float(value), "")
     if isinstance(value, datetime):
         return 2, value.timestamp(), ""
     return None if value is None else (3, 0.0, as_text(value))

@@ -31,6 +31,9 @@ pytestmark = pytest.mark.anyio
         ("echo loss: 1; echo loss: nan", None),
         ("echo loss: inf", None),
         ("echo loss: 1; seq 20000", None),
+        ("printf '{\"loss\": 1%0400d}' 0 > $1.json", None),
+        ('printf \'{"step": 1%0400d, "loss": 2}\\n\' 0 > $1.jsonl', None),
+        ("printf '{\"loss\": [-1%0400d]}' 0 > $1.json", None),
         ("for i in $(seq 60); do echo m$i: 1; done", None),
         ("echo loss: 1; for i in $(seq 201); do : > $1.$i; done", None),
     ],
@@ -48,3 +51,16 @@ async def test_metrics_are_summed_up_at_the_end(
     assert {*found.metrics} >= {*(metrics or {})}
     if "loss" in code or "$i" in code:
         assert found.metrics
+
+
+async def test_what_cannot_be_summed_up_costs_no_job_its_end(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArithmeticError
+
+    monkeypatch.setattr("hermes.query.metrics.files.summed_at_end", fail)
+    project.write("job.sh", "echo loss: 1")
+    result = await project.run("[[sh, job.sh]]")
+    assert result.ok
+    assert project.experiment().metadata.metrics is None

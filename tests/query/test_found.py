@@ -12,6 +12,7 @@ import pytest
 
 import hermes
 from hermes import HermesError, Status
+from hermes.query.rows import Kind
 
 from .simple import experiment, identifier
 
@@ -162,3 +163,11 @@ def test_a_notebook_shows_a_table_in_which_all_is_escaped(made: Path) -> None:
     assert "\x1b" not in page
     assert "&lt;b&gt;\\x1b[31m" in page
     assert page.count("<tr>") == 5
+
+
+def test_whole_numbers_of_any_length_are_sorted(tmp_path: Path) -> None:
+    texts = ["7", "1" + "0" * 390, "-1" + "0" * 390]
+    for number, text in enumerate(texts):
+        experiment(tmp_path / "experiments", number, parameters={"n": text})
+    found = hermes.experiments(root=tmp_path).sorted_by("n")
+    assert [each.row.raw[Kind.PARAMETER]["n"] for each in found] == [texts[2], texts[0], texts[1]]

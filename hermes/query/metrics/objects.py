@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .sinks import Sink, step_name
+from .sinks import Sink, as_float, step_name
 
 
 def read_lines(lines: Iterable[bytes], sink: Sink[Any]) -> str | None:
@@ -41,17 +41,17 @@ def read_object(data: bytes, sink: Sink[Any]) -> str | None:
             if isinstance(value, list):
                 for index, each in enumerate(value):
                     if _is_number(each):
-                        sink.add(name, index, float(each))
+                        sink.add(name, index, as_float(each))
     return None
 
 
 def _read_row(row: object, index: int, sink: Sink[Any]) -> None:
     values = {name: value for name, value in _flat(row) if _is_number(value)}
     step = step_name(values)
-    at = float(index if step is None else values[step])
+    at = as_float(index if step is None else values[step])
     for name, value in values.items():
         if name != step:
-            sink.add(name, at, float(value))
+            sink.add(name, at, as_float(value))
 
 
 def _flat(found: object, before: str = "") -> Iterator[tuple[str, Any]]:

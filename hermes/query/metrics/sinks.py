@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -90,3 +91,11 @@ def number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def as_float(value: float) -> float:
+    """An int that is too large for a float is infinite, as it is where numbers are texts."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
