@@ -84,10 +84,9 @@ class Listing:
             for part in self._parts:
                 found += part.rows(part.numbers)
         else:
-            now = datetime.now().astimezone()
-            _check(filter_, self.columns, now)
+            passes = _passes(filter_, self.columns, datetime.now().astimezone())
             for part in self._parts:
-                passing = _passing(filter_, part.chunk, self.columns, now)
+                passing = passes(part.chunk)
                 found += part.rows(number for number in part.numbers if passing[number])
         return _newest_first(found)
 
@@ -96,27 +95,20 @@ def _newest_first(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.identifier, reverse=True)
 
 
-def _check(filter_: Filter, columns: Columns, now: datetime) -> None:
-    """Raises `FilterError` for a mistake in a filter, also where nothing is to be filtered."""
+def _passes(filter_: Filter, columns: Columns, now: datetime) -> Callable[[Chunk], Sequence[bool]]:
+    """A function that tells which of a chunk pass, decided column by column. Raises `FilterError`,
+    also where there is no chunk."""
     if isinstance(filter_, filters.All | filters.Any):
-        for part in filter_.parts:
-            _check(part, columns, now)
-    elif isinstance(filter_, filters.Not):
-        _check(filter_.part, columns, now)
-    else:
-        filters.condition(filter_, columns, now)
-
-
-def _passing(filter_: Filter, chunk: Chunk, columns: Columns, now: datetime) -> Sequence[bool]:
-    """Which of a chunk pass, decided column by column."""
-    if isinstance(filter_, filters.Not):
-        return [not passes for passes in _passing(filter_.part, chunk, columns, now)]
-    if isinstance(filter_, filters.All | filters.Any):
-        parts = (_passing(part, chunk, columns, now) for part in filter_.parts)
         together = all if isinstance(filter_, filters.All) else any
-        return list(map(together, zip(*parts, strict=True)))
+        parts = [_passes(part, columns, now) for part in filter_.parts]
+        return lambda chunk: list(map(together, zip(*(part(chunk) for part in parts), strict=True)))
+    if isinstance(filter_, filters.Not):
+        inner = _passes(filter_.part, columns, now)
+        return lambda chunk: [not passes for passes in inner(chunk)]
     column, match = filters.condition(filter_, columns, now)
-    return [False] * len(chunk) if column is None else chunk.passing(column, match)
+    if column is None:
+        return lambda chunk: [False] * len(chunk)
+    return lambda chunk: chunk.passing(column, match)
 
 
 class _Reading:

@@ -135,9 +135,6 @@ class Summary(msgspec.Struct, gc=False):
     max: float = math.nan
     mean: float = math.nan
 
-    def add(self, step: float, value: float) -> None:
-        self.extend((step,), (value,))
-
     def extend(self, steps: Sequence[float], values: Sequence[float]) -> None:
         """Takes up the next values, at least one, each with its step."""
         self.count += len(values)

@@ -8,6 +8,7 @@ from itertools import count
 from hermes import Status
 from hermes.query.metrics.curves import Curve
 from hermes.query.rows import Kind, Row, Value
+from hermes.storage.metadata import Summary
 
 _numbers = count()
 
@@ -15,9 +16,15 @@ _numbers = count()
 def curve(values: Sequence[float], steps: Sequence[float] | None = None) -> Curve:
     """A curve of these values, at 0, 1, 2 and so on if nothing else is said."""
     made = Curve()
-    for step, value in zip(steps or range(len(values)), values, strict=True):
-        made.add(step, value)
+    made.extend(steps or range(len(values)), values)
     return made
+
+
+def summary_of(curve: Curve) -> Summary:
+    """What sums up a curve that has a value."""
+    summary = Summary()
+    summary.extend(curve.steps, curve.values)
+    return summary
 
 
 def row(
@@ -40,5 +47,5 @@ def row(
         status=status,
         cells=cells,
         raw={kind: {name: str(each) for name, each in cells[kind].items()} for kind in cells},
-        metrics={name: each.summary for name, each in curves.items()},
+        metrics={name: summary_of(each) for name, each in curves.items()},
     )

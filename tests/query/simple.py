@@ -30,8 +30,7 @@ def row(
     summaries = {}
     for name, values in (metrics or {}).items():
         summaries[name] = Summary()
-        for step, value in enumerate(values):
-            summaries[name].add(step, value)
+        summaries[name].extend(range(len(values)), values)
     return Row(
         identifier=identifier(next(_numbers)),
         directory="nowhere",

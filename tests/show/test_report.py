@@ -18,14 +18,9 @@ from hermes.show.report import is_report, report_rows
 from hermes.show.thinning import DIGITS, packed, thinned
 from hermes.storage.metadata import GitState, Metadata, StoredFile, Versions
 
+from ..query.made import curve, summary_of
+
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&amp; \x1b[31m \u202e x"
-
-
-def curve(values: Sequence[float]) -> Curve:
-    made = Curve()
-    for step, value in enumerate(values):
-        made.add(step, value)
-    return made
 
 
 def a_page(
@@ -66,7 +61,9 @@ def a_page(
             told |= changes or {}
         metadata[directory] = Metadata(**told)
         curves[directory] = curve([number * step / 49 for step in range(50)])
-        rows.append(row_of(directory, metadata[directory], {"return": curves[directory].summary}))
+        rows.append(
+            row_of(directory, metadata[directory], {"return": summary_of(curves[directory])})
+        )
         if failed:
             Path(directory).mkdir(parents=True)
             Path(directory, "stderr.log").write_text(f"first\nlast words {HOSTILE}\n")

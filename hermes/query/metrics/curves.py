@@ -1,4 +1,4 @@
-"""What is known of a metric: its curve, which a `Summary` sums up."""
+"""The curve of a metric."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Sequence
 
 import msgspec
-
-from ...storage.metadata import Summary
 
 
 class Curve(msgspec.Struct):
@@ -20,9 +18,6 @@ class Curve(msgspec.Struct):
     steps: array[float] = msgspec.field(default_factory=lambda: array("d"))
     values: array[float] = msgspec.field(default_factory=lambda: array("d"))
 
-    def add(self, step: float, value: float) -> None:
-        self.extend((step,), (value,))
-
     def extend(self, steps: Sequence[float], values: Sequence[float]) -> None:
         """Takes up the next values, each with its step."""
         self.steps.extend(steps)
@@ -30,11 +25,3 @@ class Curve(msgspec.Struct):
 
     def __len__(self) -> int:
         return len(self.values)
-
-    @property
-    def summary(self) -> Summary:
-        """What sums it up."""
-        found = Summary()
-        if self.values:
-            found.extend(self.steps, self.values)
-        return found
