@@ -123,8 +123,9 @@ def test_eight_commands_at_the_same_instant(desk: Desk, record_property: RecordP
             assert runner.stdout.readline() == "\n"
         # All of them read from the one pipe
         os.close(release)
-        for each, runner in enumerate(runners):
-            out, err = runner.communicate(timeout=LIMIT)
+        # All have ended before anything is looked at: each takes its own folder away
+        told = [runner.communicate(timeout=LIMIT) for runner in runners]
+        for each, (runner, (out, err)) in enumerate(zip(runners, told, strict=True)):
             assert (runner.returncode, out) == (0, ""), err
             assert f"{number}-{each}: {jobs} jobs in" in err
             mine = [
